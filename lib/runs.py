@@ -1,0 +1,108 @@
+"""Run folders: one folder per result, named by a hash over everything that can change that result."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+LIB = Path(__file__).resolve().parent
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it to disk and rename it, on error remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; results are meant to be read by others
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path | str, content: object) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
+
+
+def fingerprint(content: object) -> str:
+    """12 hex digits of SHA-256 over the canonical JSON of nested dataclasses, mappings and sequences."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def code_fingerprint(*modules: str) -> str:
+    """Hash of what ``lib`` modules do: their syntax trees without docstrings, so that comments and layout do not count."""
+    trees = [ast.dump(_without_docstrings(ast.parse((LIB / f"{name}.py").read_text("utf-8")))) for name in modules]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    return tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder ``runs/STAGE-HASH``; it is finished once ``done.json`` is there."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, results: Path | str, stage: str, identity: Mapping) -> Run:
+        """Find or make the folder of the run that ``identity`` determines, and write ``identity`` into it."""
+        run = cls(Path(results) / "runs" / f"{stage}-{fingerprint(identity)}")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if not (run.folder / "identity.json").exists():
+            write_json(run.folder / "identity.json", identity)
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "done.json").exists()
+
+    def finish(self, **facts: object) -> None:
+        """Mark the run finished, with the facts (seconds, steps, ...) that tables quote."""
+        write_json(self.folder / "done.json", facts)
+
+    def facts(self) -> dict:
+        """What `finish` recorded."""
+        return json.loads((self.folder / "done.json").read_text("utf-8"))
