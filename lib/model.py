@@ -287,15 +287,19 @@ class Separator(nn.Module):
         return self.masker.sources if self.stem_matrix is None else self.stem_matrix.shape[0]
 
     def forward(self, mixture: Tensor) -> Tensor:
-        batch, channels, samples = mixture.shape
+        masks, spectrum = self.masks(mixture)
+        return self.istft(masks * spectrum.unsqueeze(1), mixture.shape[-1])
+
+    def masks(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
+        """Complex masks [batch, source, channel, frame, bin], and the spectrum of the mixture that they multiply."""
         spectrum = self.stft(mixture)
         power = torch.view_as_real(spectrum).square().sum(-1)
         level = power.clamp(min=1e-15).mean((-1, -2), keepdim=True).sqrt()
-        spectrum = spectrum[:, :, : samples // self.hop]
+        spectrum = spectrum[:, :, : mixture.shape[-1] // self.hop]
         masks = self.masker(spectrum / level)
         if self.stem_matrix is not None:
             masks = torch.einsum("sn,bncft->bscft", self.stem_matrix.to(masks.dtype), masks)
-        return self.istft(masks * spectrum.unsqueeze(1), samples)
+        return masks, spectrum
 
     def stft(self, wave: Tensor) -> Tensor:
         """[batch, channel, sample] -> complex [batch, channel, frame, bin]; Hann, centred, reflect padding."""

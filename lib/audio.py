@@ -1,0 +1,160 @@
+"""Audio files: probe, decode by seeking, resample, write. Waves are float32 [2, samples]."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from math import gcd
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+
+from lib import UserError
+from lib.runs import atomic
+
+BLOCK = 1 << 18
+FFMPEG_SECONDS = 600
+
+
+class UndecodableError(UserError):
+    """An audio file that cannot be used, with a one-line ``reason``."""
+
+    def __init__(self, path: Path | str, reason: str):
+        super().__init__(str(path), " ".join(reason.split()))
+        self.path, self.reason = self.args
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class Info(NamedTuple):
+    """Sample rate in Hz, channels and frames (samples per channel), as the file's header gives them."""
+
+    rate: int
+    channels: int
+    frames: int
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
+    if not Path(path).is_file():
+        raise UndecodableError(path, "no such file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
+        raise UndecodableError(path, getattr(error, "error_string", "headerless audio")) from error
+
+
+def probe(path: Path | str) -> Info:
+    """Read the header; raises `UndecodableError` if libsndfile cannot open the file, or on an absurd or empty one."""
+    with _opened(path) as file:
+        info = Info(file.samplerate, file.channels, file.frames)
+        cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    if not (1000 <= info.rate <= 1_000_000 and info.channels <= 64):
+        raise UndecodableError(path, f"absurd header: {info.rate} Hz, {info.channels} channels")
+    if info.frames >= 1 << 40:  # a FLAC that came out of a pipe; `seekable` has ffmpeg measure it
+        raise UndecodableError(path, f"length unknown or absurd: {info.frames} frames")
+    # programs that write into a pipe leave a length of about 2^31 or 2^32 in the header; that is no truncation
+    if cut and int(cut[2]) < int(cut[1]) < 0x7FFF0000:
+        raise UndecodableError(path, f"truncated: {cut[2]} of {cut[1]} bytes of audio")
+    if info.frames < 1:
+        raise UndecodableError(path, "holds no audio")
+    return info
+
+
+def read(path: Path | str, start: int = 0, frames: int | None = None, rate: int | None = None) -> np.ndarray:
+    """Decode ``frames`` frames from ``start`` (counted in the file's own rate; fewer at its end) -> float32 [2, T].
+
+    Mono is doubled, of more than 2 channels the first two are kept; with ``rate`` the result is resampled to it.
+    Raises `UndecodableError` for a file that breaks off before its header says, or holds NaN or infinity.
+    """
+    info = probe(path)
+    stop = info.frames if frames is None else min(start + frames, info.frames)
+    try:
+        wave = np.zeros((2, max(stop - start, 0)), np.float32)
+    except MemoryError as error:
+        raise UndecodableError(path, f"absurd header: {info.frames} frames") from error
+    with _opened(path) as file:
+        file.seek(min(start, info.frames))
+        for at in range(0, wave.shape[1], BLOCK):
+            wanted = min(BLOCK, wave.shape[1] - at)
+            block = file.read(wanted, dtype="float32", always_2d=True)
+            # an MP3 header may count a few codec frames more than there are: a shortfall under 0.1 s is silence
+            if wanted - len(block) > info.rate // 10:
+                raise UndecodableError(path, f"truncated: ends after {(start + at + len(block)) / info.rate:.1f} s")
+            if not np.isfinite(block).all():
+                raise UndecodableError(path, "holds NaN or infinite samples")
+            wave[:, at : at + len(block)] = block[:, :2].T
+    return wave if rate is None else resample(wave, info.rate, rate)
+
+
+def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """Polyphase resampling [..., T] -> [..., ceil(T * new_rate / rate)]: single-threaded, so always the same bits."""
+    divisor = gcd(rate, new_rate)
+    return wave if rate == new_rate else resample_poly(wave, new_rate // divisor, rate // divisor, axis=-1)
+
+
+def seekable(path: Path | str, cache: Path | str) -> Path:
+    """``path`` if libsndfile opens it, else its first audio stream as 16-bit FLAC in ``cache``, made once by ffmpeg."""
+    path = Path(path)
+    try:
+        probe(path)
+        return path
+    except UndecodableError as error:
+        if error.reason.startswith(("no such file", "absurd", "truncated", "holds")):
+            raise
+    key = f"{path.resolve()}|{path.stat().st_size}|{path.stat().st_mtime_ns}"
+    decoded = Path(cache) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.flac"
+    if not decoded.exists():
+        with atomic(decoded) as temporary:
+            _ffmpeg(path, temporary)
+    return decoded
+
+
+def _ffmpeg(source: Path, target: Path) -> None:
+    # "file:" keeps ffmpeg from reading options or protocols out of odd names; -xerror makes a damaged file an error
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-xerror", "-protocol_whitelist", "file", "-i"]
+    command += [f"file:{source.resolve()}", "-map", "0:a:0", "-map_metadata", "-1", "-fflags", "+bitexact"]
+    command += ["-c:a", "flac", "-sample_fmt", "s16", "-f", "flac", "-y", f"file:{target.resolve()}"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=FFMPEG_SECONDS, text=True, errors="replace")
+    except FileNotFoundError as error:
+        raise UserError("ffmpeg is not on PATH: run ./run_all.sh, which provides it, or install it") from error
+    except subprocess.TimeoutExpired as error:
+        raise UndecodableError(source, f"ffmpeg took longer than {FFMPEG_SECONDS} s") from error
+    if done.returncode:
+        lines = done.stderr.strip().replace(f"file:{source.resolve()}: ", "").splitlines() or ["unknown error"]
+        raise UndecodableError(source, f"ffmpeg: {lines[-1]}")
+
+
+@contextlib.contextmanager
+def writer(path: Path | str, rate: int, frames: int, subtype: str = "FLOAT") -> Iterator[Callable[[np.ndarray], None]]:
+    """Write a stereo WAV of about ``frames`` frames block by block with the yielded ``put(wave [2, n])``; atomic."""
+    container = "WAV" if frames * 8 < 0xFFFF0000 else "RF64"
+    with atomic(path) as temporary:
+        with soundfile.SoundFile(temporary, "w", rate, 2, subtype, format=container) as file:
+
+            def put(wave: np.ndarray) -> None:
+                if not np.isfinite(wave).all():
+                    raise UserError(f"{path}: refusing to write NaN or infinite samples")
+                file.write(np.asarray(wave, np.float32).T)
+
+            yield put
+        with open(temporary, "r+b") as file:  # libsndfile stamps the time into a PEAK chunk: equal audio, equal bytes
+            peak = file.read(128).find(b"PEAK")
+            if peak >= 0:
+                file.seek(peak + 12)
+                file.write(bytes(4))
+
+
+def write(path: Path | str, wave: np.ndarray, rate: int, subtype: str = "FLOAT") -> None:
+    """Write ``wave`` [2, T] as WAV (float32 unless ``subtype`` is given), atomically; refuses NaN and infinity."""
+    with writer(path, rate, wave.shape[-1], subtype) as put:
+        put(wave)

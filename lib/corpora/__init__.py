@@ -1,0 +1,65 @@
+"""Corpora: every reader gives the same `Track`, and lists what it left out as `Skipped` with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib import UserError
+from lib.corpora import fma, folder, musdb18
+from lib.corpora.tracks import Candidate, Skipped, Track, corpus_fingerprint, in_threads, scan, skip
+from lib.profile import Profile
+from lib.runs import fingerprint
+
+__all__ = ["Skipped", "Track", "corpus_fingerprint", "in_threads", "labeled", "real_song", "skip", "unlabeled"]
+
+
+def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
+    """Songs with stems from ``corpus.labeled``: ``rendered``, or a folder in MUSDB18's layout.
+
+    Raises `UserError` if the folder does not exist or holds no usable song.
+    """
+    corpus = profile.corpus
+    root = _root(profile, "labeled", cache)
+    return _usable("corpus.labeled", root, *musdb18.read(root, cache, corpus.workers, corpus.validation_songs))
+
+
+def unlabeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
+    """Mixtures from ``corpus.unlabeled``: ``rendered``, a folder in FMA's layout, or any folder of music.
+
+    Raises `UserError` if the folder does not exist or holds no usable song.
+    """
+    corpus = profile.corpus
+    root = _root(profile, "unlabeled", cache)
+    if (root / fma.METADATA).is_file():
+        found = fma.read(root, corpus.fma_subset, cache, corpus.workers, profile.audio.rate, corpus.segment_seconds)
+    else:
+        found = folder.read(root, cache, corpus.workers, corpus.segment_seconds)
+    return _usable("corpus.unlabeled", root, *found)
+
+
+def real_song(cache: Path) -> Track:
+    """stempeg's example, 6 s of one MUSDB18 song with its stems: the out-of-domain check of every profile."""
+    path = Path(musdb18.stempeg().example_stem_path())
+    song = Candidate(path.name.removesuffix(musdb18.STEM_SUFFIX), "test", {musdb18.STEM_SUFFIX: path})
+    tracks, skipped = scan([song], cache, 1, unpack=musdb18.unpack)
+    return _usable("stempeg's example", path, tracks, skipped)[0][0]
+
+
+def _root(profile: Profile, kind: str, cache: Path) -> Path:
+    value = getattr(profile.corpus, kind)
+    if value == "rendered":
+        from lib.corpora import rendered  # a synthesiser is needed to render music, not to read it
+
+        settings, rate = profile.corpus.rendered, profile.audio.rate
+        return rendered.build(settings, rate, cache / f"rendered-{fingerprint([settings, rate])}") / kind
+    root = Path(value).expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"corpus.{kind}: no such folder: {value}; give a folder of music, or 'rendered'")
+    return root
+
+
+def _usable(label: str, root: Path, tracks: list[Track], skipped: list[Skipped]) -> tuple[list[Track], list[Skipped]]:
+    if not tracks:
+        why = f"{len(skipped)} skipped, first {skipped[0].path}: {skipped[0].reason}" if skipped else "no music in it"
+        raise UserError(f"{label}: nothing usable in {root} ({why})")
+    return tracks, skipped

@@ -1,0 +1,114 @@
+"""MUSDB18-HQ (zenodo 3338373), MUSDB18's ``.stem.mp4``, and any folder laid out like them.
+
+``ROOT/{train,test}/SONG/{mixture,bass,drums,other,vocals}.wav`` or ``ROOT/{train,test}/SONG.stem.mp4``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import yaml
+
+from lib import STEMS, UserError
+from lib.audio import UndecodableError
+from lib.corpora.tracks import ROLES, Candidate, Skipped, Track, scan, seekable_files, skip
+from lib.runs import atomic
+
+STEM_SUFFIX = ".stem.mp4"
+
+
+def read(root: Path, cache: Path, workers: int, validation_songs: int) -> tuple[list[Track], list[Skipped]]:
+    """Tracks with their stems, sorted by split and name.
+
+    Of ``train/``, MUSDB18's official validation songs get the split "validation" if any is there, else the last
+    ``validation_songs`` in sorted order (at least one song stays for training).
+    """
+    candidates, skipped = [], []
+    for subset in ("train", "test"):
+        # not musdb.DB(root): it runs ffprobe on every song and raises at the first one that is broken
+        if not (root / subset).is_dir():
+            skipped.append(skip(root / subset, f"no such folder: no {subset} songs"))
+            continue
+        for path in sorted((root / subset).iterdir()):
+            entry = _candidate(path, subset)
+            (skipped if isinstance(entry, Skipped) else candidates).append(entry)
+    tracks, unusable = scan(candidates, cache, workers, unpack=unpack)
+    return _with_validation(tracks, validation_songs), skipped + unusable
+
+
+def _candidate(path: Path, subset: str) -> Candidate | Skipped:
+    if path.name.endswith(STEM_SUFFIX) and not path.name.startswith("."):
+        return Candidate(path.name.removesuffix(STEM_SUFFIX), subset, {STEM_SUFFIX: path})
+    if not path.is_dir() or path.name.startswith("."):
+        return skip(path, f"neither a folder of stems nor a {STEM_SUFFIX} file")
+    files = {role: path / f"{role}.wav" for role in ROLES}
+    missing = [f"{stem}.wav" for stem in STEMS if not files[stem].is_file()]
+    if missing:
+        return skip(path, f"incomplete: no {', '.join(missing)}")
+    # without mixture.wav the song is the sum of its stems, as MUSDB18's mixtures are but for mastering
+    return Candidate(path.name, subset, {role: file for role, file in files.items() if file.is_file()})
+
+
+def _with_validation(tracks: list[Track], count: int) -> list[Track]:
+    train = [track.name for track in tracks if track.split == "train"]
+    chosen = set(train) & set(_mus()["validation_tracks"])
+    chosen = chosen or set(train[len(train) - min(count, max(len(train) - 1, 0)) :])
+    return [replace(t, split="validation") if t.split == "train" and t.name in chosen else t for t in tracks]
+
+
+@functools.cache
+def _mus() -> dict:
+    # musdb's own settings file, found without importing musdb: the import fails where ffmpeg is not on PATH
+    package = Path(importlib.util.find_spec("musdb").origin).parent
+    return yaml.safe_load((package / "configs" / "mus.yaml").read_text("utf-8"))
+
+
+def unpack(files: dict[str, Path], cache: Path) -> dict[str, Path]:
+    """One seekable file per role; a ``.stem.mp4`` is decoded once into 16-bit FLAC in ``cache``, as `musdb` reads it.
+
+    Decoding it at every training step instead takes most of the step (sigsep/open-unmix-pytorch #3).
+    """
+    if STEM_SUFFIX not in files:
+        return seekable_files(files, cache)
+    path = files[STEM_SUFFIX].resolve()
+    key = f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")
+    folder = cache / "stems" / hashlib.sha256(key).hexdigest()[:24]
+    decoded = {role: folder / f"{role}.flac" for role in ROLES}
+    if not all(file.exists() for file in decoded.values()):
+        _decode(path, decoded)
+    return decoded
+
+
+def stempeg():
+    """The stempeg package; `UserError` where ffmpeg and ffprobe are not on PATH, which it checks when imported."""
+    try:
+        return importlib.import_module("stempeg")
+    except RuntimeError as error:
+        raise UserError("no ffmpeg or ffprobe on PATH to read .stem.mp4: run ./run_all.sh or install them") from error
+
+
+def _decode(path: Path, decoded: dict[str, Path]) -> None:
+    reader = stempeg()
+    try:
+        info = reader.Info(str(path))
+        streams = info.audio_stream_idx()
+        if len(streams) < len(ROLES):
+            raise UndecodableError(path, f"{len(streams)} audio streams where a stem file has {len(ROLES)}")
+        for role, file in decoded.items():
+            stream = streams[_mus()["stem_ids"][role]]
+            # int16 all the way is what musdb itself reads, and half the size of 24-bit
+            wave, rate = reader.read_stems(str(path), stem_id=stream, dtype=np.int16, ffmpeg_format="s16le", info=info)
+            with atomic(file) as temporary:
+                soundfile.write(temporary, wave, rate, "PCM_16", format="FLAC")
+    except (UndecodableError, OSError):
+        raise
+    except Exception as error:  # stempeg raises Warning, RuntimeError, ffmpeg.Error and plain slips (KeyError, ...)
+        detail = getattr(error, "stderr", b"") or str(error).encode() or b"unknown error"
+        raise UndecodableError(path, detail.decode(errors="replace").strip().splitlines()[-1]) from error

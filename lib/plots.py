@@ -1,0 +1,407 @@
+"""Figures of a study. Each is drawn from tables alone, and one method has one colour everywhere (Okabe-Ito)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib import STEMS
+from lib.runs import atomic
+from lib.scoring import MEAN
+
+ORDER = (*STEMS, MEAN)
+COLORS = {
+    "scratch": "#D55E00",
+    "pre-trained (group)": "#0072B2",
+    "pre-trained (sliced)": "#009E73",
+    "pre-trained (blocks)": "#CC79A7",
+    "chosen group": "#0072B2",
+    "best group": "#0072B2",
+    "chosen output": "#009E73",
+    "best output": "#009E73",
+    "mixture": "#7F7F7F",
+    "ideal ratio mask": "#000000",
+}
+STYLE = {
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.handlelength": 1.0,
+    "legend.columnspacing": 1.2,
+    "legend.handletextpad": 0.4,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "mixit",
+    "svg.fonttype": "none",
+}
+WIDTH = 6.0
+
+
+@contextlib.contextmanager
+def drawn(results: Path, name: str, **options: object) -> Iterator[tuple[Figure, np.ndarray]]:
+    """Yield a new figure with its axes [rows, columns]; afterwards save it as ``figures/NAME.png`` and ``.svg``."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(squeeze=False, **{"figsize": (WIDTH, 3.4), **options})
+        yield figure, axes
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            with atomic(results / "figures" / f"{name}.{kind}") as temporary:
+                figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+        plt.close(figure)
+
+
+def interval(values: Sequence[float] | pd.Series, resamples: int = 4000) -> tuple[float, float, float]:
+    """Mean of finite ``values`` (one per song) with its 95% percentile bootstrap interval: (mean, low, high)."""
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return np.nan, np.nan, np.nan
+    means = finite[np.random.default_rng(0).integers(finite.size, size=(resamples, finite.size))].mean(1)
+    return (finite.mean(), *np.percentile(means, [2.5, 97.5]))
+
+
+def _over_songs(scores: pd.DataFrame, method: str, stem: str) -> pd.Series:
+    """A value per song of one method, the mean over its seeds; stem ``mean`` is the mean over a song's stems."""
+    chosen = scores[(scores["method"] == method) & np.isfinite(scores["value"])]
+    per_song = chosen.groupby(["song", "stem"])["value"].mean().unstack("stem").reindex(columns=STEMS)
+    return (per_song.mean(axis=1) if stem == MEAN else per_song[stem]).dropna()
+
+
+def _point(axis: Axes, x: float, values: tuple[float, float, float], color: str, label: str | None, hollow=False) -> None:
+    mean, low, high = values
+    bars = [[max(mean - low, 0)], [max(high - mean, 0)]]
+    fill = "white" if hollow else color
+    axis.errorbar([x], [mean], bars, fmt="o", ms=6, mfc=fill, mec=color, color=color, lw=1.6, label=label)
+
+
+def _offsets(count: int, width: float = 0.6) -> np.ndarray:
+    return (np.arange(count) - (count - 1) / 2) * width / max(count, 2)
+
+
+def _stem_axis(axis: Axes, stems: Sequence[str] = ORDER) -> None:
+    axis.set_xticks(range(len(stems)), stems)
+    axis.set_xlim(-0.5, len(stems) - 0.5)
+    if stems[-1] == MEAN:
+        axis.axvline(len(stems) - 1.5, color="#BBBBBB", lw=0.8)
+    axis.tick_params(axis="x", length=0)
+    axis.grid(axis="y", color="#E5E5E5", lw=0.7)
+
+
+def _names(figure: Figure, axis: Axes, columns: int = 4) -> None:
+    """Names of what is drawn, in its colours, once for the whole figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique, loc="outside upper left", ncols=columns, labelcolor="linecolor")
+
+
+# 00: the music
+
+
+def spectrograms(results: Path, table: pd.DataFrame, song: str) -> Figure:
+    """Mixture and stems of one song; ``table`` as from `lib.survey.spectrograms`."""
+    sources, times = list(dict.fromkeys(table["source"])), table.columns[2:].astype(float)
+    options = {"figsize": (WIDTH, 6.0), "nrows": len(sources), "sharex": True}
+    with drawn(results, "spectrograms", **options) as (figure, axes):
+        for axis, source in zip(axes[:, 0], sources, strict=True):
+            part = table[table["source"] == source]
+            image = axis.pcolormesh(times, part["frequency"], part.iloc[:, 2:].to_numpy(float), cmap="magma",
+                                    vmin=-80, vmax=0, shading="nearest", rasterized=True)  # fmt: skip
+            axis.set(yscale="log", yticks=[100, 1000], yticklabels=["100", "1k"], ylabel=source)
+            axis.minorticks_off()
+        axes[0, 0].set_title(f"{song}: level by frequency (Hz)")
+        axes[-1, 0].set_xlabel("time (s)")
+        figure.colorbar(image, ax=axes, label="dB under the loudest point", aspect=50, pad=0.01)
+    return figure
+
+
+def levels(results: Path, survey: pd.DataFrame) -> Figure:
+    """Level of every stem of every song against its mixture, the real song marked."""
+    table = survey[survey["metric"] == "level"]
+    labelled, real = (table[table["corpus"] == corpus] for corpus in ("labelled", "real song"))
+    with drawn(results, "levels") as (figure, axes):
+        axis, generator = axes[0, 0], np.random.default_rng(0)
+        for x, stem in enumerate(STEMS):
+            values = labelled.loc[labelled["stem"] == stem, "value"]
+            axis.plot(x + generator.uniform(-0.2, 0.2, len(values)), values, "o", ms=4, alpha=0.6, color="#0072B2",
+                      mew=0, label="a labelled song")  # fmt: skip
+            axis.plot([x - 0.3, x + 0.3], [values.median()] * 2, color="black", lw=1.6, label="median")
+            axis.plot(x, real.loc[real["stem"] == stem, "value"].iloc[:1], "*", ms=11, color="#D55E00", label="the real song")
+        _stem_axis(axis, STEMS)
+        axis.set(ylabel="level under the mixture (dB)", title=f"RMS over the song, {labelled['song'].nunique()} labelled songs")
+        _names(figure, axis)
+    return figure
+
+
+def variety(results: Path, composition: pd.DataFrame) -> Figure:
+    """Tempo, key and groove of the rendered songs: how many songs have each."""
+    with drawn(results, "variety", ncols=3, figsize=(WIDTH, 3.6), width_ratios=[1, 1, 1.1]) as (figure, axes):
+        tempo, keys, grooves = axes[0]
+        tempo.hist(composition["tempo"], bins=np.arange(40, 221, 20), color="#0072B2", rwidth=0.9)
+        tempo.set(xlabel="tempo (beats/min)", ylabel="songs")
+        for axis, column in ((keys, "key"), (grooves, "groove")):
+            counts = composition[column].value_counts().sort_index(ascending=False)
+            axis.barh(counts.index, counts, color="#0072B2")
+            axis.set(xlabel="songs", title=column)
+            axis.tick_params(axis="y", length=0, labelsize=8.5)
+        tempo.set_title("tempo")
+        figure.suptitle(f"{len(composition)} rendered songs", x=0.01, ha="left", fontsize=10.5)
+    return figure
+
+
+def correlation(results: Path, survey: pd.DataFrame) -> Figure:
+    """Correlation between stems within a song, beside stems of two different songs."""
+    kinds = ("waveform", "envelope", "spectrogram")
+    real = survey[survey["corpus"] == "real song"]
+    labelled = survey[survey["corpus"] == "labelled"]
+    pairs = [p for p in dict.fromkeys(labelled["stem"]) if "&" in p]
+    sources = (
+        (labelled, "", "#0072B2", "o", "same song"),
+        (labelled, ", other song", "#7F7F7F", "o", "two different songs"),
+        (real, "", "#D55E00", "*", "the real song"),
+    )
+    with drawn(results, "correlation", ncols=3, sharey=True, sharex=True, figsize=(WIDTH, 3.2)) as (figure, axes):
+        for axis, kind in zip(axes[0], kinds, strict=True):
+            for offset, (table, suffix, color, marker, label) in zip((0.18, -0.18, 0.18), sources, strict=True):
+                chosen = table[table["metric"] == f"{kind} correlation{suffix}"]
+                for y, pair in enumerate(pairs):
+                    values = chosen.loc[chosen["stem"] == pair, "value"]
+                    if marker == "*":
+                        axis.plot(values, [y + offset] * len(values), "*", ms=8, color=color, label=label)
+                    elif len(values):
+                        mean, low, high = interval(values)
+                        axis.errorbar([mean], [y + offset], xerr=[[mean - low], [high - mean]], fmt="o", ms=4,
+                                      color=color, label=label)  # fmt: skip
+            axis.axvline(0, color="black", lw=0.8)
+            axis.set(title=kind, yticks=range(len(pairs)), yticklabels=pairs, ylim=(len(pairs) - 0.5, -0.5))
+            axis.grid(axis="x", color="#E5E5E5", lw=0.7)
+        axes[0, 1].set_xlabel(f"correlation, mean of {labelled['song'].nunique()} songs, 95% interval over songs")
+        _names(figure, axes[0, 0])
+    return figure
+
+
+# 01 and 02: what the outputs hold
+
+
+def probes(results: Path, table: pd.DataFrame) -> Figure:
+    """SNR improvement over the mixture of the best and of the chosen outputs and groups."""
+    table = table[(table["metric"] == "SNR") & (table["experiment"] == "test")]
+    methods = ("chosen output", "best output", "chosen group", "best group")
+    names = ("one output, chosen on validation songs", "one output, best for the song (bound)",
+             "group, chosen on validation songs", "group, best for the song (bound)")  # fmt: skip
+    with drawn(results, "probes") as (figure, axes):
+        axis = axes[0, 0]
+        for offset, method, name in zip(_offsets(4), methods, names, strict=True):
+            for x, stem in enumerate(ORDER):
+                gain = _over_songs(table, method, stem) - _over_songs(table, "mixture", stem)
+                _point(axis, x + offset, interval(gain), COLORS[method], name, hollow=method.startswith("best"))
+        axis.axhline(0, color=COLORS["mixture"], lw=1.2)
+        _stem_axis(axis)
+        axis.set(ylabel="SNR above the mixture's (dB)")
+        axis.set_title(f"mean of {table['song'].nunique()} test songs, 95% interval over songs")
+        _names(figure, axis, 2)
+    return figure
+
+
+def outputs(results: Path, table: pd.DataFrame) -> Figure:
+    """Every output's SNR improvement per stem, and over how many outputs each stem spreads."""
+    table = table[table["experiment"] == "test"]
+    snr = table[table["metric"] == "SNR"]
+    single = snr[snr["method"].str.fullmatch(r"output \d+")]
+    count = single["method"].nunique()
+    mixture = snr[snr["method"] == "mixture"].set_index(["song", "stem"])["value"]
+    gains = single.assign(value=single["value"] - single.set_index(["song", "stem"]).index.map(mixture))
+    grid = gains.groupby(["stem", "method"])["value"].mean().unstack("method")
+    grid = grid.reindex(index=STEMS, columns=[f"output {n}" for n in range(count)])
+    spread = table[table["metric"] == "effective outputs"]
+    with drawn(results, "outputs", ncols=2, figsize=(WIDTH, 2.9), width_ratios=[1.7, 1]) as (figure, axes):
+        left, right = axes[0]
+        _heat(figure, left, grid.to_numpy(), "SNR above the mixture's (dB), mean")
+        for y, stem in enumerate(STEMS):
+            values = spread.loc[spread["stem"] == stem, "value"]
+            right.plot(values, [y] * len(values), "o", ms=5, alpha=0.5, mew=0, color="#0072B2")
+            right.plot([values.mean()] * 2, [y - 0.3, y + 0.3], color="black", lw=1.8)
+        right.set(ylim=(3.5, -0.5), yticks=[], xlim=(0.8, count + 0.2), xlabel="effective outputs")
+        right.axvline(1, color="#BBBBBB", lw=0.8)
+        right.set_title(f"{spread['song'].nunique()} test songs, mean")
+    return figure
+
+
+def before_after(results: Path, table: pd.DataFrame) -> Figure:
+    """SNR of every output against every stem at the initial weights and after MixIT, with what was chosen."""
+    grids = {state: part.pivot(index="stem", columns="output", values="SNR").reindex(STEMS)
+             for state, part in table.groupby("state", sort=False)}  # fmt: skip
+    low, high = (f(np.nanmin(g) if f is min else np.nanmax(g) for g in grids.values()) for f in (min, max))
+    with drawn(results, "before_after", nrows=2, figsize=(WIDTH, 4.6), sharex=True) as (figure, axes):
+        for axis, (state, grid) in zip(axes[:, 0], grids.items(), strict=True):
+            _heat(figure, axis, grid.to_numpy(), state, limits=(low, high))
+        final = table[table["state"] == table["state"].iloc[-1]]
+        for row in final.itertuples():
+            y = STEMS.index(row.stem)
+            if row.chosen:
+                axis.add_patch(plt.Rectangle((row.output - 0.5, y - 0.5), 1, 1, fill=False, ec="#009E73", lw=3))
+            if row.group:
+                axis.plot(row.output + 0.36, y - 0.32, "o", ms=6, color="#0072B2", mec="white")
+        axes[0, 0].set_xlabel("")
+        axis.set_xlabel("output (frame: chosen for the stem; dot: in the stem's group)")
+    return figure
+
+
+def _heat(figure: Figure, axis: Axes, grid: np.ndarray, title: str, limits: tuple[float, float] | None = None) -> None:
+    low, high = limits or (np.nanmin(grid), np.nanmax(grid))
+    axis.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    for (y, x), value in np.ndenumerate(grid):
+        dark = np.isfinite(value) and value < (low + high) / 2
+        axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8.5, color="white" if dark else "black")
+    axis.set(title=title, xlabel="output", xticks=range(grid.shape[1]), yticks=range(len(STEMS)), yticklabels=STEMS)
+    axis.tick_params(length=0)
+
+
+# 02 and 03: learning curves
+
+
+def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) -> Figure:
+    """Validation loss by step, mean over seeds and every seed as a thin line; training loss too if one run is shown."""
+    budgets = list(dict.fromkeys(table["labeled_songs"].fillna(0)))
+    options = {"ncols": len(budgets), "sharey": True, "figsize": (WIDTH, 3.2)}
+    with drawn(results, name, **options) as (figure, axes):
+        for axis, budget in zip(axes[0], budgets, strict=True):
+            part = table[table["labeled_songs"].fillna(0) == budget]
+            for method, lines in part[part["metric"] == "validation_loss"].groupby("method", sort=False):
+                seeds = lines.groupby(["step", "seed"])["value"].mean().unstack("seed")
+                color = COLORS.get(method, "#0072B2")
+                if seeds.shape[1] > 1:
+                    axis.plot(seeds.index, seeds, color=color, lw=0.7, alpha=0.45)
+                label = f"{method}, mean of {seeds.shape[1]} seeds" if seeds.shape[1] > 1 else f"{method}, validation"
+                axis.plot(seeds.index, seeds.mean(axis=1), color=color, lw=2, label=label)
+            if part.groupby(["method", "seed"], dropna=False).ngroups == 1:
+                loss = part[part["metric"] == "loss"].set_index("step")["value"]
+                smooth = loss.rolling(max(1, len(loss) // 50), min_periods=1).mean()
+                axis.plot(smooth.index, smooth, color="#7F7F7F", lw=1, zorder=1, label="training, running mean")
+            axis.set(xlabel="step", title=f"{budget} labelled songs" if budget else "")
+            axis.grid(axis="y", color="#E5E5E5", lw=0.7)
+        axes[0, 0].set_ylabel(unit)
+        _names(figure, axes[0, -1], 2)
+    return figure
+
+
+# 03: the claim
+
+
+def scores(results: Path, table: pd.DataFrame, name: str, experiment: str = "test") -> Figure:
+    """uSDR and cSDR per stem of every method, between the mixture and the ideal ratio mask; a column per budget."""
+    table = table[table["experiment"] == experiment]
+    budgets = [int(b) for b in dict.fromkeys(table["labeled_songs"].dropna())]
+    methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
+    options = {"nrows": 2, "ncols": len(budgets), "sharex": True, "sharey": "row", "figsize": (WIDTH * max(1, len(budgets) * 0.7), 5.2)}
+    with drawn(results, name, **options) as (figure, axes):
+        for row, metric in zip(axes, ("uSDR", "cSDR"), strict=True):
+            for axis, budget in zip(row, budgets, strict=True):
+                part = table[(table["metric"] == metric) & table["labeled_songs"].fillna(budget).eq(budget)]
+                for x, stem in enumerate(ORDER):
+                    _method_points(axis, x, stem, part, methods)
+                _stem_axis(axis)
+                axis.set_title(f"{budget} labelled songs" if metric == "uSDR" else "")
+            row[0].set_ylabel(f"{metric} (dB)")
+        songs = table["song"].nunique()
+        what = f"mean of {songs} songs, 95% interval over songs" if songs > 1 else "dots: seeds; bar: their mean"
+        axes[-1, -1].set_xlabel(f"{what}; {table['seed'].nunique()} seeds", fontsize=9.5)
+        _names(figure, axes[0, 0], 3)
+    return figure
+
+
+def _method_points(axis: Axes, x: int, stem: str, table: pd.DataFrame, methods: Sequence[str]) -> None:
+    for baseline, style in (("ideal ratio mask", "-"), ("mixture", "--")):
+        level = _over_songs(table, baseline, stem).mean()
+        axis.hlines(level, x - 0.42, x + 0.42, color=COLORS[baseline], ls=style, lw=1.6, label=baseline)
+    for offset, method in zip(_offsets(len(methods)), methods, strict=True):
+        values = _over_songs(table, method, stem)
+        if len(values) != 1:
+            _point(axis, x + offset, interval(values), COLORS[method], method)
+            continue
+        seeds = [_over_songs(part, method, stem).mean() for _, part in table[table["method"] == method].groupby("seed")]
+        axis.plot([x + offset] * len(seeds), seeds, "o", ms=4, color=COLORS[method], alpha=0.6, mew=0)
+        axis.plot([x + offset - 0.09, x + offset + 0.09], [values.iloc[0]] * 2, color=COLORS[method], lw=2.2, label=method)
+
+
+def claim(results: Path, table: pd.DataFrame) -> Figure:
+    """Pre-trained minus scratch per stem with its 95% interval: right of zero, pre-training helps."""
+    budgets, methods = (list(dict.fromkeys(table[column])) for column in ("labeled_songs", "method"))
+    options = {"nrows": 2, "ncols": len(budgets), "sharex": True, "sharey": True}
+    options["figsize"] = (WIDTH * max(1, len(budgets) * 0.7), 5.0)
+    with drawn(results, "claim", **options) as (figure, axes):
+        for row, metric in zip(axes, ("uSDR", "cSDR"), strict=True):
+            for axis, budget in zip(row, budgets, strict=True):
+                part = table[(table["metric"] == metric) & (table["labeled_songs"] == budget)]
+                for offset, method in zip(_offsets(len(methods), 0.5), methods, strict=True):
+                    for line in part[part["method"] == method].itertuples():
+                        values = (line.difference, line.low, line.high)
+                        _point(axis, ORDER.index(line.stem) + offset, values, COLORS[method], method)
+                axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
+                _stem_axis(axis)
+                axis.set_title(f"{budget} labelled songs" if metric == "uSDR" else "")
+            row[0].set_ylabel(f"{metric} above scratch (dB)")
+        counts = f"{table['n_songs'].max()} test songs, {table['n_seeds'].max()} seeds"
+        axes[-1, -1].set_xlabel(f"mean of paired differences, 95% interval; {counts}", fontsize=9.5)
+        _names(figure, axes[0, 0], 3)
+    return figure
+
+
+def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
+    """uSDR of every test song, from scratch across and pre-trained up: above the diagonal, pre-training helps."""
+    table = table[(table["experiment"] == "test") & (table["metric"] == "uSDR") & (table["labeled_songs"] == budget)]
+    methods = [method for method in dict.fromkeys(table["method"]) if method != "scratch"]
+    with drawn(results, "songs", nrows=2, ncols=2, figsize=(WIDTH, 5.8)) as (figure, axes):
+        for axis, stem in zip(axes.flat, STEMS, strict=True):
+            across = _over_songs(table, "scratch", stem)
+            for method in methods:
+                up = _over_songs(table, method, stem).reindex(across.index)
+                axis.plot(across, up, "o", ms=5, alpha=0.75, mew=0, color=COLORS[method], label=method)
+            axis.axline((across.mean(), across.mean()), slope=1, color=COLORS["scratch"], lw=1.2, label="equal to scratch")
+            axis.set_title(stem)
+            axis.set_aspect("equal", adjustable="datalim")
+            axis.grid(color="#E5E5E5", lw=0.7)
+        figure.supxlabel(f"uSDR from scratch (dB), {budget} labelled songs, mean of {table['seed'].nunique()} seeds", fontsize=10.5)
+        figure.supylabel("uSDR pre-trained (dB)", fontsize=10.5)
+        _names(figure, axes[0, 0], 3)
+    return figure
+
+
+# 04: ablations
+
+
+def ablation(results: Path, name: str, table: pd.DataFrame, effects: pd.DataFrame) -> Figure:
+    """One axis: mean uSDR of both methods by level with every seed as a dot, and their paired difference."""
+    axis_name, levels = table["experiment"].iloc[0], list(dict.fromkeys(table["level"]))
+    table = table[table["metric"] == "uSDR"]
+    methods = list(dict.fromkeys(table["method"]))
+    with drawn(results, name, ncols=2, figsize=(WIDTH, 3.4), width_ratios=[1.2, 1]) as (figure, axes):
+        left, right = axes[0]
+        for offset, method in zip(_offsets(len(methods), 0.4), methods, strict=True):
+            for x, level in enumerate(levels):
+                part = table[(table["level"] == level) & (table["method"] == method)]
+                seeds = [_over_songs(of_seed, method, MEAN).mean() for _, of_seed in part.groupby("seed")]
+                if len(seeds) > 1:
+                    left.plot([x + offset + 0.09] * len(seeds), seeds, "o", ms=3.5, mew=0, alpha=0.6, color=COLORS[method])
+                _point(left, x + offset, interval(_over_songs(part, method, MEAN)), COLORS[method], method)
+        for row in effects.itertuples():
+            values = (row.difference, row.low, row.high)
+            _point(right, levels.index(row.level), values, COLORS[methods[-1]], None)
+        right.axhline(0, color=COLORS["scratch"], lw=1.6)
+        base = set(table.loc[table["base"], "level"])
+        for axis, title in ((left, "uSDR (dB)"), (right, "above scratch (dB)")):
+            axis.set(title=title, xlim=(-0.5, len(levels) - 0.5))
+            axis.set_xticks(range(len(levels)), [f"{level}\n(base)" if level in base else level for level in levels])
+            axis.grid(axis="y", color="#E5E5E5", lw=0.7)
+        counts = f"{table['song'].nunique()} test songs, 95% interval; {table['seed'].nunique()} seed(s)"
+        figure.supxlabel(f"{axis_name}; {counts}", fontsize=10.5)
+        _names(figure, left, 2)
+    return figure

@@ -1,0 +1,302 @@
+"""A profile: every number of a study in nested frozen dataclasses, read from YAML, with ``key=value`` overrides.
+
+Unknown keys, duplicate keys and ill-typed values are refused with a `UserError` that names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib import UserError, schema
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ROOT / "notebooks" / "profiles"
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Front end: sample rate in Hz, FFT size and hop in samples."""
+
+    rate: int = 44100
+    n_fft: int = 2048
+    hop: int = 512
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The embedded corpus: how many songs of which length are composed and rendered, and from which seed."""
+
+    seed: int = 0
+    song_seconds: float = 20.0
+    train_songs: int = 8
+    validation_songs: int = 4
+    test_songs: int = 12
+    unlabeled_songs: int = 240
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where the music comes from: ``rendered`` or a folder, and the rules that cut it into segments."""
+
+    labeled: str = "rendered"
+    unlabeled: str = "rendered"
+    rendered: Rendered = field(default_factory=Rendered)
+    fma_subset: str = "large"
+    unlabeled_fraction: float = 1.0
+    validation_songs: int = 4
+    segment_seconds: float = 10.0
+    segment_hop_seconds: float = 5.0
+    activity_seconds: float = 8.0
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """The separator: a size of `lib.model.SIZES` and the number of outputs N of MixIT pre-training."""
+
+    size: str = "small"
+    sources: int = 12
+    dropout: float = 0.1
+    band_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """One training stage. ``batch`` counts examples a step; ``learning_rate`` 0 takes the model size's own."""
+
+    steps: int = 1000
+    batch: int = 8
+    accumulate: int = 1
+    crop_seconds: float = 6.0
+    learning_rate: float = 0.0
+    warmup_steps: int = 100
+    decay_factor: float = 0.98
+    decay_every: int = 1000
+    decay_start: int = 0
+    weight_decay: float = 0.01
+    clip_norm: float = 5.0
+    validate_every: int = 100
+    average_best: int = 5
+    checkpoint_every: int = 100
+
+
+@dataclass(frozen=True)
+class Pretrain(Optimisation):
+    """MixIT pre-training: level ratio of the two mixtures in dB, the assignment rule, validation MoMs."""
+
+    seed: int = 0
+    level_db: tuple[float, float] = (-5.0, 5.0)
+    assignment: str = "exact"
+    validation_moms: int = 32
+
+
+@dataclass(frozen=True)
+class Finetune(Optimisation):
+    """Supervised training on stems: budgets, seeds, and how MixIT outputs become stems (``transfers``)."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    labeled_songs: tuple[int, ...] = (8,)
+    transfers: tuple[str, ...] = ("group",)
+    gain_db: tuple[float, float] = (-10.0, 10.0)
+    silence_probability: float = 0.05
+
+
+@dataclass(frozen=True)
+class Separate:
+    """Separating whole songs: window and hop in seconds, windows a batch, mixture consistency."""
+
+    window_seconds: float = 12.0
+    hop_seconds: float = 6.0
+    batch: int = 4
+    mixture_consistency: bool = False
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of an ablation axis: its label and the profile fields it sets (dotted names)."""
+
+    label: str
+    set: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the ablations: a name, the level that equals the base, and the levels."""
+
+    name: str
+    base: str
+    levels: tuple[Level, ...]
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """One axis at a time around the base; ``pretrain_steps``/``finetune_steps`` 0 keep the profile's own."""
+
+    seeds: tuple[int, ...] = (0,)
+    transfer: str = "group"
+    pretrain_steps: int = 0
+    finetune_steps: int = 0
+    axes: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What the listening notebook plays: test songs and seconds of each."""
+
+    songs: int = 2
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Device, precision (``32-true`` or ``bf16-mixed``) and CPU threads (0 leaves torch's choice)."""
+
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole study; ``results`` is the folder that receives it."""
+
+    name: str
+    results: str
+    audio: Audio = field(default_factory=Audio)
+    corpus: Corpus = field(default_factory=Corpus)
+    model: Model = field(default_factory=Model)
+    pretrain: Pretrain = field(default_factory=Pretrain)
+    finetune: Finetune = field(default_factory=Finetune)
+    separate: Separate = field(default_factory=Separate)
+    ablations: Ablations = field(default_factory=Ablations)
+    listening: Listening = field(default_factory=Listening)
+    compute: Compute = field(default_factory=Compute)
+
+
+def load(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
+    """Read a profile by its name in ``notebooks/profiles`` or by its path, then apply ``key=value`` overrides.
+
+    A file may start from another with ``base: NAME or FILE`` (maps are merged, lists replaced). ``name`` and
+    ``results`` are never inherited: they default to the file's own name and ``results/NAME``.
+
+    Raises: UserError, one line naming file and field.
+    """
+    path = find(name_or_path)
+    content = {"name": path.stem, "results": f"results/{path.stem}", **_with_base(path)}
+    profile = schema.build(Profile, content, path.name)
+    changes = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"override '{text}' is not of the form key=value")
+        # texts (folders above all) are taken as typed: YAML would read something into ': ' and '#'
+        is_text = schema.kind_of(Profile, key, f"override '{text}'") is str
+        changes[key] = value if is_text else schema.parse(value, f"override '{text}'")
+    profile = override(profile, changes)
+    _validate_ablations(profile)
+    return profile
+
+
+def find(name_or_path: str) -> Path:
+    """The file of a profile given by name, or by a path ending in .yaml. Raises: UserError."""
+    for path in (PROFILES / f"{name_or_path}.yaml", Path(name_or_path).expanduser()):
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
+    raise UserError(f"profile '{name_or_path}' is unknown: use one of {known}, or the path of a .yaml file")
+
+
+def override(profile: Profile, changes: Mapping[str, object]) -> Profile:
+    """``profile`` with dotted fields replaced (``{"finetune.seeds": [0, 1]}``), checked. Raises: UserError."""
+    new = schema.replaced(profile, changes, profile.name)
+    _validate(new)
+    return new
+
+
+def to_dict(profile: Profile) -> dict:
+    """The profile as nested maps, lists, numbers and texts: what a YAML file of it would hold."""
+    return schema.plain(profile)
+
+
+def resolve(folder: str) -> Path:
+    """A folder named in a profile: relative ones count from the project's root, ``~`` is the home folder."""
+    return ROOT / Path(folder).expanduser()
+
+
+def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
+    if path in seen:
+        raise UserError(f"{path.name}: base leads back to this file")
+    content = schema.read(path)
+    if "base" not in content:
+        return content
+    name = str(content.pop("base"))
+    beside = path.parent / name
+    base = _with_base(beside if beside.is_file() else find(name), (*seen, path))
+    return schema.merged({key: value for key, value in base.items() if key not in ("name", "results")}, content)
+
+
+_CHOICES = {
+    "size": ("tiny", "demo", "small", "medium", "large"),
+    "transfers": ("group", "sliced", "blocks"),
+    "transfer": ("group", "sliced", "blocks"),
+    "assignment": ("exact", "least_squares"),
+    "precision": ("32-true", "bf16-mixed", "auto"),
+    "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "fma_subset": ("small", "medium", "large", "full"),
+}
+_MAY_BE_ZERO = (
+    *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
+    *("silence_probability", "pretrain_steps", "finetune_steps", "songs"),
+)
+_AT_MOST = {
+    **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
+    "unlabeled_fraction": 1,
+}
+
+
+def _validate(profile: Profile) -> None:
+    """Refuse values that no study can mean. Raises: UserError."""
+
+    def require(condition: bool, dotted: str, problem: str) -> None:
+        if not condition:
+            raise UserError(f"{profile.name}: {dotted} {problem}")
+
+    for dotted, value in schema.leaves(profile):
+        if dotted == "ablations.axes" or isinstance(value, bool):
+            continue
+        name, items = dotted.split(".")[-1], value if isinstance(value, tuple) else (value,)
+        require(len(items) > 0 and "" not in items, dotted, "must not be empty")
+        if name in ("level_db", "gain_db"):
+            require(items[0] <= items[1], dotted, f"must be [low, high], not {value}")
+            continue
+        require(len(set(items)) == len(items), dotted, f"names something twice: {value}")
+        for item in items:
+            choices = _CHOICES.get(name, (item,))
+            require(item in choices, dotted, f"must be one of {', '.join(map(str, choices))}, not '{item}'")
+            if not isinstance(item, str):
+                require(item > 0 or name in _MAY_BE_ZERO, dotted, f"must be more than 0, not {item}")
+                require(item >= 0, dotted, f"must be at least 0, not {item}")
+                require(item <= _AT_MOST.get(name, item), dotted, f"must be at most {_AT_MOST.get(name)}, not {item}")
+    # the model's input lacks the last frame, so that at the end of a wave only windows further in can be inverted
+    require(3 * profile.audio.hop <= profile.audio.n_fft, "audio.hop", "must not exceed a third of audio.n_fft")
+    require(profile.model.sources >= 4, "model.sources", "must be 4 to 16: four of them become stems")
+    windows = profile.separate
+    require(windows.hop_seconds <= windows.window_seconds, "separate.hop_seconds", "must not exceed window_seconds")
+    for stage in ("pretrain", "finetune"):
+        crop = getattr(profile, stage).crop_seconds
+        require(crop <= profile.corpus.segment_seconds, f"{stage}.crop_seconds", "must not exceed a segment's seconds")
+
+
+def _validate_ablations(profile: Profile) -> None:
+    """Build every level once, so that a bad one is refused before anything runs. Raises: UserError."""
+    for axis in profile.ablations.axes:
+        where = f"{profile.name}: ablations '{axis.name}'"
+        labels = [level.label for level in axis.levels]
+        if axis.base not in labels or len(set(labels)) < len(labels):
+            raise UserError(f"{where}: levels must differ and hold the base '{axis.base}'")
+        for level in axis.levels:
+            if any(key.split(".")[0] in ("name", "results", "ablations") for key in level.set):
+                raise UserError(f"{where}: a level cannot set {', '.join(level.set)}")
+            override(profile, level.set)

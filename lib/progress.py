@@ -1,0 +1,22 @@
+"""Progress of long calls: one bar with rate and remaining time, the same in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tqdm.auto import tqdm
+
+
+def bar(label: str, total: int, start: int = 0) -> Callable[..., None]:
+    """A bar of ``total`` steps; call it with the steps done so far and the values to show beside it."""
+    progress = tqdm(desc=label, total=total, initial=start, unit="step", mininterval=1.0)
+
+    def update(done: int, **values: float | None) -> None:
+        shown.update({name: f"{value:.2f}" for name, value in values.items() if value is not None})
+        progress.set_postfix(shown, refresh=False)
+        progress.update(done - progress.n)
+        if done >= total:
+            progress.close()
+
+    shown: dict[str, str] = {}
+    return update

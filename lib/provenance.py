@@ -1,0 +1,126 @@
+"""Where a result came from: ``provenance.json``, with code, profile, packages, machine, corpora, seeds and times.
+
+It names no host and no user, and its paths are relative to the project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from lib import profile as profiles
+from lib import runs
+
+ROOT = profiles.ROOT
+
+
+def read(results: Path | str) -> dict:
+    """What is recorded so far; empty if nothing or nothing readable is."""
+    try:
+        return json.loads((Path(results) / "provenance.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def update(results: Path | str, **fields: object) -> None:
+    """Replace top-level fields of ``provenance.json``, atomically; an unchanged file is not rewritten."""
+    old = read(results)
+    new = {**old, **fields}
+    if new != old:
+        runs.write_json(Path(results) / "provenance.json", new)
+
+
+@contextlib.contextmanager
+def stage(results: Path | str, name: str) -> Iterator[None]:
+    """Record start and end (UTC) of a stage. One that was cut off keeps its first start; an error leaves no end."""
+    stages = read(results).get("stages", {})
+    earlier = stages.get(name, {})
+    start = earlier["start"] if earlier.get("start") and not earlier.get("end") else _now()
+    update(results, stages={**stages, name: {"start": start, "end": None}})
+    yield
+    update(results, stages={**read(results)["stages"], name: {"start": start, "end": _now()}})
+
+
+def describe(profile: profiles.Profile) -> dict:
+    """The fields of ``provenance.json`` that are known before a study runs."""
+    content = profiles.to_dict(profile)
+    content["results"] = os.path.relpath(profiles.resolve(profile.results), ROOT)
+    for key in ("labeled", "unlabeled"):
+        if content["corpus"][key] != "rendered":
+            content["corpus"][key] = os.path.relpath(profiles.resolve(content["corpus"][key]), ROOT)
+    seeds = {"rendered": profile.corpus.rendered.seed, "pretrain": profile.pretrain.seed}
+    return {
+        "code": code(),
+        "profile": content,
+        "packages": packages(),
+        "machine": machine(),
+        "corpora": {key: corpus_fingerprint(profile, key) for key in ("labeled", "unlabeled")},
+        "seeds": seeds | {"finetune": list(profile.finetune.seeds), "ablations": list(profile.ablations.seeds)},
+    }
+
+
+def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False) -> str:
+    """Hash of ``corpus.labeled`` or ``corpus.unlabeled``: its recipe if rendered, else every file's name and size.
+
+    ``times`` adds when each file was last written: to notice a change on this disk, not to compare two disks.
+    """
+    name = getattr(profile.corpus, key)
+    if name == "rendered":
+        return runs.fingerprint([profile.corpus.rendered, profile.audio.rate])
+    files = []
+    for parent, _, names in os.walk(profiles.resolve(name)):
+        for path in (os.path.join(parent, name) for name in names):
+            facts = os.lstat(path)
+            files.append((os.path.relpath(path, profiles.resolve(name)), facts.st_size, times and facts.st_mtime_ns))
+    return runs.fingerprint(sorted(files))
+
+
+def code() -> dict:
+    """Commit, whether files outside ``results`` differ from it (both None without git), and a hash of ``lib``."""
+    commit = dirty = None
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if Path(_output("git", "rev-parse", "--show-toplevel")) == ROOT:
+            commit = _output("git", "rev-parse", "HEAD")
+            dirty = bool(_output("git", "--no-optional-locks", "status", "--porcelain", "--", ".", ":!results"))
+    return {"commit": commit, "dirty": dirty, "lib": lib_fingerprint()}
+
+
+def lib_fingerprint() -> str:
+    """Hash of all of ``lib``'s sources, blind to comments and layout."""
+    modules = sorted(str(path.relative_to(runs.LIB).with_suffix("")) for path in runs.LIB.rglob("*.py"))
+    return runs.code_fingerprint(*modules)
+
+
+def packages() -> dict:
+    """Installed versions of what ``requirements.in`` names."""
+    names = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.in").read_text("utf-8"), re.M)
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def machine() -> dict:
+    """CPU, cores, memory in GB and GPUs, without any name of the machine."""
+    gpus = []
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        gpus = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").splitlines()
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, IndexError):
+        cpu = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)[0]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"system": platform.system(), "cpu": cpu, "cores": cores, "memory_gb": round(memory, 1), "gpus": gpus}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

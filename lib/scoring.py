@@ -1,0 +1,218 @@
+"""Scores of separated songs, the baselines they are read against, tidy tables and paired confidence intervals.
+
+Values that no mean can hold are left out of every mean: nan (a silent reference) and infinity (an estimate without any
+error, which happens where only one stem sounds and the mixture is that stem).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import STEMS, UserError
+from lib.runs import atomic
+
+COLUMNS = ("experiment", "method", "seed", "labeled_songs", "song", "stem", "metric", "value")
+INTEGERS = ("seed", "labeled_songs")  # absent (a baseline has no seed) or whole, never 0.000000
+MEAN = "mean"
+
+
+def usdr(stems: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+    """10 log10(|s|^2 / |s - s_hat|^2) in dB over channels and samples: [S, C, T], [S, C, T] -> [S], summed in float64.
+
+    A silent reference gives nan, an estimate equal to its reference infinity.
+    """
+    return np.array([_ratio_db(*_energies(s, e)) for s, e in zip(stems, estimates, strict=True)])
+
+
+def csdr(stems: np.ndarray, estimates: np.ndarray, rate: int) -> np.ndarray:
+    """SDR in dB of every whole second, as `museval.evaluate` gives it: [S, T, C], [S, T, C] -> [S, frames].
+
+    BSSEval v4's SDR is the plain energy ratio of a frame; its filters only split the error further. As in museval
+    0.4.1, a trailing part of a second is dropped, a signal under a second is one frame, and a frame is nan for all
+    stems if one reference or estimate is silent in it, silent meaning that its channels sum to 0 at every sample.
+    Where museval refuses a song (a stem silent throughout), all frames are nan.
+    """
+    samples = stems.shape[1]
+    frames = max(samples // rate, min(samples, 1))
+    sdr = np.full((len(stems), frames), np.nan)
+    for frame in range(frames):
+        part = slice(frame * rate, (frame + 1) * rate)
+        if not any((wave[:, part].sum(-1) == 0).all(-1).any() for wave in (stems, estimates)):
+            sdr[:, frame] = usdr(stems[:, part], estimates[:, part])
+    return sdr
+
+
+def _energies(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, float]:
+    reference, estimate = np.asarray(reference, np.float64), np.asarray(estimate, np.float64)
+    if reference.shape != estimate.shape:
+        raise ValueError(f"reference {reference.shape} and estimate {estimate.shape} differ in shape")
+    return np.square(reference).sum(), np.square(reference - estimate).sum()
+
+
+def _ratio_db(signal: float, error: float) -> float:
+    if signal == 0:
+        return np.nan
+    return 10 * np.log10(signal / error) if error else np.inf
+
+
+def median_sdr(frames: np.ndarray) -> np.ndarray:
+    """cSDR of a song, [S, frames] -> [S]: median over the finite frames of `csdr` (museval stores infinity as nan)."""
+    finite = [row[np.isfinite(row)] for row in frames]
+    return np.array([np.median(row) if row.size else np.nan for row in finite])
+
+
+def score_song(reference: np.ndarray, estimate: np.ndarray, rate: int) -> list[tuple[str, str, float]]:
+    """(stem, metric, value in dB) of one song: uSDR over the song, cSDR over its seconds; both arrays [4, C, T]."""
+    per_metric = {
+        "uSDR": usdr(reference, estimate),
+        "cSDR": median_sdr(csdr(reference.swapaxes(1, 2), estimate.swapaxes(1, 2), rate)),
+    }
+    return [(stem, metric, float(values[i])) for metric, values in per_metric.items() for i, stem in enumerate(STEMS)]
+
+
+def mixture_as_estimate(mixture: np.ndarray, stems: int = len(STEMS)) -> np.ndarray:
+    """The baseline that separates nothing: [C, T] -> a read-only view [S, C, T]."""
+    return np.broadcast_to(mixture, (stems, *mixture.shape))
+
+
+def ideal_ratio_mask(mixture: np.ndarray, stems: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
+    """The oracle ceiling: the mixture under the masks |S_i| / sum_j |S_j|, per channel: [C, T], [S, C, T] -> [S, C, T].
+
+    One channel at a time, so that memory is a few spectrograms of one channel.
+    """
+    window = torch.hann_window(n_fft, dtype=torch.float64).float()
+
+    def spectrum(wave: np.ndarray) -> torch.Tensor:
+        wave = torch.from_numpy(np.ascontiguousarray(wave, np.float32))
+        return torch.stft(wave, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
+
+    estimates = np.empty(stems.shape, np.float32)
+    for channel in range(mixture.shape[0]):
+        total = sum(spectrum(stem[channel]).abs() for stem in stems).clamp_(min=1e-12)
+        ratio = spectrum(mixture[channel]) / total
+        for stem, estimate in zip(stems, estimates, strict=True):
+            masked = ratio * spectrum(stem[channel]).abs()
+            estimate[channel] = torch.istft(masked, n_fft, hop, window=window, length=mixture.shape[1]).numpy()
+    return estimates
+
+
+def museval_json(folder: Path | str, song: str, sdr: np.ndarray, targets: Iterable[str] = STEMS) -> Path:
+    """Write ``sdr`` [S, frames] (from `csdr`) as ``folder/test/SONG.json`` in museval's schema, atomically.
+
+    ``museval.EvalStore().add_eval_dir(folder)`` reads it.
+    SIR, ISR and SAR need museval's 512-tap filters and are NaN; so is an infinite SDR, as in museval's own files.
+    """
+
+    def frame(second: int, value: float) -> dict:
+        metrics = {"SDR": float(value) if np.isfinite(value) else np.nan, "SIR": np.nan, "SAR": np.nan, "ISR": np.nan}
+        return {"time": float(second), "duration": 1.0, "metrics": metrics}
+
+    named = zip(targets, sdr, strict=True)
+    scores = {
+        "targets": [{"name": name, "frames": [frame(i, value) for i, value in enumerate(row)]} for name, row in named],
+        "museval_version": "0.4.1 (SDR only, by lib.scoring)",
+    }
+    path = Path(folder) / "test" / f"{song}.json"
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(scores, indent=2), encoding="utf-8")
+    return path
+
+
+def song_rows(song: str, scores: list[tuple[str, str, float]], **facts: object) -> list[dict]:
+    """Table rows of one song: ``scores`` as from `score_song`, ``facts`` the other columns (experiment, ...)."""
+    return [{**facts, "song": song, "stem": stem, "metric": metric, "value": value} for stem, metric, value in scores]
+
+
+def table(rows: Iterable[dict]) -> pd.DataFrame:
+    """A tidy score table with `COLUMNS`; ``seed`` and ``labeled_songs`` may be missing (baselines have none)."""
+    return _whole(pd.DataFrame(list(rows), columns=list(COLUMNS)))
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
+
+
+def write_table(path: Path | str, frame: pd.DataFrame) -> None:
+    """Write any table as CSV, atomically: six decimals, so that equal numbers give equal bytes; nan is left empty."""
+    frame = _whole(frame).copy()
+    for name in frame.select_dtypes("floating"):
+        frame[name] = frame[name].astype(float).round(6) + 0.0  # no "-0.000000"
+    with atomic(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """Read what `write_table` wrote; only an empty field is missing (a song may be called "NA").
+
+    Raises: UserError if there is no such table.
+    """
+    try:
+        return _whole(pd.read_csv(path, keep_default_na=False, na_values=[""]))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such table; run the notebook that makes it first (./run_all.sh)") from error
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over songs per stem, and the mean of those over stems as stem "mean", for every model (seed) and metric.
+
+    Columns: experiment, method, seed, labeled_songs, metric, stem, value, songs (how many the mean holds).
+    """
+    model = ["experiment", "method", "seed", "labeled_songs", "metric"]
+    finite = scores[np.isfinite(scores["value"])]
+    per_stem = finite.groupby([*model, "stem"], dropna=False, sort=False)["value"].agg(value="mean", songs="count")
+    per_stem = per_stem.reset_index()
+    means = per_stem.groupby(model, dropna=False, sort=False).agg(value=("value", "mean"), songs=("songs", "max"))
+    means = means.reset_index().assign(stem=MEAN)
+    order = {stem: i for i, stem in enumerate([*STEMS, MEAN])}
+    both = pd.concat([per_stem, means], ignore_index=True)
+    return both.sort_values([*model, "stem"], key=lambda c: c.map(order) if c.name == "stem" else c, ignore_index=True)
+
+
+def paired_interval(
+    scores: pd.DataFrame, method_a: str, method_b: str, metric: str, resamples: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Mean difference ``method_a - method_b`` in dB per stem and over stems, with a 95% percentile bootstrap interval.
+
+    ``scores`` holds one model per method and seed (select experiment and labeled_songs before). Arms are paired by
+    (seed, song). Every seed is tested on the same songs, so seeds and songs are resampled independently of each other
+    and crossed (the pigeonhole bootstrap, Owen 2007): drawing songs anew within each seed would count one song once
+    per seed and make the interval too narrow. With few seeds it still understates the spread between seeds.
+
+    Columns: stem, difference, low, high, n_songs, n_seeds. Raises UserError if no song has a finite score in both arms.
+    """
+    chosen = scores[(scores["metric"] == metric) & scores["method"].isin([method_a, method_b]) & scores["seed"].notna()]
+    wide = chosen.pivot(index=["seed", "song", "stem"], columns="method", values="value")
+    wide = wide.reindex(columns=[method_a, method_b]).replace([np.inf, -np.inf], np.nan).dropna()
+    if wide.empty:
+        raise UserError(f"no song has a {metric} of both '{method_a}' and '{method_b}' for one seed: score both first")
+    pairs = (wide[method_a] - wide[method_b]).unstack("stem")
+    stems = [stem for stem in STEMS if stem in pairs]
+    seeds, songs = (sorted(pairs.index.unique(level)) for level in ("seed", "song"))
+    cube = np.full((len(seeds), len(songs), len(stems)), np.nan)
+    for (at_seed, song), row in pairs[stems].iterrows():
+        cube[seeds.index(at_seed), songs.index(song)] = row
+    generator = np.random.default_rng(seed)
+    draws = [generator.multinomial(n, np.full(n, 1 / n), size=resamples) for n in cube.shape[:2]]
+    low, high = np.nanpercentile(_stem_means(cube, *draws), [2.5, 97.5], axis=0)
+    difference = _stem_means(cube, *(np.ones((1, n)) for n in cube.shape[:2]))[0]
+    present = np.isfinite(cube)
+    present = np.concatenate([present, present.any(-1, keepdims=True)], axis=-1)
+    counts = {"n_songs": present.any(0).sum(0), "n_seeds": present.any(1).sum(0)}
+    return pd.DataFrame({"stem": [*stems, MEAN], "difference": difference, "low": low, "high": high, **counts})
+
+
+def _stem_means(cube: np.ndarray, seed_counts: np.ndarray, song_counts: np.ndarray) -> np.ndarray:
+    """Means over seeds and songs drawn so often: [seeds, songs, stems] -> [draws, stems + 1], the last over stems."""
+    present = np.isfinite(cube)
+    total = np.einsum("rs,rg,sgk->rk", seed_counts, song_counts, np.where(present, cube, 0.0))
+    count = np.einsum("rs,rg,sgk->rk", seed_counts, song_counts, present.astype(float))
+    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    known = np.isfinite(means)
+    over_stems = np.where(known, means, 0.0).sum(1) / np.maximum(known.sum(1), 1)
+    return np.column_stack([means, np.where(known.any(1), over_stems, np.nan)])

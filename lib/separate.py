@@ -1,0 +1,200 @@
+"""Whole songs in windows, in memory that does not grow with their length, and the command that does it to files.
+
+``python -m lib.separate SONG... --checkpoint RUN_OR_FILE --out DIR`` writes ``DIR/SONG/{bass,drums,vocals,other}.wav``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import math
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lib import STEMS, UserError, audio
+from lib.model import Separator
+
+Progress = bool | Callable[[int, int], None]
+
+
+def separate(separator: nn.Module, mixture: Tensor, window: int, hop: int, batch: int = 1, **options) -> Tensor:
+    """A song [C, T] -> its estimates [S, C, T] on the CPU; see `separate_blocks`, whose blocks these are."""
+    return torch.cat(list(separate_blocks(separator, mixture, window, hop, batch, **options)), dim=-1)
+
+
+def separate_blocks(
+    separator: nn.Module,
+    mixture: Tensor | Song,
+    window: int,
+    hop: int,
+    batch: int = 1,
+    mixture_consistency: bool = False,
+    progress: Progress = False,
+) -> Iterator[Tensor]:
+    """Yield the estimates of a song [C, T] as consecutive blocks [S, C, n] on the CPU whose lengths add up to T.
+
+    Windows of ``window`` samples every ``hop`` samples (the last one ends with the song) are separated, ``batch`` at
+    a time, and averaged where they overlap (the published way: 12 s every 6 s). Every window is widened by half an FFT
+    of its surroundings and to whole STFT hops, and trimmed again: the edge where the model's inverse STFT breaks down
+    (see `lib.model.Separator`) then falls outside. ``mixture_consistency`` spreads what the estimates miss of the
+    mixture equally over them.
+    ``progress``: True for a bar, or a function of (windows done, windows).
+    """
+    total, margin = mixture.shape[-1], separator.n_fft // 2
+    if not (0 < hop <= window and total):
+        raise ValueError(f"cannot cut {total} samples into windows of {window} every {hop}")
+    window = min(window, total)
+    starts = [*range(0, total - window, hop), total - window]
+    steps = list(itertools.pairwise([*starts, total]))  # a window's start and the next one's: what is final after it
+    padded = math.ceil((window + 2 * margin) / separator.hop) * separator.hop
+    waiting, weight = torch.zeros(()), torch.zeros(0)  # sums of earlier windows from the next window's start on
+    with tqdm(total=len(starts), unit="window", disable=progress is not True, leave=False) as bar:
+        for first in range(0, len(steps), batch):
+            some = steps[first : first + batch]
+            parts = torch.stack([_padded(mixture, start - margin, padded) for start, _ in some])
+            estimates = _estimate(separator, parts)[..., margin : margin + window]
+            for (start, following), estimate in zip(some, estimates, strict=True):
+                overlap = len(weight)
+                estimate, count = estimate.clone(), torch.ones(window)
+                if overlap:
+                    estimate[..., :overlap] += waiting
+                    count[:overlap] += weight
+                done = following - start
+                block = estimate[..., :done] / count[:done]
+                if mixture_consistency:
+                    block += (torch.as_tensor(mixture[:, start:following]).cpu() - block.sum(0)) / len(block)
+                yield block
+                waiting, weight = estimate[..., done:], count[done:]
+            bar.update(len(some))
+            if callable(progress):
+                progress(first + len(some), len(starts))
+
+
+def _padded(mixture: Tensor | Song, start: int, length: int) -> Tensor:
+    """Samples [start, start + length) of the mixture, zero outside of it."""
+    inside = torch.as_tensor(mixture[:, max(start, 0) : start + length])
+    before = max(-start, 0)
+    return nn.functional.pad(inside, (before, length - before - inside.shape[-1]))
+
+
+def _estimate(separator: nn.Module, mixtures: Tensor) -> Tensor:
+    """One batch through the model in evaluation mode; the mode is put back as it was."""
+    device = next((parameter.device for parameter in separator.parameters()), mixtures.device)
+    training = separator.training
+    separator.eval()
+    try:
+        with torch.inference_mode():  # never across a yield: it would leak into the caller
+            return separator(mixtures.to(device)).float().cpu()
+    finally:
+        separator.train(training)
+
+
+def _ratio(rate: int, new_rate: int) -> tuple[int, int, int]:
+    """(up, down, margin): ``up`` new samples for ``down`` old ones, and how many such periods the filter reaches."""
+    up, down = new_rate // math.gcd(rate, new_rate), rate // math.gcd(rate, new_rate)
+    return up, down, math.ceil((10 * max(up, down) / up + 1) / down)  # scipy's resample_poly: 10 zero crossings a side
+
+
+class Song:
+    """A file on disk that is sliced like an array [2, T] at ``rate``; only the slice asked for is decoded."""
+
+    def __init__(self, path: Path, rate: int):
+        self.path, self.rate, self.info = path, rate, audio.probe(path)
+        self.shape = (2, math.ceil(self.info.frames * rate / self.info.rate))
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        start, stop, _ = key[1].indices(self.shape[1])
+        up, down, margin = _ratio(self.info.rate, self.rate)
+        if up == down:
+            return audio.read(self.path, start, stop - start)
+        period = max(start // up - margin, 0)
+        frames = (math.ceil(stop / up) + margin - period) * down
+        wave = audio.read(self.path, period * down, frames, self.rate)
+        return wave[:, start - period * up : stop - period * up]
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], rate: int, new_rate: int, length: int) -> Iterator[np.ndarray]:
+    """Resample consecutive blocks [..., n] as if they were one array; yields ``length`` samples in all."""
+    up, down, margin = _ratio(rate, new_rate)
+    if up == down:
+        yield from blocks
+        return
+    kept, period, sent = None, 0, 0  # the input from ``period * down`` on is kept; ``sent`` samples are out
+    for block in itertools.chain(blocks, [None]):
+        if block is not None:
+            kept = block if kept is None else np.concatenate([kept, block], axis=-1)
+        ready = length if block is None else (period + kept.shape[-1] // down - margin) * up
+        if kept is not None and ready > sent:
+            yield audio.resample(kept, rate, new_rate)[..., sent - period * up : ready - period * up]
+            sent, following = ready, max(ready // up - margin, 0)
+            kept, period = kept[..., (following - period) * down :], following
+
+
+def separate_file(
+    separator: nn.Module, path: Path, folder: Path, window: float, hop: float, batch: int, mixture_consistency: bool
+) -> None:
+    """Separate one audio file into ``folder``, one WAV a source at the file's own rate and length; seconds for windows.
+
+    All files of a song appear together at the end. Raises: UserError for a file that cannot be decoded.
+    """
+    names = STEMS if separator.sources == len(STEMS) else [f"output{i:02d}" for i in range(separator.sources)]
+    with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
+        song = Song(audio.seekable(path, cache), separator.rate)
+        rate, frames = song.info.rate, song.info.frames
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.callback(lambda: any(folder.iterdir()) or folder.rmdir())
+        writers = [stack.enter_context(audio.writer(folder / f"{name}.wav", rate, frames)) for name in names]
+        samples = (round(seconds * separator.rate) for seconds in (window, hop))
+        blocks = separate_blocks(separator, song, *samples, batch, mixture_consistency, progress=True)
+        blocks = (block.numpy() for block in blocks)
+        for block in resample_blocks(blocks, separator.rate, rate, frames):
+            for put, wave in zip(writers, block, strict=True):
+                put(wave)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 0, 1 if a song failed (each is listed with its reason), 2 for a bad call."""
+    parser = argparse.ArgumentParser(prog="python -m lib.separate", description="Separate songs into stems.")
+    parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files")
+    parser.add_argument("--checkpoint", required=True, help="a run folder, a .safetensors or a published .pth file")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="gets one folder a song")
+    parser.add_argument("--window", type=float, default=12.0, help="seconds separated at once (default: 12)")
+    parser.add_argument("--hop", type=float, help="seconds from window to window (default: half a window)")
+    parser.add_argument("--batch", type=int, default=1, help="windows at once (default: 1)")
+    parser.add_argument("--mixture-consistency", action="store_true", help="make the stems sum to the mixture")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    call = parser.parse_args(arguments)
+    hop = call.window / 2 if call.hop is None else call.hop
+    if not (0.1 <= call.window < math.inf and 0.05 <= hop <= call.window and call.batch >= 1):
+        parser.error("--window from 0.1 s, --hop from 0.05 s up to the window, --batch from 1")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if call.device == "auto" else call.device
+    try:
+        separator = Separator.from_pretrained(call.checkpoint).to(device).eval()
+        call.out.mkdir(parents=True, exist_ok=True)
+    except (UserError, OSError, RuntimeError, AssertionError) as error:
+        parser.error(str(error).splitlines()[0])
+    failed, seen = [], Counter()
+    for path in call.songs:
+        seen[path.stem] += 1
+        folder = call.out / (path.stem if seen[path.stem] == 1 else f"{path.stem} ({seen[path.stem]})")
+        try:
+            separate_file(separator, path, folder, call.window, hop, call.batch, call.mixture_consistency)
+            print(folder)
+        except (UserError, OSError, RuntimeError) as error:
+            failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    for reason in failed:
+        print(f"failed: {' '.join(reason.split())}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

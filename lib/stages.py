@@ -1,0 +1,257 @@
+"""The stages of the study: every run, score and table of one profile, each computed once and found again afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib import STEMS, UserError, corpora, scoring
+from lib.corpora import Track, corpus_fingerprint
+from lib.losses import mixit_loss, stem_snr_loss
+from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
+from lib.model import Separator
+from lib.outputs import Statistics, collect, transfer
+from lib.profile import Profile, resolve
+from lib.runs import Run, code_fingerprint, fingerprint
+from lib.segments import mixture_manifest, stem_manifest
+from lib.separate import separate
+from lib.training import Task, fit, resolve_precision, start_fabric
+
+SCRATCH = "scratch"
+TRAINING_CODE = ("model", "losses", "mixing", "segments", "outputs", "training", "stages", "audio", "corpora/tracks")
+SCORING_CODE = ("separate", "scoring")
+"""Modules whose code can change weights, or scores: their syntax is part of the hash of every run, or score table."""
+
+
+class Study:
+    """Everything one profile asks for. ``Study(profile)`` computes nothing until something is asked of it."""
+
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self.results = resolve(profile.results)
+        self.cache = self.results / "corpora"
+
+    # Corpora
+
+    @cached_property
+    def labeled(self) -> list[Track]:
+        """All songs with stems; what could not be read is listed in ``tables/skipped.csv``."""
+        return self._listed("labeled", *corpora.labeled(self.profile, self.cache))
+
+    @cached_property
+    def unlabeled(self) -> list[Track]:
+        """All songs without stems that the profile's fraction leaves."""
+        tracks = self._listed("unlabeled", *corpora.unlabeled(self.profile, self.cache))
+        training = [track for track in tracks if track.split == "train"]
+        count = round(len(training) * self.profile.corpus.unlabeled_fraction)
+        order = np.random.default_rng([self.profile.corpus.rendered.seed, 1]).permutation(len(training))
+        kept = {training[i].name for i in order[:count]}
+        return [track for track in tracks if track.split != "train" or track.name in kept]
+
+    @cached_property
+    def real_song(self) -> Track:
+        """The one real song with stems that every profile separates (stempeg's example)."""
+        return corpora.real_song(self.cache)
+
+    def songs(self, split: str) -> list[Track]:
+        """Labelled songs of ``train``, ``validation`` or ``test``. Raises: UserError if there are none."""
+        found = [track for track in self.labeled if track.split == split]
+        if not found:
+            raise UserError(f"corpus.labeled: no {split} songs in '{self.profile.corpus.labeled}'; add some")
+        return found
+
+    def budget(self, count: int) -> list[Track]:
+        """The first ``count`` training songs of a seeded order, so that larger budgets contain smaller ones.
+
+        Raises: UserError if there are fewer.
+        """
+        songs = self.songs("train")
+        if count > len(songs):
+            raise UserError(f"finetune.labeled_songs: {count} songs asked for, the labelled corpus has {len(songs)}")
+        order = np.random.default_rng([self.profile.corpus.rendered.seed, 0]).permutation(len(songs))
+        return [songs[i] for i in sorted(order[:count])]
+
+    def _listed(self, kind: str, tracks: list[Track], skipped: Iterable[corpora.Skipped]) -> list[Track]:
+        path = self.results / "tables" / "skipped.csv"
+        rows = [] if not path.exists() else scoring.read_table(path).to_dict("records")
+        rows = [row for row in rows if row["corpus"] != kind]
+        rows += [{"corpus": kind, "file": item.path, "reason": item.reason} for item in skipped]
+        rows.sort(key=lambda row: (row["corpus"], row["file"]))
+        scoring.write_table(path, pd.DataFrame(rows, columns=["corpus", "file", "reason"]))
+        return tracks
+
+    # Training
+
+    def samples(self, seconds: float) -> int:
+        """``seconds`` as whole STFT hops, in samples."""
+        audio = self.profile.audio
+        return max(1, round(seconds * audio.rate / audio.hop)) * audio.hop
+
+    def new_separator(self, sources: int, seed: int) -> Separator:
+        """A separator of the profile's size with weights drawn from ``seed``."""
+        front = {**dataclasses.asdict(self.profile.audio), "band_scale": self.profile.model.band_scale}
+        return Separator.from_size(self.profile.model.size, sources, seed, dropout=self.profile.model.dropout, **front)
+
+    def pretrain(self) -> Run:
+        """MixIT pre-training on the unlabelled songs (arXiv 2006.12701; arXiv 2505.07631)."""
+        profile, stage = self.profile, self.profile.pretrain
+        training = [track for track in self.unlabeled if track.split == "train"]
+        held_out = [track for track in self.unlabeled if track.split == "validation"] or training
+        run = self._run("pretrain", {"pretrain": stage, "corpus": corpus_fingerprint([*training, *held_out])})
+        if run.finished:
+            return run
+        samples = self.samples(stage.crop_seconds)
+        manifests = [self._mixture_manifest(tracks) for tracks in (training, held_out)]
+        facts = (samples, profile.audio.rate, stage.seed, stage.level_db)
+        validation = validation_mixtures(held_out, manifests[1], stage.validation_moms, *facts)
+
+        def loss(separator: Separator, mixtures: Tensor) -> Tensor:
+            return mixit_loss(separator(mixtures.sum(1)), mixtures, stage.assignment)[0]
+
+        task = Task(
+            self.new_separator(profile.model.sources, stage.seed),
+            MixturesOfMixtures(training, manifests[0], *facts),
+            loss,
+            lambda separator: _mean_loss(loss, separator, validation.split(stage.batch)),
+        )
+        fit(task, stage, run, stage.seed, profile.compute, profile.corpus.workers, "MixIT pre-training")
+        return run
+
+    def supervised(self, how: str, seed: int, labeled_songs: int) -> Run:
+        """Supervised training from ``scratch``, or fine-tuning after pre-training (``how``: group, sliced, blocks)."""
+        profile, stage = self.profile, self.profile.finetune
+        songs, held_out = self.budget(labeled_songs), self.songs("validation")
+        start = {"from": how} if how == SCRATCH else {"from": how, "pretrained": self.pretrain().name}
+        shared = {"seeds": (), "labeled_songs": (), "transfers": ()}
+        identity = {
+            "finetune": dataclasses.replace(stage, **shared),
+            "seed": seed,
+            "corpus": corpus_fingerprint([*songs, *held_out]),
+            **start,
+        }
+        run = self._run("scratch" if how == SCRATCH else "finetune", identity)
+        if run.finished:
+            return run
+        samples, rate = self.samples(stage.crop_seconds), profile.audio.rate
+        manifest = stem_manifest(songs, profile.corpus.activity_seconds, self.cache, profile.corpus.workers)
+        validation = torch.stack([stems for _, stems in song_segments(held_out, samples / rate, rate)])
+
+        def loss(separator: Separator, stems: Tensor) -> Tensor:
+            return stem_snr_loss(separator(stems.sum(1)), stems)
+
+        if how == SCRATCH:
+            separator = self.new_separator(len(STEMS), seed)
+        else:
+            separator = transfer(self.load(self.pretrain()), how, self.output_statistics("validation"), seed)
+        task = Task(
+            separator,
+            StemMixtures(songs, manifest, samples, rate, seed, stage.gain_db, stage.silence_probability),
+            loss,
+            lambda separator: _mean_loss(loss, separator, validation.split(stage.batch)),
+        )
+        label = f"{'from scratch' if how == SCRATCH else f'fine-tuning ({how})'}, {labeled_songs} songs, seed {seed}"
+        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, label)
+        return run
+
+    def load(self, run: Run) -> Separator:
+        """The separator of a finished run, on the profile's device."""
+        return Separator.from_pretrained(run.folder).to(start_fabric(self.profile.compute).device)
+
+    def output_statistics(self, split: str, separator: Separator | None = None) -> list[Statistics]:
+        """What the outputs hold (of ``separator``, by default the pre-trained one) on segments of a split's songs."""
+        seconds = self.samples(self.profile.finetune.crop_seconds) / self.profile.audio.rate
+        segments = song_segments(self.songs(split), seconds, self.profile.audio.rate)
+        return collect(separator or self.load(self.pretrain()), (stems for _, stems in segments))
+
+    def _mixture_manifest(self, tracks: list[Track]):
+        corpus = self.profile.corpus
+        return mixture_manifest(tracks, corpus.segment_seconds, corpus.segment_hop_seconds, self.cache, corpus.workers)
+
+    def _run(self, stage: str, identity: dict) -> Run:
+        profile = self.profile
+        general = {
+            "audio": profile.audio,
+            "model": profile.model if stage != "scratch" else dataclasses.replace(profile.model, sources=0),
+            "segments": [profile.corpus.segment_seconds, profile.corpus.segment_hop_seconds],
+            "activity": profile.corpus.activity_seconds,
+            "precision": resolve_precision(profile.compute),
+            "threads": profile.compute.threads,
+            "torch": torch.__version__,
+            "code": code_fingerprint(*TRAINING_CODE),
+        }
+        return Run.open(self.results, stage, {**general, **identity})
+
+    # Scores
+
+    def estimate(self, separator: Separator, mixture: np.ndarray) -> np.ndarray:
+        """Separate a whole song: [C, T] -> [S, C, T]."""
+        settings, rate = self.profile.separate, self.profile.audio.rate
+        window, hop = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
+        options = {"mixture_consistency": settings.mixture_consistency}
+        return separate(separator, torch.from_numpy(mixture), window, hop, settings.batch, **options).numpy()
+
+    def test_songs(self) -> list[tuple[str, Track]]:
+        """(experiment, song): the test songs as ``test``, and the real song as ``real song``."""
+        return [*(("test", song) for song in self.songs("test")), ("real song", self.real_song)]
+
+    def scores(self, run: Run, method: str, seed: int | None, labeled_songs: int | None) -> pd.DataFrame:
+        """uSDR and cSDR of a trained model on all test songs, computed once; also one museval JSON a song."""
+        separator = None
+
+        def estimate(stems: np.ndarray) -> np.ndarray:
+            nonlocal separator
+            separator = separator or self.load(run)
+            return self.estimate(separator, stems.sum(0))
+
+        return self._scored(run, estimate, method=method, seed=seed, labeled_songs=labeled_songs)
+
+    def baselines(self) -> pd.DataFrame:
+        """Scores of the mixture as estimate, and of the oracle ideal-ratio mask as ceiling."""
+        audio = self.profile.audio
+        run = self._run("baselines", {"corpus": corpus_fingerprint([song for _, song in self.test_songs()])})
+        methods = {
+            "mixture": lambda stems: scoring.mixture_as_estimate(stems.sum(0)),
+            "ideal ratio mask": lambda stems: scoring.ideal_ratio_mask(stems.sum(0), stems, audio.n_fft, audio.hop),
+        }
+        frames = [
+            self._scored(Run(run.folder / name.replace(" ", "-")), estimate, method=name, seed=None, labeled_songs=None)
+            for name, estimate in methods.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def _scored(self, run: Run, estimate, **facts) -> pd.DataFrame:
+        songs = self.test_songs()
+        identity = [corpus_fingerprint([song for _, song in songs]), self.profile.separate, code_fingerprint(*SCORING_CODE)]
+        path = run.folder / f"scores-{fingerprint(identity)}.csv"
+        if not path.exists():
+            rows, rate = [], self.profile.audio.rate
+            for experiment, song in songs:
+                stems = song.stems(rate=rate)
+                estimates = estimate(stems)
+                rows += scoring.song_rows(song.name, scoring.score_song(stems, estimates, rate), experiment=experiment)
+                frames = scoring.csdr(stems.swapaxes(1, 2), estimates.swapaxes(1, 2), rate)
+                scoring.museval_json(run.folder / "museval", song.name, frames)
+            scoring.write_table(path, scoring.table(rows))
+        return scoring.table(scoring.read_table(path).assign(**facts).to_dict("records"))
+
+    # Tables
+
+    def write(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+        """Write ``tables/NAME.csv`` and return the table."""
+        scoring.write_table(self.results / "tables" / f"{name}.csv", frame)
+        return frame
+
+    def read(self, name: str) -> pd.DataFrame:
+        """Read ``tables/NAME.csv``. Raises: UserError if it is not there."""
+        return scoring.read_table(self.results / "tables" / f"{name}.csv")
+
+
+def _mean_loss(loss, separator: Separator, batches: Iterable[Tensor]) -> float:
+    device = separator.window.device
+    return torch.cat([loss(separator, batch.to(device)) for batch in batches]).mean().item()

@@ -1,0 +1,225 @@
+"""One `fit` for MixIT pre-training and for supervised training, on Lightning Fabric.
+
+Every step is a function of (weights, optimiser state, seed, step): the data set draws example i from (seed, i), dropout
+is seeded from (seed, step) and the learning rate is a formula of the step. A run that was stopped and started again
+therefore ends with the same weights, bit for bit on a CPU, as one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning_fabric
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lib import UserError
+from lib.mixing import loader
+from lib.model import Separator
+from lib.profile import Compute, Optimisation
+from lib.progress import bar
+from lib.runs import Run, atomic
+
+PATIENCE = 10
+"""Steps in a row without a finite loss and gradient after which a run is given up."""
+
+LOG_FIELDS = ("step", "loss", "validation_loss", "learning_rate", "gradient_norm", "skipped", "seconds")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained: the separator, its examples, the loss of a batch [B], and the validation loss in dB."""
+
+    separator: Separator
+    dataset: Dataset
+    loss: Callable[[Separator, Tensor], Tensor]
+    validate: Callable[[Separator], float]
+
+
+def learning_rate(stage: Optimisation, base: float, step: int) -> float:
+    """Linear warm-up, then ``decay_factor`` every ``decay_every`` steps from ``decay_start`` on; ``step`` counts from 0."""
+    warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
+    decays = max(0, step - stage.decay_start) // stage.decay_every
+    return base * warm * stage.decay_factor**decays
+
+
+def resolve_precision(compute: Compute) -> str:
+    """``auto`` becomes bf16 where products in bf16 are faster: on GPUs and on CPUs with AMX or AVX-512 BF16."""
+    if compute.precision != "auto":
+        return compute.precision
+    capable = torch.cpu.get_capabilities()
+    bf16_cpu = capable.get("amx_bf16") or capable.get("avx512_bf16")
+    gpu = compute.accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if gpu or bf16_cpu else "32-true"
+
+
+def start_fabric(compute: Compute) -> lightning_fabric.Fabric:
+    """Fabric on one device, with the profile's number of CPU threads."""
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    return lightning_fabric.Fabric(
+        accelerator=compute.accelerator, devices=1, precision=resolve_precision(compute)
+    )
+
+
+def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, workers: int, label: str) -> Separator:
+    """Train until ``stage.steps``, going on from the run's last checkpoint, and return the averaged best separator.
+
+    The run folder receives ``log.csv``, ``last.ckpt``, the ``stage.average_best`` best checkpoints by validation loss,
+    and at the end their average as ``model.safetensors``, with ``done.json``. A finished run is loaded, not repeated.
+
+    Raises: UserError after `PATIENCE` steps in a row without a finite loss and gradient.
+    """
+    if run.finished:
+        return Separator.from_pretrained(run.folder)
+    fabric = start_fabric(compute)
+    base_rate = stage.learning_rate or task.separator.size.learning_rate
+    optimiser = torch.optim.AdamW(task.separator.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True)
+    model, optimiser = fabric.setup(task.separator, optimiser)
+    state = _resume(run, task.separator, optimiser, fabric.device)
+    log = Log(run.folder / "log.csv", state["step"])
+    batches = loader(task.dataset, stage.batch, state["step"], stage.steps, workers)
+    progress = bar(label, stage.steps, state["step"])
+    began, before = time.monotonic(), state["seconds"]
+    for step, batch in zip(range(state["step"], stage.steps), batches, strict=True):
+        rate = learning_rate(stage, base_rate, step)
+        loss, norm = _step(fabric, model, optimiser, task, stage, batch, rate, seed * 1_000_003 + step)
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        state["bad_in_a_row"] = 0 if finite else state["bad_in_a_row"] + 1
+        state["skipped"] += not finite
+        if state["bad_in_a_row"] >= PATIENCE:
+            raise UserError(
+                f"{run.folder}: loss or gradient was not finite for {PATIENCE} steps in a row up to step {step + 1}; "
+                "lower the learning rate or look at the corpus, then start again"
+            )
+        done = step + 1
+        state["step"], state["seconds"] = done, before + time.monotonic() - began
+        validation = None
+        if done % stage.validate_every == 0 or done == stage.steps:
+            validation = _validate(task, fabric)
+            _keep_best(run, task.separator, state["best"], validation, done, stage.average_best)
+        log.write(done, loss, validation, rate, norm, state["skipped"], state["seconds"])
+        if done % stage.checkpoint_every == 0 or validation is not None:
+            _checkpoint(run, task.separator, optimiser, state)
+        progress(done, loss=loss, validation=validation)
+    log.close()
+    return _finish(run, task.separator, stage, state)
+
+
+def _step(fabric, model, optimiser, task: Task, stage: Optimisation, batch: Tensor, rate: float, seed: int):
+    """One optimiser step over ``stage.accumulate`` parts of the batch: (loss, gradient norm); no update if not finite."""
+    model.train()
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    total = 0.0
+    parts = fabric.to_device(batch).chunk(stage.accumulate)
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for part in parts:
+            loss = task.loss(model, part).mean() * len(part) / len(batch)
+            fabric.backward(loss)
+            total += loss.item()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm).item()
+    if math.isfinite(total) and math.isfinite(norm):
+        optimiser.step()
+    optimiser.zero_grad()
+    return total, norm
+
+
+def _validate(task: Task, fabric) -> float:
+    task.separator.eval()
+    with torch.inference_mode(), fabric.autocast():
+        return task.validate(task.separator)
+
+
+def _keep_best(run: Run, separator: Separator, best: list, validation: float, step: int, count: int) -> None:
+    """Keep the weights of the ``count`` lowest validation losses; ``best`` lists [loss, step], lowest first."""
+    if not math.isfinite(validation):
+        return
+    best.append([validation, step])
+    best.sort()
+    if [validation, step] in best[:count]:
+        separator.save(run.folder / f"best-{step:07d}.safetensors")
+    del best[count:]
+
+
+def _checkpoint(run: Run, separator: Separator, optimiser, state: dict) -> None:
+    content = {"weights": separator.state_dict(), "optimiser": optimiser.state_dict(), "state": state}
+    with atomic(run.folder / "last.ckpt") as temporary:
+        torch.save(content, temporary)
+    kept = {f"best-{step:07d}.safetensors" for _, step in state["best"]}
+    for file in run.folder.glob("best-*.safetensors"):
+        if file.name not in kept:
+            file.unlink()
+
+
+def _resume(run: Run, separator: Separator, optimiser, device: torch.device) -> dict:
+    """Load ``last.ckpt`` into separator and optimiser; without one, the state of a run's start."""
+    file = run.folder / "last.ckpt"
+    if not file.exists():
+        return {"step": 0, "seconds": 0.0, "skipped": 0, "bad_in_a_row": 0, "best": []}
+    try:
+        content = torch.load(file, map_location=device, weights_only=True)
+        separator.load_state_dict(content["weights"])
+        optimiser.load_state_dict(content["optimiser"])
+        return content["state"]
+    except Exception as error:  # damaged archives raise anything from OSError to UnpicklingError
+        raise UserError(f"{file}: damaged checkpoint ({type(error).__name__}); delete it to start this run again") from error
+
+
+def _finish(run: Run, separator: Separator, stage: Optimisation, state: dict) -> Separator:
+    """Average the best checkpoints into ``model.safetensors`` and mark the run finished."""
+    files = [run.folder / f"best-{step:07d}.safetensors" for _, step in state["best"]]
+    if not files:
+        raise UserError(f"{run.folder}: no finite validation loss in {stage.steps} steps; lower the learning rate")
+    separator.load_state_dict(average(files))
+    separator.save(run.folder / "model.safetensors")
+    run.finish(
+        steps=stage.steps,
+        seconds=state["seconds"],
+        skipped_steps=state["skipped"],
+        best_validation_loss=state["best"][0][0],
+        averaged_steps=[step for _, step in state["best"]],
+        audio_seconds=stage.steps * stage.batch * stage.crop_seconds,
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+    for file in (*files, run.folder / "last.ckpt"):
+        file.unlink()
+    return separator.eval()
+
+
+def average(files: list[Path]) -> dict[str, Tensor]:
+    """Mean of the weights in several safetensors files."""
+    states = [load_file(file) for file in files]
+    return {name: torch.stack([s[name].double() for s in states]).mean(0).float() for name in states[0]}
+
+
+class Log:
+    """``log.csv`` of a run, one row a step; rows after the checkpoint that a run goes on from are dropped."""
+
+    def __init__(self, path: Path, step: int):
+        rows = []
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= step]
+        with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, LOG_FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
+        self.file = open(path, "a", newline="", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by fit)
+        self.writer = csv.writer(self.file)
+
+    def write(self, step, loss, validation, rate, norm, skipped, seconds) -> None:
+        shown = "" if validation is None else f"{validation:.6f}"
+        self.writer.writerow([step, f"{loss:.6f}", shown, f"{rate:.3e}", f"{norm:.4f}", skipped, f"{seconds:.2f}"])
+
+    def close(self) -> None:
+        self.file.close()

