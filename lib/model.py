@@ -120,8 +120,8 @@ class Attention(nn.Module):
         x = x if self.axis == 2 else x.transpose(1, 2)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         # Plain products: with heads of 8 to 24 features they beat the fused kernel's backward pass on CPUs.
-        weights = torch.softmax((q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1]), dim=-1)
-        y = self.out((self.dropout(weights).to(v.dtype) @ v).transpose(2, 3).flatten(-2))
+        weights = torch.softmax((q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2), dim=-1)
+        y = self.out((self.dropout(weights) @ v).transpose(2, 3).flatten(-2))
         return self.dropout(y if self.axis == 2 else y.transpose(1, 2))
 
 

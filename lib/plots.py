@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lib.runs import atomic
 from lib.scoring import MEAN
 
 ORDER = (*STEMS, MEAN)
+METRICS = ("uSDR", "cSDR")
 COLORS = {
     "scratch": "#D55E00",
     "pre-trained (group)": "#0072B2",
@@ -59,28 +61,35 @@ def drawn(results: Path, name: str, **options: object) -> Iterator[tuple[Figure,
         plt.close(figure)
 
 
-def interval(values: Sequence[float] | pd.Series, resamples: int = 4000) -> tuple[float, float, float]:
-    """Mean of finite ``values`` (one per song) with its 95% percentile bootstrap interval: (mean, low, high)."""
-    finite = np.asarray(values, float)
-    finite = finite[np.isfinite(finite)]
-    if not finite.size:
-        return np.nan, np.nan, np.nan
-    means = finite[np.random.default_rng(0).integers(finite.size, size=(resamples, finite.size))].mean(1)
-    return (finite.mean(), *np.percentile(means, [2.5, 97.5]))
+def intervals(songs: pd.DataFrame, resamples: int = 4000) -> pd.DataFrame:
+    """Mean over songs with its 95% percentile bootstrap interval, per stem and over stems (the mean of stems' means).
+
+    ``songs`` holds a row per song and a column per stem, nan where a stem is silent; the result a row per stem and
+    ``mean``, and the columns mean, low, high.
+    """
+    values = songs.reindex(columns=STEMS).to_numpy(float)
+    draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
+    draws[0] = np.arange(len(values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a stem may sound in no drawn song
+        means = np.nanmean(values[draws], axis=1)
+        means = np.column_stack([means, np.nanmean(means, axis=1)])
+        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    return pd.DataFrame({"mean": means[0], "low": low, "high": high}, index=ORDER)
 
 
-def _over_songs(scores: pd.DataFrame, method: str, stem: str) -> pd.Series:
-    """A value per song of one method, the mean over its seeds; stem ``mean`` is the mean over a song's stems."""
+def per_song(scores: pd.DataFrame, method: str) -> pd.DataFrame:
+    """One method's values [songs, stems], each the mean over its seeds."""
     chosen = scores[(scores["method"] == method) & np.isfinite(scores["value"])]
-    per_song = chosen.groupby(["song", "stem"])["value"].mean().unstack("stem").reindex(columns=STEMS)
-    return (per_song.mean(axis=1) if stem == MEAN else per_song[stem]).dropna()
+    return chosen.groupby(["song", "stem"])["value"].mean().unstack("stem").reindex(columns=STEMS)
 
 
-def _point(axis: Axes, x: float, values: tuple[float, float, float], color: str, label: str | None, hollow=False) -> None:
-    mean, low, high = values
-    bars = [[max(mean - low, 0)], [max(high - mean, 0)]]
+def _dots(axis: Axes, table: pd.DataFrame, offset: float, color: str, label: str, hollow: bool = False) -> None:
+    """Dots with intervals, one a row of ``table`` (mean, low, high), at 0, 1, 2, ... plus ``offset``."""
+    table = table.reset_index(drop=True).dropna()
+    bars = [(table["mean"] - table["low"]).clip(lower=0), (table["high"] - table["mean"]).clip(lower=0)]
     fill = "white" if hollow else color
-    axis.errorbar([x], [mean], bars, fmt="o", ms=6, mfc=fill, mec=color, color=color, lw=1.6, label=label)
+    axis.errorbar(table.index + offset, table["mean"], bars, fmt="o", ms=6, mfc=fill, color=color, lw=1.6, label=label)
 
 
 def _offsets(count: int, width: float = 0.6) -> np.ndarray:
@@ -177,13 +186,13 @@ def correlation(results: Path, survey: pd.DataFrame) -> Figure:
                     if marker == "*":
                         axis.plot(values, [y + offset] * len(values), "*", ms=8, color=color, label=label)
                     elif len(values):
-                        mean, low, high = interval(values)
-                        axis.errorbar([mean], [y + offset], xerr=[[mean - low], [high - mean]], fmt="o", ms=4,
-                                      color=color, label=label)  # fmt: skip
+                        low, high = np.percentile(values, [25, 75])
+                        axis.plot([low, high], [y + offset] * 2, color=color, lw=1.6)
+                        axis.plot(values.median(), y + offset, "o", ms=5, color=color, label=label)
             axis.axvline(0, color="black", lw=0.8)
             axis.set(title=kind, yticks=range(len(pairs)), yticklabels=pairs, ylim=(len(pairs) - 0.5, -0.5))
             axis.grid(axis="x", color="#E5E5E5", lw=0.7)
-        axes[0, 1].set_xlabel(f"correlation, mean of {labelled['song'].nunique()} songs, 95% interval over songs")
+        axes[0, 1].set_xlabel(f"correlation; dot and bar: median and middle half of {labelled['song'].nunique()} songs")
         _names(figure, axes[0, 0])
     return figure
 
@@ -200,9 +209,8 @@ def probes(results: Path, table: pd.DataFrame) -> Figure:
     with drawn(results, "probes") as (figure, axes):
         axis = axes[0, 0]
         for offset, method, name in zip(_offsets(4), methods, names, strict=True):
-            for x, stem in enumerate(ORDER):
-                gain = _over_songs(table, method, stem) - _over_songs(table, "mixture", stem)
-                _point(axis, x + offset, interval(gain), COLORS[method], name, hollow=method.startswith("best"))
+            gain = intervals(per_song(table, method) - per_song(table, "mixture"))
+            _dots(axis, gain, offset, COLORS[method], name, hollow=method.startswith("best"))
         axis.axhline(0, color=COLORS["mixture"], lw=1.2)
         _stem_axis(axis)
         axis.set(ylabel="SNR above the mixture's (dB)")
@@ -301,35 +309,26 @@ def scores(results: Path, table: pd.DataFrame, name: str, experiment: str = "tes
     table = table[table["experiment"] == experiment]
     budgets = [int(b) for b in dict.fromkeys(table["labeled_songs"].dropna())]
     methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
-    options = {"nrows": 2, "ncols": len(budgets), "sharex": True, "sharey": "row", "figsize": (WIDTH * max(1, len(budgets) * 0.7), 5.2)}
+    options = {"nrows": 2, "ncols": len(budgets), "sharex": True, "sharey": "row"}
+    options["figsize"] = (WIDTH * max(1, len(budgets) * 0.7), 5.2)
     with drawn(results, name, **options) as (figure, axes):
-        for row, metric in zip(axes, ("uSDR", "cSDR"), strict=True):
+        for row, metric in zip(axes, METRICS, strict=True):
             for axis, budget in zip(row, budgets, strict=True):
                 part = table[(table["metric"] == metric) & table["labeled_songs"].fillna(budget).eq(budget)]
-                for x, stem in enumerate(ORDER):
-                    _method_points(axis, x, stem, part, methods)
+                for baseline, style in (("ideal ratio mask", "-"), ("mixture", "--")):
+                    level = intervals(per_song(part, baseline))["mean"]
+                    places = np.arange(len(ORDER))
+                    axis.hlines(level, places - 0.42, places + 0.42, COLORS[baseline], style, lw=1.6, label=baseline)
+                for offset, method in zip(_offsets(len(methods)), methods, strict=True):
+                    _dots(axis, intervals(per_song(part, method)), offset, COLORS[method], method)
                 _stem_axis(axis)
-                axis.set_title(f"{budget} labelled songs" if metric == "uSDR" else "")
+                axis.set_title(f"{budget} labelled songs" if metric == METRICS[0] else "")
             row[0].set_ylabel(f"{metric} (dB)")
-        songs = table["song"].nunique()
-        what = f"mean of {songs} songs, 95% interval over songs" if songs > 1 else "dots: seeds; bar: their mean"
-        axes[-1, -1].set_xlabel(f"{what}; {table['seed'].nunique()} seeds", fontsize=9.5)
+        seeds, songs = table["seed"].nunique(), table["song"].nunique()
+        spread = f"mean of {songs} test songs, 95% interval over songs" if songs > 1 else "one song"
+        figure.supxlabel(f"{spread}; {seeds} seeds averaged", fontsize=10.5)
         _names(figure, axes[0, 0], 3)
     return figure
-
-
-def _method_points(axis: Axes, x: int, stem: str, table: pd.DataFrame, methods: Sequence[str]) -> None:
-    for baseline, style in (("ideal ratio mask", "-"), ("mixture", "--")):
-        level = _over_songs(table, baseline, stem).mean()
-        axis.hlines(level, x - 0.42, x + 0.42, color=COLORS[baseline], ls=style, lw=1.6, label=baseline)
-    for offset, method in zip(_offsets(len(methods)), methods, strict=True):
-        values = _over_songs(table, method, stem)
-        if len(values) != 1:
-            _point(axis, x + offset, interval(values), COLORS[method], method)
-            continue
-        seeds = [_over_songs(part, method, stem).mean() for _, part in table[table["method"] == method].groupby("seed")]
-        axis.plot([x + offset] * len(seeds), seeds, "o", ms=4, color=COLORS[method], alpha=0.6, mew=0)
-        axis.plot([x + offset - 0.09, x + offset + 0.09], [values.iloc[0]] * 2, color=COLORS[method], lw=2.2, label=method)
 
 
 def claim(results: Path, table: pd.DataFrame) -> Figure:
@@ -338,19 +337,19 @@ def claim(results: Path, table: pd.DataFrame) -> Figure:
     options = {"nrows": 2, "ncols": len(budgets), "sharex": True, "sharey": True}
     options["figsize"] = (WIDTH * max(1, len(budgets) * 0.7), 5.0)
     with drawn(results, "claim", **options) as (figure, axes):
-        for row, metric in zip(axes, ("uSDR", "cSDR"), strict=True):
+        for row, metric in zip(axes, METRICS, strict=True):
             for axis, budget in zip(row, budgets, strict=True):
                 part = table[(table["metric"] == metric) & (table["labeled_songs"] == budget)]
                 for offset, method in zip(_offsets(len(methods), 0.5), methods, strict=True):
-                    for line in part[part["method"] == method].itertuples():
-                        values = (line.difference, line.low, line.high)
-                        _point(axis, ORDER.index(line.stem) + offset, values, COLORS[method], method)
+                    rows = part[part["method"] == method].set_index("stem").reindex(ORDER)
+                    _dots(axis, rows.rename(columns={"difference": "mean"})[["mean", "low", "high"]], offset,
+                          COLORS[method], method)  # fmt: skip
                 axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
                 _stem_axis(axis)
-                axis.set_title(f"{budget} labelled songs" if metric == "uSDR" else "")
+                axis.set_title(f"{budget} labelled songs" if metric == METRICS[0] else "")
             row[0].set_ylabel(f"{metric} above scratch (dB)")
         counts = f"{table['n_songs'].max()} test songs, {table['n_seeds'].max()} seeds"
-        axes[-1, -1].set_xlabel(f"mean of paired differences, 95% interval; {counts}", fontsize=9.5)
+        figure.supxlabel(f"mean of paired differences, 95% interval; {counts}", fontsize=10.5)
         _names(figure, axes[0, 0], 3)
     return figure
 
@@ -361,9 +360,9 @@ def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
     methods = [method for method in dict.fromkeys(table["method"]) if method != "scratch"]
     with drawn(results, "songs", nrows=2, ncols=2, figsize=(WIDTH, 5.8)) as (figure, axes):
         for axis, stem in zip(axes.flat, STEMS, strict=True):
-            across = _over_songs(table, "scratch", stem)
+            across = per_song(table, "scratch")[stem]
             for method in methods:
-                up = _over_songs(table, method, stem).reindex(across.index)
+                up = per_song(table, method)[stem].reindex(across.index)
                 axis.plot(across, up, "o", ms=5, alpha=0.75, mew=0, color=COLORS[method], label=method)
             axis.axline((across.mean(), across.mean()), slope=1, color=COLORS["scratch"], lw=1.2, label="equal to scratch")
             axis.set_title(stem)
@@ -379,22 +378,17 @@ def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
 
 
 def ablation(results: Path, name: str, table: pd.DataFrame, effects: pd.DataFrame) -> Figure:
-    """One axis: mean uSDR of both methods by level with every seed as a dot, and their paired difference."""
+    """One axis: uSDR over stems of both methods by level, and their paired difference (``effects``)."""
     axis_name, levels = table["experiment"].iloc[0], list(dict.fromkeys(table["level"]))
     table = table[table["metric"] == "uSDR"]
-    methods = list(dict.fromkeys(table["method"]))
+    methods, by_level = list(dict.fromkeys(table["method"])), [table[table["level"] == level] for level in levels]
     with drawn(results, name, ncols=2, figsize=(WIDTH, 3.4), width_ratios=[1.2, 1]) as (figure, axes):
         left, right = axes[0]
         for offset, method in zip(_offsets(len(methods), 0.4), methods, strict=True):
-            for x, level in enumerate(levels):
-                part = table[(table["level"] == level) & (table["method"] == method)]
-                seeds = [_over_songs(of_seed, method, MEAN).mean() for _, of_seed in part.groupby("seed")]
-                if len(seeds) > 1:
-                    left.plot([x + offset + 0.09] * len(seeds), seeds, "o", ms=3.5, mew=0, alpha=0.6, color=COLORS[method])
-                _point(left, x + offset, interval(_over_songs(part, method, MEAN)), COLORS[method], method)
-        for row in effects.itertuples():
-            values = (row.difference, row.low, row.high)
-            _point(right, levels.index(row.level), values, COLORS[methods[-1]], None)
+            rows = [intervals(per_song(part, method)).loc[MEAN] for part in by_level]
+            _dots(left, pd.DataFrame(rows), offset, COLORS[method], method)
+        effects = effects.set_index("level").loc[levels].rename(columns={"difference": "mean"})
+        _dots(right, effects[["mean", "low", "high"]], 0, COLORS[methods[-1]], "")
         right.axhline(0, color=COLORS["scratch"], lw=1.6)
         base = set(table.loc[table["base"], "level"])
         for axis, title in ((left, "uSDR (dB)"), (right, "above scratch (dB)")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 def bar(label: str, total: int, start: int = 0) -> Callable[..., None]:

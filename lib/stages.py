@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -78,13 +79,17 @@ class Study:
         return [songs[i] for i in sorted(order[:count])]
 
     def _listed(self, kind: str, tracks: list[Track], skipped: Iterable[corpora.Skipped]) -> list[Track]:
+        self._list(kind, skipped)
+        return tracks
+
+    def _list(self, kind: str, skipped: Iterable[corpora.Skipped]) -> None:
+        """Put what was left out, and why, into ``tables/skipped.csv`` in place of an earlier look at the same."""
         path = self.results / "tables" / "skipped.csv"
         rows = [] if not path.exists() else scoring.read_table(path).to_dict("records")
         rows = [row for row in rows if row["corpus"] != kind]
         rows += [{"corpus": kind, "file": item.path, "reason": item.reason} for item in skipped]
         rows.sort(key=lambda row: (row["corpus"], row["file"]))
         scoring.write_table(path, pd.DataFrame(rows, columns=["corpus", "file", "reason"]))
-        return tracks
 
     # Training
 
@@ -140,7 +145,7 @@ class Study:
             return run
         samples, rate = self.samples(stage.crop_seconds), profile.audio.rate
         manifest = stem_manifest(songs, profile.corpus.activity_seconds, self.cache, profile.corpus.workers)
-        validation = torch.stack([stems for _, stems in song_segments(held_out, samples / rate, rate)])
+        self._list("labeled segments", manifest.skipped)
 
         def loss(separator: Separator, stems: Tensor) -> Tensor:
             return stem_snr_loss(separator(stems.sum(1)), stems)
@@ -153,7 +158,7 @@ class Study:
             separator,
             StemMixtures(songs, manifest, samples, rate, seed, stage.gain_db, stage.silence_probability),
             loss,
-            lambda separator: _mean_loss(loss, separator, validation.split(stage.batch)),
+            lambda separator: _mean_loss(loss, separator, _batches(held_out, samples, rate, stage.batch)),
         )
         label = f"{'from scratch' if how == SCRATCH else f'fine-tuning ({how})'}, {labeled_songs} songs, seed {seed}"
         fit(task, stage, run, seed, profile.compute, profile.corpus.workers, label)
@@ -171,7 +176,10 @@ class Study:
 
     def _mixture_manifest(self, tracks: list[Track]):
         corpus = self.profile.corpus
-        return mixture_manifest(tracks, corpus.segment_seconds, corpus.segment_hop_seconds, self.cache, corpus.workers)
+        rules = (corpus.segment_seconds, corpus.segment_hop_seconds)
+        manifest = mixture_manifest(tracks, *rules, self.cache, corpus.workers)
+        self._list(f"unlabeled segments, {tracks[0].split}", manifest.skipped)
+        return manifest
 
     def _run(self, stage: str, identity: dict) -> Run:
         profile = self.profile
@@ -250,6 +258,13 @@ class Study:
     def read(self, name: str) -> pd.DataFrame:
         """Read ``tables/NAME.csv``. Raises: UserError if it is not there."""
         return scoring.read_table(self.results / "tables" / f"{name}.csv")
+
+
+def _batches(songs: list[Track], samples: int, rate: int, batch: int) -> Iterable[Tensor]:
+    """All whole segments of ``samples`` of the songs in batches [batch, 4, C, samples], one batch in memory at a time."""
+    segments = (stems for _, stems in song_segments(songs, samples / rate, rate))
+    while some := list(itertools.islice(segments, batch)):
+        yield torch.stack(some)
 
 
 def _mean_loss(loss, separator: Separator, batches: Iterable[Tensor]) -> float:

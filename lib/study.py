@@ -127,9 +127,9 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
             files = {name: _sha256(results / name) for name in changed}
             runs.write_json(stamps[path], {"key": keys[path], "files": files})
             print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
-    from lib import report
+        from lib import report
 
-    report.write(results)
+        report.write(results)
 
 
 def execute(notebook: Path, results: Path, parameters: dict) -> None:

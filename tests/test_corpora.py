@@ -94,7 +94,7 @@ def test_musdb_skips_broken_songs_with_their_reasons(tmp_path):
         write_song(tmp_path / "train" / name, 0.2)
     (tmp_path / "train" / "no bass" / "bass.wav").unlink()
     soundfile.write(tmp_path / "train" / "unequal" / "drums.wav", noise(0.1), RATE)
-    soundfile.write(tmp_path / "train" / "rates" / "drums.wav", noise(0.1), RATE // 2)
+    soundfile.write(tmp_path / "train" / "rates" / "drums.wav", noise(0.2), RATE // 2)
     (tmp_path / "train" / "torn" / "vocals.wav").write_bytes(b"RIFF\0\0")
     (tmp_path / "train" / "fake.stem.mp4").write_bytes(b"not a movie")
     (tmp_path / "train" / "readme.txt").write_text("hello")
@@ -231,6 +231,19 @@ def test_validation_share_does_not_depend_on_where_the_folder_lies(tmp_path):
     assert corpora.corpus_fingerprint(folder.read(tmp_path / "two", tmp_path / "cache", 1, 0.5)[0]) != (
         corpora.corpus_fingerprint(one)
     )
+
+
+def test_fingerprint_sees_both_ends_of_a_file(tmp_path):
+    path, wave, seen = tmp_path / "a.wav", noise(5), set()
+    assert wave.nbytes > 4 * tracks.EDGE
+    for position in (0, -1):
+        wave[position] += 0.01
+        soundfile.write(path, wave, RATE, "FLOAT")
+        seen.add(corpora.corpus_fingerprint(folder.read(tmp_path, tmp_path / "cache", 1, 0.5)[0]))
+    assert len(seen) == 2
+    wave[0] += 0.01
+    soundfile.write(path, wave, RATE, "FLOAT")
+    assert corpora.corpus_fingerprint(folder.read(tmp_path, tmp_path / "cache", 1, 0.5)[0]) not in seen
 
 
 @pytest.mark.parametrize("kind", ["labeled", "unlabeled"])

@@ -95,8 +95,18 @@ def test_crops_come_from_their_segments_and_vary(corpus):
     crop = dataset[2][1].numpy()
     at = [i for i in range(2 * RATE - SAMPLES + 1) if source[0, i] == crop[0, 0]]
     assert any(np.array_equal(source[:, i : i + SAMPLES], crop) for i in at)
+    last = np.flatnonzero(dataset.crops.start == 2)[0]
+    for i in range(30):
+        assert dataset.crops.draw(last, np.random.default_rng(i))[:, -1].all(), "no crop leaves the song"
     offsets = {float(dataset.crops.draw(row, np.random.default_rng(i))[0, 0]) for i in range(10)}
     assert len(offsets) == 10
+
+
+def test_seed_changes_what_happens_within_an_example(corpus):
+    manifest = Manifest(corpus[1].table.iloc[[0, 4]], [])
+    one, two = (MixturesOfMixtures(corpus[0], manifest, SAMPLES, RATE, seed, LEVEL)[0] for seed in range(2))
+    seen = [{float(wave[0, 0]) for wave in item} for item in (one, two)]
+    assert not seen[0] & seen[1]
 
 
 def test_silent_crops_are_redrawn(tmp_path):

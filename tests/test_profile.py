@@ -122,7 +122,7 @@ def test_override_checks_like_load_and_leaves_the_original_alone():
     base = Profile("x", "results/x")
     changed = override(base, {"model.size": "large", "finetune.seeds": [7]})
     assert (changed.model.size, changed.finetune.seeds, base.model.size) == ("large", (7,), "small")
-    with pytest.raises(UserError, match="model.size"):
+    with pytest.raises(UserError, match=r"model\.size"):
         override(base, {"model.size": 3})
 
 

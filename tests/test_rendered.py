@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas
@@ -43,7 +44,7 @@ def test_songs_are_varied(songs):
     without = {stem: np.mean([not parts_of(song, stem) for song in songs]) for stem in STEMS}
     assert 0.05 < without["vocals"] < 0.2 and 0.03 < without["drums"] < 0.15
     assert without["bass"] == without["other"] == 0
-    assert len({(song.groove, part.program, part.notes[:3]) for song in songs for part in parts_of(song, "bass")}) == 200
+    assert len({parts_of(song, "bass")[0].notes for song in songs}) == len(songs)
 
 
 def test_parts_share_the_bar_lines(songs):
@@ -55,7 +56,7 @@ def test_parts_share_the_bar_lines(songs):
 
     pairs = [(parts_of(s, "drums")[0].notes, parts_of(s, "bass")[0].notes) for s in songs if parts_of(s, "drums")]
     own = np.mean([met(kick, bass) for kick, bass in pairs])
-    foreign = np.mean([met(kick, bass) for (kick, _), (_, bass) in zip(pairs, pairs[1:], strict=False)])
+    foreign = np.mean([met(kick, bass) for (kick, _), (_, bass) in pairwise(pairs)])
     assert own > foreign + 0.2
 
 
@@ -87,7 +88,7 @@ def test_the_lead_has_one_note_at_a_time_and_rests(songs):
 
 
 def test_levels_are_those_of_pop_music(songs):
-    for song in [song for song in songs if len({part.stem for part in song.parts}) == 4][:8]:
+    for song in [song for song in songs if len({part.stem for part in song.parts}) == 4][:5]:
         stems = rendered.render(song, 8000)
         assert stems.dtype == np.float32 and stems.shape == (4, 2, 160000)
         assert 0.8 < np.abs(stems.sum(0)).max() <= 0.9 or np.abs(stems).max() > np.abs(stems.sum(0)).max()
@@ -120,9 +121,10 @@ def track_pitch(wave, rate):
 def test_the_lead_sounds_the_composed_pitch_with_glides_and_vibrato(songs, program):
     """The pitch track of the vocals alone follows the curve that the notes, glides and vibrato prescribe."""
     song = next(s for s in songs if parts_of(s, "vocals") and any(n.tied for n in parts_of(s, "vocals")[0].notes))
-    part = replace(parts_of(song, "vocals")[0], program=program, send=0.0)
-    rate = 24000
-    wave = rendered.render(replace(song, parts=(part,), ratio=1.0), rate)[STEMS.index("vocals"), 0].astype(float)
+    part, rate = parts_of(song, "vocals")[0], 24000
+    part = replace(part, program=program, send=0.0, notes=tuple(note for note in part.notes if note.end < 10))
+    alone = replace(song, parts=(part,), seconds=10.0, ratio=1.0)
+    wave = rendered.render(alone, rate)[STEMS.index("vocals"), 0].astype(float)
     times, pitch, clarity = track_pitch(wave, rate)
     curves = [rendered.pitch_curve(word, part.voice) for word in rendered.words(part.notes)]
     inside = np.zeros(len(times), bool)
@@ -151,7 +153,7 @@ def test_the_lead_is_silent_between_phrases(songs):
     for note in part.notes:
         sung |= (times >= note.start) & (times < note.end)
         near |= (times >= note.start - 0.45) & (times < note.end + 0.1)
-    assert (~near).mean() > 0.05
+    assert (~near).sum() > RATE / 2
     assert np.square(wave[~near]).mean() < 1e-5 * np.square(wave[sung]).mean()
 
 
@@ -180,7 +182,7 @@ def test_layout_of_the_unlabeled_songs(corpus):
     assert list(tracks.index) == [2, 3, 4, 5, 6] and tracks.index.name == "track_id"
     assert list(tracks["set", "split"]) == ["training"] * 4 + ["validation"]
     assert set(tracks["set", "subset"]) == {"small"}
-    assert {("track", "title"), ("track", "duration"), ("track", "genre_top"), ("artist", "name")} <= set(tracks.columns)
+    assert {("track", name) for name in ("title", "duration", "genre_top")} | {("artist", "name")} <= set(tracks)
     for track in tracks.index:
         wave, rate = soundfile.read(corpus / "unlabeled" / "000" / f"{track:06d}.mp3")
         assert rate == RATE and wave.shape == (3 * RATE, 2)

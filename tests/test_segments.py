@@ -78,6 +78,16 @@ def test_activity_threshold_is_an_energy_summed_over_the_chunk(tmp_path):
     assert not active_segments(stem_song(tmp_path / "b", {}, level=3.7e-4), "bass", 8)
 
 
+def test_activity_threshold_rises_with_the_track(tmp_path):
+    # 12 of 100 chunks are 20 dB softer than the rest: well above 1e-3, yet under the track's 15% quantile
+    wave = tone([(0, 80)], 80) * np.linspace(0.5, 1, 80 * RATE, dtype=np.float32)[:, None]
+    wave[16 * RATE : round(25.6 * RATE)] *= 0.1
+    track = stem_song(tmp_path, {}, 80)
+    soundfile.write(track.files["bass"], wave, RATE, "FLOAT")
+    expected = [start for start in range(0, 73, 4) if start not in (16, 20)]
+    assert starts(active_segments(track, "bass", 8)) == pytest.approx(expected)
+
+
 def test_a_song_shorter_than_a_segment_is_one_segment(tmp_path):
     track = stem_song(tmp_path, {"drums": []}, seconds=3.0)
     assert active_segments(track, "vocals", 8) == [(0, 3.0)]

@@ -1,0 +1,226 @@
+"""What is played and drawn is what the models made, at one gain; panels survive what users give them."""
+
+import base64
+import inspect
+import io
+import re
+import shutil
+import subprocess
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+from jupyter_client.manager import start_new_kernel
+
+from lib import STEMS, UserError, audio, listening, scoring
+from lib.corpora import Track
+from lib.listening import players
+from lib.listening.players import REFERENCE, Excerpt
+from lib.profile import ROOT, load
+from lib.runs import Run, write_json
+from lib.stages import Study
+
+RATE = 8000
+FRONT = ("audio.rate=8000", "audio.n_fft=256", "audio.hop=64", "listening.seconds=1", "finetune.seeds=[0,1]")
+
+
+def _track(folder, name, seconds=2.0):
+    samples, rng = round(seconds * RATE), np.random.default_rng(0)
+    stems = 0.1 * rng.standard_normal((4, 2, samples)).astype(np.float32)
+    files = {stem: folder / name / f"{stem}.wav" for stem in STEMS}
+    for path, wave in zip(files.values(), stems, strict=True):
+        audio.write(path, wave, RATE)
+    audio.write(folder / name / "mixture.wav", stems.sum(0), RATE)
+    return Track(name, "test", RATE, samples, {"mixture": folder / name / "mixture.wav", **files}, name)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study with two songs and four untrained models; of them, seed 1 of the second validates best."""
+    study = Study(load("smoke", [f"results={tmp_path}", *FRONT]))
+    study.labeled = [_track(tmp_path, "Quiet & <b>loud</b>")]
+    study.real_song = _track(tmp_path, "real", 1.0)
+    runs = []
+    for number, (seed, method) in enumerate([(0, "scratch"), (0, "pre-trained (group)"), (1, "scratch"), (1, "best")]):
+        run = Run.open(tmp_path, "scratch", {"number": number})
+        study.new_separator(4, number).save(run.folder / "model.safetensors")
+        write_json(run.folder / "done.json", {"best_validation_loss": -float(number)})
+        runs.append((method, seed, 2, run))
+    monkeypatch.setattr(listening, "claim_runs", lambda _: runs)
+    return study
+
+
+def _tones(**levels):
+    """An excerpt of 1 s whose versions are 440 Hz tones of the given amplitudes in every stem."""
+    tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
+    versions = {name: np.full((4, 2, 1), level, np.float32) * tone for name, level in levels.items()}
+    return Excerpt("tones", 3.0, RATE, versions[REFERENCE].sum(0), versions)
+
+
+def _players(page):
+    encoded = re.findall(r'src="data:audio/ogg;base64,([^"]+)"', page)
+    return [soundfile.read(io.BytesIO(base64.b64decode(text))) for text in encoded]
+
+
+def test_an_excerpt_holds_the_first_seed_of_each_method_and_scores_what_plays(study):
+    song = study.labeled[0]
+    heard = listening.excerpt(study, song)
+    assert list(heard.versions) == [REFERENCE, "scratch", "pre-trained (group)", "ideal ratio mask"]
+    assert heard.start == 0.5
+    np.testing.assert_array_equal(heard.versions[REFERENCE], song.stems(0.5, 1.0, RATE))
+    for name, scores in heard.scores.items():
+        np.testing.assert_allclose(scores, scoring.usdr(heard.versions[REFERENCE], heard.versions[name]))
+    assert (heard.scores["ideal ratio mask"] > heard.scores["scratch"]).all()
+
+
+def test_a_song_heard_whole_has_the_estimates_that_the_score_tables_are_made_of(study):
+    song, run = study.real_song, listening.methods(study)[0][3]
+    whole = study.estimate(study.load(run), song.stems(rate=RATE).sum(0))
+    np.testing.assert_array_equal(listening.excerpt(study, song).versions["scratch"], whole)
+
+
+def test_estimates_are_kept_until_the_run_changes(study, monkeypatch):
+    first = listening.excerpt(study, study.real_song)
+    runs = listening.methods(study)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "estimate", lambda *_: pytest.fail("separated again"))
+        again = listening.excerpt(study, study.real_song)
+    np.testing.assert_array_equal(first.versions["scratch"], again.versions["scratch"])
+    other = study.results / "runs" / "scratch-other"
+    shutil.copytree(runs[1][3].folder, other)
+    monkeypatch.setattr(listening, "claim_runs", lambda _: [("scratch", 0, 2, Run(other))])
+    changed = listening.excerpt(study, study.real_song)
+    np.testing.assert_array_equal(changed.versions["scratch"], first.versions["pre-trained (group)"])
+
+
+def test_an_estimate_missing_one_file_is_made_again(study):
+    first = listening.excerpt(study, study.real_song)
+    next((study.results / "estimates").rglob("drums.wav")).unlink()
+    np.testing.assert_array_equal(
+        listening.excerpt(study, study.real_song).versions["scratch"], first.versions["scratch"]
+    )
+
+
+def test_players_keep_the_level_between_versions_and_do_not_clip():
+    excerpt = _tones(reference=0.8, quiet=0.08)
+    page = players.page(excerpt)
+    waves = [wave for wave, rate in _players(page) if rate == RATE]
+    assert len(waves) == 1 + 2 * 4
+    mixture, reference, quiet = (np.sqrt(np.mean(np.square(wave))) for wave in waves[:3])
+    assert 20 * np.log10(quiet / reference) == pytest.approx(-20, abs=0.5)
+    assert 20 * np.log10(mixture / reference) == pytest.approx(20 * np.log10(4), abs=0.5)
+    assert all(len(wave) == RATE and np.abs(wave).max() < 1 for wave in waves)
+
+
+def test_a_page_folds_stems_behind_their_scores_and_escapes_names(study):
+    page = players.page(listening.excerpt(study, study.labeled[0]), unfolded=("drums",))
+    assert "<h3>Quiet &amp; &lt;b&gt;loud&lt;/b&gt;</h3>" in page
+    assert re.findall(r"<details( open|)><summary><b>(\w+)", page) == [(" open", "drums"), ("", "bass"), ("", "vocals"), ("", "other")]
+    assert page.count("uSDR") == 3 * 4
+
+
+def test_silence_is_drawn_and_named():
+    excerpt = _tones(reference=0.0, other=0.1)
+    assert "other silent" in players.page(excerpt)
+    assert len(_players(players.page(_tones(reference=0.0)))) == 5
+
+
+def test_spectrograms_share_a_scale_in_seconds_and_hertz():
+    excerpt, axes = _tones(reference=0.8, quiet=0.08), players.Figure().subplots()
+    levels = {}
+    for name in excerpt.versions:
+        image = players.draw(axes, excerpt, excerpt.versions[name][0])
+        left, right, low, high = image.get_extent()
+        assert (left, right, *image.get_clim()) == (3.0, 4.0, -80, 0)
+        level = np.asarray(image.get_array())[:, 10]
+        assert 10 ** (low + (high - low) * (level.argmax() + 0.5) / len(level)) == pytest.approx(440, rel=0.03)
+        levels[name] = level.max()
+    assert levels["reference"] == pytest.approx(-20 * np.log10(4), abs=0.1)  # the mixture is four equal stems
+    assert levels["quiet"] == pytest.approx(levels["reference"] - 20, abs=0.1)
+
+
+def test_pictures_are_small_and_side_by_side_in_one_figure():
+    excerpt = _tones(reference=0.8, quiet=0.08)
+    picture = players.picture(excerpt, excerpt.mixture)
+    assert picture[8:12] == b"WEBP" and len(picture) < 40_000
+    assert players.compare(excerpt).data[:2] == b"\xff\xd8"
+
+
+def test_own_file_of_another_rate_goes_through_the_model_that_validates_best(study, tmp_path):
+    wave = 0.1 * np.random.default_rng(1).standard_normal((2, 2 * 11025)).astype(np.float32)
+    audio.write(tmp_path / "mine.wav", wave, 11025)
+    done = []
+    heard = listening.own(study, tmp_path / "mine.wav", 0.5, 1.0, lambda *counts: done.append(counts))
+    assert list(heard.versions) == ["best"] and heard.scores == {}
+    assert heard.versions["best"].shape == (4, *heard.mixture.shape) == (4, 2, RATE)
+    np.testing.assert_allclose(heard.mixture, audio.resample(wave, 11025, RATE)[:, RATE // 2 : RATE // 2 + RATE], atol=1e-5)
+    assert done[-1][0] == done[-1][1]
+    with pytest.raises(UserError, match=r"mine.wav: ends after 2.0 s"):
+        listening.own(study, tmp_path / "mine.wav", 2.5, 1.0)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.7])
+def test_short_files_of_ones_own_are_played(study, tmp_path, seconds):
+    audio.write(tmp_path / "short.wav", np.full((2, round(seconds * RATE)), 0.1), RATE)
+    heard = listening.own(study, tmp_path / "short.wav", 0.0, 10.0)
+    assert heard.mixture.shape[1] == round(seconds * RATE)
+    assert len(_players(players.page(heard))) == 5
+
+
+def _own_panel(study):
+    top, bottom, shown = listening.own_panel(study).children
+    return (*top.children, *bottom.children, shown)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
+def test_an_uploaded_file_of_any_format_is_separated(study, tmp_path):
+    audio.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(1).standard_normal((2, RATE)), RATE)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", tmp_path / "a.m4a"], check=True)
+    content = (tmp_path / "a.m4a").read_bytes()
+    upload, _, _, _, button, bar, shown = _own_panel(study)
+    upload.value = ({"name": "../My song.m4a", "type": "audio/mp4", "size": len(content), "content": memoryview(content),
+                     "last_modified": None},)  # fmt: skip
+    button.click()
+    assert "<h3>My song.m4a</h3>" in shown.value and len(_players(shown.value)) == 5
+    assert bar.value == bar.max and not button.disabled
+
+
+@pytest.mark.parametrize(("typed", "said"), [("", "no file chosen"), ("/no/such.mp3", "no such file"), (__file__, "test_listening")])
+def test_a_file_that_cannot_be_used_is_a_message(study, typed, said):
+    _, path, _, _, button, _, shown = _own_panel(study)
+    path.value = typed
+    button.click()
+    assert said in shown.value and "<audio" not in shown.value and not button.disabled
+
+
+def test_the_browser_shows_the_song_and_stem_that_are_chosen(study):
+    controls, shown = listening.browser(study).children
+    song, stem = controls.children
+    assert song.options == ("Quiet & <b>loud</b>", "real") and stem.options == STEMS
+    seen = [shown.value]
+    for control, value in ((stem, "drums"), (song, "real")):
+        control.value = value
+        assert len(_players(shown.value)) == 5 and shown.value not in seen
+        seen.append(shown.value)
+
+
+def test_panels_are_for_front_ends_that_allow_input():
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        client.execute_interactive(f"from IPython import get_ipython\n{inspect.getsource(listening.is_live)}")
+        for allowed in (True, False):
+            said = []
+            client.execute_interactive("print(is_live())", allow_stdin=allowed, output_hook=said.append)
+            assert [m["content"]["text"].strip() for m in said if m["msg_type"] == "stream"] == [str(allowed)]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert not listening.is_live()
+
+
+def test_the_notebook_is_stored_bare_with_short_cells():
+    notebook = nbformat.read(ROOT / "notebooks" / "05_listening.ipynb", 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code[0].metadata.tags == ["parameters"]
+    assert all(len(cell.source.splitlines()) <= 15 and not cell.outputs and not cell.execution_count for cell in code)

@@ -1,0 +1,125 @@
+"""The driver: what is skipped, what is run again, what is written down; with notebooks that only pretend."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+import lib
+from lib import UserError, profile, provenance, study
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """A project of two notebooks; returns a function that runs the study and names the notebooks it executed."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "requirements.txt").touch()
+    for name in ("00_first", "01_second"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text("{}")
+    results, executed = tmp_path / "results", []
+
+    def execute(notebook, results, parameters):
+        executed.append(notebook.stem)
+        for file in (f"tables/{notebook.stem}.csv", "tables/shared.csv", f"notebooks/{notebook.stem}.ipynb"):
+            (results / file).parent.mkdir(parents=True, exist_ok=True)
+            (results / file).write_text(f"by {notebook.stem}")
+
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "execute", execute)
+    monkeypatch.setattr(lib, "report", SimpleNamespace(write=lambda results: (results / "report.html").touch()), False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(provenance, "describe", lambda settings: {"profile": settings.name})
+    monkeypatch.setattr(provenance, "lib_fingerprint", lambda: "the same")
+
+    def run(*changes):
+        executed.clear()
+        settings = profile.override(profile.Profile("mine", str(results)), dict(changes))
+        study.run(settings, results, {})
+        return list(executed)
+
+    run.results, run.root = results, tmp_path
+    return run
+
+
+def test_a_second_call_does_nothing(stage):
+    assert stage() == ["00_first", "01_second"]
+    before = (stage.results / "provenance.json").stat().st_mtime_ns
+    assert stage() == []
+    assert (stage.results / "provenance.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("touched", "again"),
+    [
+        ("results/tables/00_first.csv", ["00_first", "01_second"]),
+        ("results/tables/01_second.csv", ["01_second"]),
+        ("results/notebooks/01_second.ipynb", ["01_second"]),
+        ("results/tables/shared.csv", ["00_first", "01_second"]),
+        ("notebooks/01_second.ipynb", ["01_second"]),
+    ],
+)
+def test_what_changed_or_vanished_is_made_again_with_all_that_follows(stage, touched, again):
+    stage()
+    if touched.startswith("results"):
+        (stage.root / touched).unlink()
+    else:
+        (stage.root / touched).write_text("{ }")
+    assert stage() == again
+    assert stage() == []
+
+
+def test_a_changed_profile_runs_everything_and_a_lost_report_nothing(stage):
+    stage()
+    (stage.results / "report.html").unlink()
+    assert stage() == [] and (stage.results / "report.html").exists()
+    assert stage(("pretrain.steps", 3)) == ["00_first", "01_second"]
+
+
+def test_a_file_added_to_a_folder_of_music_is_noticed(stage, tmp_path):
+    music = tmp_path / "music"
+    music.mkdir()
+    assert len(stage(("corpus.unlabeled", str(music)))) == 2
+    (music / "song.wav").touch()
+    assert len(stage(("corpus.unlabeled", str(music)))) == 2
+    assert stage(("corpus.unlabeled", str(music))) == []
+
+
+def test_a_stage_cut_off_keeps_its_first_start(tmp_path, monkeypatch):
+    times = iter("abcdef")
+    monkeypatch.setattr(provenance, "_now", lambda: next(times))
+    with pytest.raises(ValueError), provenance.stage(tmp_path, "fit"):
+        raise ValueError
+    assert provenance.read(tmp_path)["stages"]["fit"] == {"start": "a", "end": None}
+    with provenance.stage(tmp_path, "fit"):
+        provenance.update(tmp_path, note=1)
+    assert provenance.read(tmp_path) == {"stages": {"fit": {"start": "a", "end": "b"}}, "note": 1}
+
+
+def test_provenance_names_no_folder_of_this_machine(tmp_path):
+    described = provenance.describe(profile.Profile("mine", str(profile.ROOT / "results/mine")))
+    assert described["profile"]["results"] == "results/mine"
+    assert str(profile.ROOT) not in json.dumps(described)
+    assert described["packages"]["torch"].startswith("2.11.0")
+
+
+def test_a_results_folder_has_one_user_at_a_time(tmp_path):
+    with study.locked(tmp_path), pytest.raises(UserError, match=f"process {os.getpid()}"), study.locked(tmp_path):
+        pass
+    with study.locked(tmp_path):
+        pass
+
+
+def test_a_failing_notebook_is_one_line_and_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    notebook = nbformat.v4.new_notebook()
+    cells = "profile = None\noverrides = []", "from lib import UserError", "raise UserError('song.wav: is empty')"
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, tmp_path / "00_bad.ipynb")
+    with study._kernel_environment(), pytest.raises(study.NotebookError) as caught:
+        study.execute(tmp_path / "00_bad.ipynb", tmp_path, {"profile": "x", "overrides": ["a=1"]})
+    assert str(caught.value).startswith("00_bad failed: song.wav: is empty (see ")
+    kept = nbformat.read(tmp_path / "notebooks/00_bad.failed.ipynb", 4)
+    assert any('overrides = ["a=1"]' in cell.source for cell in kept.cells)
