@@ -73,9 +73,10 @@ def all_assignments(sources: int) -> Tensor:
 
 
 def least_squares_assignment(estimates: Tensor, mixtures: Tensor, tau: float) -> Tensor:
-    """The published assignment [B, 2, N]: regress both mixtures on the N outputs (left channel), larger coefficient wins.
+    """The published assignment [B, 2, N]: regress both mixtures on the N outputs (left channel).
 
-    Efficient MixIT, Wisdom et al., WASPAA 2021. The pseudo-inverse gives silent outputs the coefficient 0.
+    The larger coefficient takes an output (efficient MixIT, Wisdom et al., WASPAA 2021). The pseudo-inverse gives silent
+    outputs the coefficient 0.
     """
     outputs = estimates[:, :, 0]
     gram = outputs @ outputs.transpose(-1, -2)
@@ -90,8 +91,8 @@ def stem_snr_loss(
 ) -> Tensor:
     """Supervised loss [B] in dB: mean over stems and channels of the negative thresholded SNR.
 
-    estimates and stems: [B, S, C, T]. A channel of a stem that lies more than ``-inactive_db`` under the same channel of
-    the mixture is inactive: its error is measured against the mixture and counts ``inactive_weight``.
+    estimates and stems: [B, S, C, T]. A channel of a stem that lies more than ``-inactive_db`` under the same channel
+    of the mixture is inactive: its error is measured against the mixture and counts ``inactive_weight``.
     """
     error = (stems - estimates).square().sum(-1)
     energy = stems.square().sum(-1)

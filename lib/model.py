@@ -311,7 +311,9 @@ class Separator(nn.Module):
 
     def istft(self, spectrum: Tensor, samples: int) -> Tensor:
         """Complex [..., frame, bin] -> [..., sample]."""
-        wave = torch.istft(spectrum.flatten(0, -3).transpose(-1, -2), self.n_fft, self.hop, window=self.window, length=samples)
+        wave = torch.istft(
+            spectrum.flatten(0, -3).transpose(-1, -2), self.n_fft, self.hop, window=self.window, length=samples
+        )
         return wave.unflatten(0, spectrum.shape[:-2])
 
     def config(self) -> dict:
@@ -404,7 +406,9 @@ def _read_published(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint; check the path") from error
     except Exception as error:  # damaged archives raise anything from OSError to UnpicklingError
-        raise UserError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); download it again") from error
+        raise UserError(
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); download it again"
+        ) from error
     return {
         name.removeprefix("model.").removeprefix("model."): value.float()
         for name, value in weights.items()

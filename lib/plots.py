@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lib import STEMS
 from lib.runs import atomic
@@ -38,6 +39,11 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#E5E5E5",
+    "figure.labelsize": 10.5,
+    "figure.titlesize": 10.5,
     "legend.frameon": False,
     "legend.handlelength": 1.0,
     "legend.columnspacing": 1.2,
@@ -86,7 +92,7 @@ def per_song(scores: pd.DataFrame, method: str) -> pd.DataFrame:
 
 def _dots(axis: Axes, table: pd.DataFrame, offset: float, color: str, label: str, hollow: bool = False) -> None:
     """Dots with intervals, one a row of ``table`` (mean, low, high), at 0, 1, 2, ... plus ``offset``."""
-    table = table.reset_index(drop=True).dropna()
+    table = table[["mean", "low", "high"]].reset_index(drop=True).dropna()
     bars = [(table["mean"] - table["low"]).clip(lower=0), (table["high"] - table["mean"]).clip(lower=0)]
     fill = "white" if hollow else color
     axis.errorbar(table.index + offset, table["mean"], bars, fmt="o", ms=6, mfc=fill, color=color, lw=1.6, label=label)
@@ -102,7 +108,6 @@ def _stem_axis(axis: Axes, stems: Sequence[str] = ORDER) -> None:
     if stems[-1] == MEAN:
         axis.axvline(len(stems) - 1.5, color="#BBBBBB", lw=0.8)
     axis.tick_params(axis="x", length=0)
-    axis.grid(axis="y", color="#E5E5E5", lw=0.7)
 
 
 def _names(figure: Figure, axis: Axes, columns: int = 4) -> None:
@@ -113,23 +118,6 @@ def _names(figure: Figure, axis: Axes, columns: int = 4) -> None:
 
 
 # 00: the music
-
-
-def spectrograms(results: Path, table: pd.DataFrame, song: str) -> Figure:
-    """Mixture and stems of one song; ``table`` as from `lib.survey.spectrograms`."""
-    sources, times = list(dict.fromkeys(table["source"])), table.columns[2:].astype(float)
-    options = {"figsize": (WIDTH, 6.0), "nrows": len(sources), "sharex": True}
-    with drawn(results, "spectrograms", **options) as (figure, axes):
-        for axis, source in zip(axes[:, 0], sources, strict=True):
-            part = table[table["source"] == source]
-            image = axis.pcolormesh(times, part["frequency"], part.iloc[:, 2:].to_numpy(float), cmap="magma",
-                                    vmin=-80, vmax=0, shading="nearest", rasterized=True)  # fmt: skip
-            axis.set(yscale="log", yticks=[100, 1000], yticklabels=["100", "1k"], ylabel=source)
-            axis.minorticks_off()
-        axes[0, 0].set_title(f"{song}: level by frequency (Hz)")
-        axes[-1, 0].set_xlabel("time (s)")
-        figure.colorbar(image, ax=axes, label="dB under the loudest point", aspect=50, pad=0.01)
-    return figure
 
 
 def levels(results: Path, survey: pd.DataFrame) -> Figure:
@@ -143,9 +131,11 @@ def levels(results: Path, survey: pd.DataFrame) -> Figure:
             axis.plot(x + generator.uniform(-0.2, 0.2, len(values)), values, "o", ms=4, alpha=0.6, color="#0072B2",
                       mew=0, label="a labelled song")  # fmt: skip
             axis.plot([x - 0.3, x + 0.3], [values.median()] * 2, color="black", lw=1.6, label="median")
-            axis.plot(x, real.loc[real["stem"] == stem, "value"].iloc[:1], "*", ms=11, color="#D55E00", label="the real song")
+            star = real.loc[real["stem"] == stem, "value"]
+            axis.plot([x] * len(star), star, "*", ms=11, color="#D55E00", label="the real song")
         _stem_axis(axis, STEMS)
-        axis.set(ylabel="level under the mixture (dB)", title=f"RMS over the song, {labelled['song'].nunique()} labelled songs")
+        axis.set_ylabel("level against the mixture (dB)")
+        axis.set_title(f"RMS over the song, {labelled['song'].nunique()} labelled songs")
         _names(figure, axis)
     return figure
 
@@ -155,43 +145,40 @@ def variety(results: Path, composition: pd.DataFrame) -> Figure:
     with drawn(results, "variety", ncols=3, figsize=(WIDTH, 3.6), width_ratios=[1, 1, 1.1]) as (figure, axes):
         tempo, keys, grooves = axes[0]
         tempo.hist(composition["tempo"], bins=np.arange(40, 221, 20), color="#0072B2", rwidth=0.9)
-        tempo.set(xlabel="tempo (beats/min)", ylabel="songs")
+        tempo.set(xlabel="beats per minute", ylabel="songs")
+        tempo.yaxis.set_major_locator(MaxNLocator(integer=True))
         for axis, column in ((keys, "key"), (grooves, "groove")):
             counts = composition[column].value_counts().sort_index(ascending=False)
             axis.barh(counts.index, counts, color="#0072B2")
             axis.set(xlabel="songs", title=column)
+            axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axis.tick_params(axis="y", length=0, labelsize=8.5)
+            axis.grid(False)
         tempo.set_title("tempo")
-        figure.suptitle(f"{len(composition)} rendered songs", x=0.01, ha="left", fontsize=10.5)
+        figure.suptitle(f"{len(composition)} rendered songs", x=0.01, ha="left")
     return figure
 
 
 def correlation(results: Path, survey: pd.DataFrame) -> Figure:
     """Correlation between stems within a song, beside stems of two different songs."""
-    kinds = ("waveform", "envelope", "spectrogram")
-    real = survey[survey["corpus"] == "real song"]
-    labelled = survey[survey["corpus"] == "labelled"]
-    pairs = [p for p in dict.fromkeys(labelled["stem"]) if "&" in p]
+    real, labelled = (survey[survey["corpus"] == corpus] for corpus in ("real song", "labelled"))
+    pairs = [pair for pair in dict.fromkeys(labelled["stem"]) if "&" in pair]
     sources = (
-        (labelled, "", "#0072B2", "o", "same song"),
-        (labelled, ", other song", "#7F7F7F", "o", "two different songs"),
-        (real, "", "#D55E00", "*", "the real song"),
+        (labelled, ", other song", -0.18, "#7F7F7F", "o", "two different songs"),
+        (labelled, "", 0.18, "#0072B2", "o", "same song"),
+        (real, "", 0.18, "#D55E00", "*", "the real song"),
     )
     with drawn(results, "correlation", ncols=3, sharey=True, sharex=True, figsize=(WIDTH, 3.2)) as (figure, axes):
-        for axis, kind in zip(axes[0], kinds, strict=True):
-            for offset, (table, suffix, color, marker, label) in zip((0.18, -0.18, 0.18), sources, strict=True):
-                chosen = table[table["metric"] == f"{kind} correlation{suffix}"]
-                for y, pair in enumerate(pairs):
-                    values = chosen.loc[chosen["stem"] == pair, "value"]
-                    if marker == "*":
-                        axis.plot(values, [y + offset] * len(values), "*", ms=8, color=color, label=label)
-                    elif len(values):
-                        low, high = np.percentile(values, [25, 75])
-                        axis.plot([low, high], [y + offset] * 2, color=color, lw=1.6)
-                        axis.plot(values.median(), y + offset, "o", ms=5, color=color, label=label)
+        for axis, kind in zip(axes[0], ("waveform", "envelope", "spectrogram"), strict=True):
+            for table, suffix, offset, color, marker, label in sources:
+                chosen = table[table["metric"] == f"{kind} correlation{suffix}"].groupby("stem")["value"]
+                low, middle, high = (chosen.quantile(share).reindex(pairs) for share in (0.25, 0.5, 0.75))
+                places = np.arange(len(pairs)) + offset
+                axis.hlines(places, low, high, color, lw=1.6)
+                axis.plot(middle, places, marker, ms=5 if marker == "o" else 8, color=color, label=label)
             axis.axvline(0, color="black", lw=0.8)
             axis.set(title=kind, yticks=range(len(pairs)), yticklabels=pairs, ylim=(len(pairs) - 0.5, -0.5))
-            axis.grid(axis="x", color="#E5E5E5", lw=0.7)
+            axis.tick_params(axis="y", length=0)
         axes[0, 1].set_xlabel(f"correlation; dot and bar: median and middle half of {labelled['song'].nunique()} songs")
         _names(figure, axes[0, 0])
     return figure
@@ -204,8 +191,7 @@ def probes(results: Path, table: pd.DataFrame) -> Figure:
     """SNR improvement over the mixture of the best and of the chosen outputs and groups."""
     table = table[(table["metric"] == "SNR") & (table["experiment"] == "test")]
     methods = ("chosen output", "best output", "chosen group", "best group")
-    names = ("one output, chosen on validation songs", "one output, best for the song (bound)",
-             "group, chosen on validation songs", "group, best for the song (bound)")  # fmt: skip
+    names = ("one output, chosen before", "one output, best (bound)", "group, chosen before", "group, best (bound)")
     with drawn(results, "probes") as (figure, axes):
         axis = axes[0, 0]
         for offset, method, name in zip(_offsets(4), methods, names, strict=True):
@@ -214,7 +200,7 @@ def probes(results: Path, table: pd.DataFrame) -> Figure:
         axis.axhline(0, color=COLORS["mixture"], lw=1.2)
         _stem_axis(axis)
         axis.set(ylabel="SNR above the mixture's (dB)")
-        axis.set_title(f"mean of {table['song'].nunique()} test songs, 95% interval over songs")
+        axis.set_title(f"Mean of {table['song'].nunique()} test songs, 95% interval over songs")
         _names(figure, axis, 2)
     return figure
 
@@ -223,34 +209,28 @@ def outputs(results: Path, table: pd.DataFrame) -> Figure:
     """Every output's SNR improvement per stem, and over how many outputs each stem spreads."""
     table = table[table["experiment"] == "test"]
     snr = table[table["metric"] == "SNR"]
-    single = snr[snr["method"].str.fullmatch(r"output \d+")]
-    count = single["method"].nunique()
-    mixture = snr[snr["method"] == "mixture"].set_index(["song", "stem"])["value"]
-    gains = single.assign(value=single["value"] - single.set_index(["song", "stem"]).index.map(mixture))
-    grid = gains.groupby(["stem", "method"])["value"].mean().unstack("method")
-    grid = grid.reindex(index=STEMS, columns=[f"output {n}" for n in range(count)])
+    count = snr["method"].str.fullmatch(r"output \d+").groupby(snr["method"]).first().sum()
+    gains = [(per_song(snr, f"output {n}") - per_song(snr, "mixture")).mean() for n in range(count)]
     spread = table[table["metric"] == "effective outputs"]
     with drawn(results, "outputs", ncols=2, figsize=(WIDTH, 2.9), width_ratios=[1.7, 1]) as (figure, axes):
         left, right = axes[0]
-        _heat(figure, left, grid.to_numpy(), "SNR above the mixture's (dB), mean")
+        _heat(left, np.transpose(gains), "SNR above the mixture's (dB), mean")
         for y, stem in enumerate(STEMS):
             values = spread.loc[spread["stem"] == stem, "value"]
             right.plot(values, [y] * len(values), "o", ms=5, alpha=0.5, mew=0, color="#0072B2")
             right.plot([values.mean()] * 2, [y - 0.3, y + 0.3], color="black", lw=1.8)
         right.set(ylim=(3.5, -0.5), yticks=[], xlim=(0.8, count + 0.2), xlabel="effective outputs")
         right.axvline(1, color="#BBBBBB", lw=0.8)
-        right.set_title(f"{spread['song'].nunique()} test songs, mean")
+        right.set_title(f"{spread['song'].nunique()} test songs; bar: mean")
     return figure
 
 
 def before_after(results: Path, table: pd.DataFrame) -> Figure:
     """SNR of every output against every stem at the initial weights and after MixIT, with what was chosen."""
-    grids = {state: part.pivot(index="stem", columns="output", values="SNR").reindex(STEMS)
-             for state, part in table.groupby("state", sort=False)}  # fmt: skip
-    low, high = (f(np.nanmin(g) if f is min else np.nanmax(g) for g in grids.values()) for f in (min, max))
     with drawn(results, "before_after", nrows=2, figsize=(WIDTH, 4.6), sharex=True) as (figure, axes):
-        for axis, (state, grid) in zip(axes[:, 0], grids.items(), strict=True):
-            _heat(figure, axis, grid.to_numpy(), state, limits=(low, high))
+        for axis, (state, part) in zip(axes[:, 0], table.groupby("state", sort=False), strict=True):
+            grid = part.pivot(index="stem", columns="output", values="SNR").reindex(STEMS)
+            _heat(axis, grid.to_numpy(), f"{state}: SNR (dB)", (table["SNR"].min(), table["SNR"].max()))
         final = table[table["state"] == table["state"].iloc[-1]]
         for row in final.itertuples():
             y = STEMS.index(row.stem)
@@ -263,14 +243,15 @@ def before_after(results: Path, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _heat(figure: Figure, axis: Axes, grid: np.ndarray, title: str, limits: tuple[float, float] | None = None) -> None:
+def _heat(axis: Axes, grid: np.ndarray, title: str, limits: tuple[float, float] | None = None) -> None:
     low, high = limits or (np.nanmin(grid), np.nanmax(grid))
     axis.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     for (y, x), value in np.ndenumerate(grid):
         dark = np.isfinite(value) and value < (low + high) / 2
-        axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8.5, color="white" if dark else "black")
+        axis.text(x, y, f"{value:z.1f}", ha="center", va="center", fontsize=8.5, color="white" if dark else "black")
     axis.set(title=title, xlabel="output", xticks=range(grid.shape[1]), yticks=range(len(STEMS)), yticklabels=STEMS)
     axis.tick_params(length=0)
+    axis.grid(False)
 
 
 # 02 and 03: learning curves
@@ -283,19 +264,19 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
     with drawn(results, name, **options) as (figure, axes):
         for axis, budget in zip(axes[0], budgets, strict=True):
             part = table[table["labeled_songs"].fillna(0) == budget]
+            one = part.groupby(["method", "seed"], dropna=False).ngroups == 1
             for method, lines in part[part["metric"] == "validation_loss"].groupby("method", sort=False):
                 seeds = lines.groupby(["step", "seed"])["value"].mean().unstack("seed")
                 color = COLORS.get(method, "#0072B2")
-                if seeds.shape[1] > 1:
-                    axis.plot(seeds.index, seeds, color=color, lw=0.7, alpha=0.45)
-                label = f"{method}, mean of {seeds.shape[1]} seeds" if seeds.shape[1] > 1 else f"{method}, validation"
-                axis.plot(seeds.index, seeds.mean(axis=1), color=color, lw=2, label=label)
-            if part.groupby(["method", "seed"], dropna=False).ngroups == 1:
+                axis.plot(seeds.index, seeds, color=color, lw=0.7, alpha=0.45)
+                axis.plot(seeds.index, seeds.mean(axis=1), color=color, lw=2, label="validation" if one else method)
+            if one:
                 loss = part[part["metric"] == "loss"].set_index("step")["value"]
                 smooth = loss.rolling(max(1, len(loss) // 50), min_periods=1).mean()
-                axis.plot(smooth.index, smooth, color="#7F7F7F", lw=1, zorder=1, label="training, running mean")
-            axis.set(xlabel="step", title=f"{budget} labelled songs" if budget else "")
-            axis.grid(axis="y", color="#E5E5E5", lw=0.7)
+                axis.plot(smooth, color="#7F7F7F", lw=1, zorder=1, label="training batches, running mean")
+            seeds = part["seed"].nunique()
+            axis.set_xlabel(f"step (thin: each of {seeds} seeds)" if seeds > 1 else "step")
+            axis.set_title(f"{budget} labelled songs" if budget else "")
         axes[0, 0].set_ylabel(unit)
         _names(figure, axes[0, -1], 2)
     return figure
@@ -304,53 +285,53 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
 # 03: the claim
 
 
-def scores(results: Path, table: pd.DataFrame, name: str, experiment: str = "test") -> Figure:
-    """uSDR and cSDR per stem of every method, between the mixture and the ideal ratio mask; a column per budget."""
-    table = table[table["experiment"] == experiment]
-    budgets = [int(b) for b in dict.fromkeys(table["labeled_songs"].dropna())]
-    methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
-    options = {"nrows": 2, "ncols": len(budgets), "sharex": True, "sharey": "row"}
-    options["figsize"] = (WIDTH * max(1, len(budgets) * 0.7), 5.2)
-    with drawn(results, name, **options) as (figure, axes):
-        for row, metric in zip(axes, METRICS, strict=True):
-            for axis, budget in zip(row, budgets, strict=True):
-                part = table[(table["metric"] == metric) & table["labeled_songs"].fillna(budget).eq(budget)]
-                for baseline, style in (("ideal ratio mask", "-"), ("mixture", "--")):
-                    level = intervals(per_song(part, baseline))["mean"]
-                    places = np.arange(len(ORDER))
-                    axis.hlines(level, places - 0.42, places + 0.42, COLORS[baseline], style, lw=1.6, label=baseline)
-                for offset, method in zip(_offsets(len(methods)), methods, strict=True):
-                    _dots(axis, intervals(per_song(part, method)), offset, COLORS[method], method)
-                _stem_axis(axis)
-                axis.set_title(f"{budget} labelled songs" if metric == METRICS[0] else "")
-            row[0].set_ylabel(f"{metric} (dB)")
-        seeds, songs = table["seed"].nunique(), table["song"].nunique()
-        spread = f"mean of {songs} test songs, 95% interval over songs" if songs > 1 else "one song"
-        figure.supxlabel(f"{spread}; {seeds} seeds averaged", fontsize=10.5)
+@contextlib.contextmanager
+def _panels(results: Path, name: str, table: pd.DataFrame, unit: str, sharey: str) -> Iterator[tuple]:
+    """Yield a figure and its (axis, metric, budget): a row per metric, a column per budget of labelled songs."""
+    budgets = [int(budget) for budget in dict.fromkeys(table["labeled_songs"].dropna())]
+    size = (WIDTH * max(1, len(budgets) * 0.7), 5.2)
+    with drawn(results, name, nrows=2, ncols=len(budgets), sharex=True, sharey=sharey, figsize=size) as (figure, axes):
+        places = [(metric, budget) for metric in METRICS for budget in budgets]
+        yield figure, [(axis, *place) for axis, place in zip(axes.flat, places, strict=True)]
+        for axis in axes.flat:
+            _stem_axis(axis)
+        for axis, metric in zip(axes[:, 0], METRICS, strict=True):
+            axis.set_ylabel(f"{metric}{unit} (dB)")
+        for axis, budget in zip(axes[0], budgets, strict=True):
+            axis.set_title(f"{budget} labelled songs")
         _names(figure, axes[0, 0], 3)
+
+
+def scores(results: Path, table: pd.DataFrame, name: str, experiment: str = "test") -> Figure:
+    """uSDR and cSDR per stem of every method, between the mixture and the ideal ratio mask."""
+    table = table[table["experiment"] == experiment]
+    methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
+    with _panels(results, name, table, "", "row") as (figure, panels):
+        for axis, metric, budget in panels:
+            part = table[(table["metric"] == metric) & table["labeled_songs"].fillna(budget).eq(budget)]
+            for baseline, style in (("ideal ratio mask", "-"), ("mixture", "--")):
+                level, places = intervals(per_song(part, baseline))["mean"], np.arange(len(ORDER))
+                axis.hlines(level, places - 0.42, places + 0.42, COLORS[baseline], style, lw=1.6, label=baseline)
+            for offset, method in zip(_offsets(len(methods)), methods, strict=True):
+                _dots(axis, intervals(per_song(part, method)), offset, COLORS[method], method)
+        songs = table["song"].nunique()
+        spread = f"mean of {songs} test songs, 95% interval over songs" if songs > 1 else "one song"
+        figure.supxlabel(f"{spread}; {table['seed'].nunique()} seeds averaged")
     return figure
 
 
 def claim(results: Path, table: pd.DataFrame) -> Figure:
-    """Pre-trained minus scratch per stem with its 95% interval: right of zero, pre-training helps."""
-    budgets, methods = (list(dict.fromkeys(table[column])) for column in ("labeled_songs", "method"))
-    options = {"nrows": 2, "ncols": len(budgets), "sharex": True, "sharey": True}
-    options["figsize"] = (WIDTH * max(1, len(budgets) * 0.7), 5.0)
-    with drawn(results, "claim", **options) as (figure, axes):
-        for row, metric in zip(axes, METRICS, strict=True):
-            for axis, budget in zip(row, budgets, strict=True):
-                part = table[(table["metric"] == metric) & (table["labeled_songs"] == budget)]
-                for offset, method in zip(_offsets(len(methods), 0.5), methods, strict=True):
-                    rows = part[part["method"] == method].set_index("stem").reindex(ORDER)
-                    _dots(axis, rows.rename(columns={"difference": "mean"})[["mean", "low", "high"]], offset,
-                          COLORS[method], method)  # fmt: skip
-                axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
-                _stem_axis(axis)
-                axis.set_title(f"{budget} labelled songs" if metric == METRICS[0] else "")
-            row[0].set_ylabel(f"{metric} above scratch (dB)")
+    """Pre-trained minus scratch per stem with its 95% interval: above zero, pre-training helps."""
+    methods = list(dict.fromkeys(table["method"]))
+    with _panels(results, "claim", table, " above scratch", "all") as (figure, panels):
+        for axis, metric, budget in panels:
+            part = table[(table["metric"] == metric) & (table["labeled_songs"] == budget)]
+            for offset, method in zip(_offsets(len(methods), 0.5), methods, strict=True):
+                rows = part[part["method"] == method].set_index("stem").reindex(ORDER)
+                _dots(axis, rows.rename(columns={"difference": "mean"}), offset, COLORS[method], method)
+            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
         counts = f"{table['n_songs'].max()} test songs, {table['n_seeds'].max()} seeds"
-        figure.supxlabel(f"mean of paired differences, 95% interval; {counts}", fontsize=10.5)
-        _names(figure, axes[0, 0], 3)
+        figure.supxlabel(f"mean of paired differences, 95% interval; {counts}")
     return figure
 
 
@@ -364,12 +345,13 @@ def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
             for method in methods:
                 up = per_song(table, method)[stem].reindex(across.index)
                 axis.plot(across, up, "o", ms=5, alpha=0.75, mew=0, color=COLORS[method], label=method)
-            axis.axline((across.mean(), across.mean()), slope=1, color=COLORS["scratch"], lw=1.2, label="equal to scratch")
+            middle = (across.mean(), across.mean())
+            axis.axline(middle, slope=1, color=COLORS["scratch"], lw=1.2, label="equal to scratch")
             axis.set_title(stem)
             axis.set_aspect("equal", adjustable="datalim")
-            axis.grid(color="#E5E5E5", lw=0.7)
-        figure.supxlabel(f"uSDR from scratch (dB), {budget} labelled songs, mean of {table['seed'].nunique()} seeds", fontsize=10.5)
-        figure.supylabel("uSDR pre-trained (dB)", fontsize=10.5)
+        counts = f"{budget} labelled songs, mean of {table['seed'].nunique()} seeds"
+        figure.supxlabel(f"uSDR from scratch (dB), {counts}")
+        figure.supylabel("uSDR pre-trained (dB)")
         _names(figure, axes[0, 0], 3)
     return figure
 
@@ -388,14 +370,13 @@ def ablation(results: Path, name: str, table: pd.DataFrame, effects: pd.DataFram
             rows = [intervals(per_song(part, method)).loc[MEAN] for part in by_level]
             _dots(left, pd.DataFrame(rows), offset, COLORS[method], method)
         effects = effects.set_index("level").loc[levels].rename(columns={"difference": "mean"})
-        _dots(right, effects[["mean", "low", "high"]], 0, COLORS[methods[-1]], "")
+        _dots(right, effects, 0, COLORS[methods[-1]], "")
         right.axhline(0, color=COLORS["scratch"], lw=1.6)
         base = set(table.loc[table["base"], "level"])
         for axis, title in ((left, "uSDR (dB)"), (right, "above scratch (dB)")):
             axis.set(title=title, xlim=(-0.5, len(levels) - 0.5))
             axis.set_xticks(range(len(levels)), [f"{level}\n(base)" if level in base else level for level in levels])
-            axis.grid(axis="y", color="#E5E5E5", lw=0.7)
         counts = f"{table['song'].nunique()} test songs, 95% interval; {table['seed'].nunique()} seed(s)"
-        figure.supxlabel(f"{axis_name}; {counts}", fontsize=10.5)
+        figure.supxlabel(f"{axis_name}; {counts}")
         _names(figure, left, 2)
     return figure

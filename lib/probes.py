@@ -14,7 +14,7 @@ from lib.corpora import Track
 from lib.losses import all_assignments
 from lib.mixing import song_segments
 from lib.model import Separator
-from lib.outputs import Statistics, best_groups, choose_outputs, collect
+from lib.outputs import Statistics, best_groups, choose_outputs, collect, mean_snr, output_snr
 from lib.scoring import song_rows, table
 from lib.stages import Study
 
@@ -43,7 +43,7 @@ def routed_energy(separator: Separator, song: Track, seconds: float) -> np.ndarr
 
 
 def effective_outputs(energy: np.ndarray) -> np.ndarray:
-    """Over how many outputs each stem spreads: exponential of the entropy of its energy shares, 1 to N; [4, N] -> [4]."""
+    """Over how many outputs, 1 to N, each stem spreads: exponential of the entropy of its shares, [4, N] -> [4]."""
     total = energy.sum(1, keepdims=True)
     share = np.divide(energy, total, out=np.full_like(energy, np.nan), where=total > 0)
     return np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30)), axis=1))
@@ -90,3 +90,18 @@ def mixture_snr(statistics: Statistics) -> np.ndarray:
     error = statistics.mixture - 2 * statistics.with_mixture + statistics.energy
     snr = 10 * np.log10(statistics.energy / np.maximum(error, 1e-12 * statistics.energy))
     return np.where(statistics.active, snr, np.nan)
+
+
+def describe(statistics: list[Statistics]) -> pd.DataFrame:
+    """Stem by output: mean SNR in dB over segments, whether the output is chosen for the stem and is in its best group.
+
+    Columns stem, output, SNR, chosen, group, and group_SNR, that of the whole group (the same in all rows of a stem).
+    """
+    snr, chosen, groups = output_snr(statistics), choose_outputs(statistics), best_groups(statistics)
+    together = np.diagonal(mean_snr(statistics, groups))
+    return pd.DataFrame([
+        {"stem": stem, "output": n, "SNR": snr[i, n], "chosen": chosen[i] == n, "group": groups[i, n] > 0,
+         "group_SNR": together[i]}
+        for i, stem in enumerate(STEMS)
+        for n in range(snr.shape[1])
+    ])  # fmt: skip

@@ -20,19 +20,23 @@ def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
     """Profile, commit and corpora; without a finished run also the command that makes one."""
     code, name = provenance.code(), study.profile.name
     commit = f"`{code['commit'][:12]}`{' with changes' if code['dirty'] else ''}" if code["commit"] else "none (no git)"
-    text = f"**Profile** `{name}` {' '.join(f'`{item}`' for item in overrides)} · **commit** {commit} · **lib** `{code['lib']}`"
+    changes = "".join(f" `{item}`" for item in overrides)
+    text = f"**Profile** `{name}`{changes} · **commit** {commit} · **code of lib** `{code['lib']}`"
     if not any((study.results / "runs").glob("*-*/done.json")):
-        command = shlex.join(["./run_all.sh", name, *overrides])
-        text += f"\n\n**There is no finished run of this profile here.** `{command}` makes all of them{_took(study.results)}; "
-        text += "the next cells would do this notebook's part of it now, and take up later what is cut off."
+        text += (
+            "\n\n**There is no finished run of this profile here.** "
+            f"`{shlex.join(['./run_all.sh', name, *overrides])}` makes all of them{_took(study.results)}. The next cells would "
+            "make what this notebook needs, now; if they are stopped, the next start takes up where they were."
+        )
     return Markdown(text)
 
 
 def _took(results: Path) -> str:
-    """How long the study took where the committed results come from; empty if nothing is known."""
-    stages = [s for s in provenance.read(results).get("stages", {}).values() if s.get("end")]
-    seconds = sum((datetime.fromisoformat(s["end"]) - datetime.fromisoformat(s["start"])).total_seconds() for s in stages)
-    return f" (about {max(1, round(seconds / 60))} minutes where the results beside this notebook come from)" if stages else ""
+    """How long the study took whose tables lie here; empty if nothing is known."""
+    stages = [stage for stage in provenance.read(results).get("stages", {}).values() if stage.get("end")]
+    times = [[datetime.fromisoformat(stage[key]) for key in ("start", "end")] for stage in stages]
+    minutes = sum((end - start).total_seconds() for start, end in times) / 60
+    return f" in about {max(1, round(minutes))} minutes (measured where these tables were made)" if stages else ""
 
 
 def run_table(runs: Sequence[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:
@@ -68,6 +72,11 @@ def answer(claim: pd.DataFrame) -> list[str]:
     return [claim_sentence(row) for _, row in chosen.iterrows()]
 
 
-def bullets(sentences: Sequence[str]) -> Markdown:
+def sentence(text: str) -> str:
+    """``text`` with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def bullets(texts: Sequence[str]) -> Markdown:
     """Sentences as a list in a notebook."""
-    return Markdown("\n".join(f"- {sentence[0].upper()}{sentence[1:]}." for sentence in sentences))
+    return Markdown("\n".join(f"- {sentence(text)}" for text in texts))

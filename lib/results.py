@@ -58,7 +58,7 @@ def claim(study: Study) -> pd.DataFrame:
 
 
 def learning_curves(study: Study, runs: list[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:
-    """Loss and validation loss in dB by step of several runs, tidy: method, seed, labeled_songs, step, metric, value."""
+    """Loss and validation loss in dB of several runs: method, seed, labeled_songs, step, metric, value."""
     frames = []
     for method, seed, songs, run in runs:
         log = read_table(run.folder / "log.csv")
@@ -81,8 +81,8 @@ def ablation_studies(study: Study):
 def ablations(study: Study) -> pd.DataFrame:
     """One axis at a time around the base: ``tables/ablations.csv``.
 
-    Columns: those of the scores, with the axis in ``experiment``, and ``level`` and ``base``. Scratch stands beside every
-    level (trained once where a level does not touch it).
+    Columns: those of the scores, with the axis in ``experiment``, and ``level`` and ``base``. Scratch stands beside
+    every level (trained once where a level does not touch it).
     """
     settings, frames = study.profile.ablations, []
     songs = study.profile.finetune.labeled_songs[0]

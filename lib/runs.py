@@ -63,7 +63,7 @@ def _plain(value: object) -> object:
 
 
 def code_fingerprint(*modules: str) -> str:
-    """Hash of what ``lib`` modules do: their syntax trees without docstrings, so that comments and layout do not count."""
+    """Hash of what ``lib`` modules do: syntax trees without docstrings, so that comments and layout do not count."""
     trees = [ast.dump(_without_docstrings(ast.parse((LIB / f"{name}.py").read_text("utf-8")))) for name in modules]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
 

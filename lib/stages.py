@@ -21,7 +21,7 @@ from lib.outputs import Statistics, collect, transfer
 from lib.profile import Profile, resolve
 from lib.runs import Run, code_fingerprint, fingerprint
 from lib.segments import mixture_manifest, stem_manifest
-from lib.separate import separate
+from lib.separate import Progress, separate
 from lib.training import Task, fit, resolve_precision, start_fabric
 
 SCRATCH = "scratch"
@@ -197,11 +197,11 @@ class Study:
 
     # Scores
 
-    def estimate(self, separator: Separator, mixture: np.ndarray) -> np.ndarray:
-        """Separate a whole song: [C, T] -> [S, C, T]."""
+    def estimate(self, separator: Separator, mixture: np.ndarray, progress: Progress = False) -> np.ndarray:
+        """Separate a whole song: [C, T] -> [S, C, T]; ``progress`` as in `lib.separate.separate_blocks`."""
         settings, rate = self.profile.separate, self.profile.audio.rate
         window, hop = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
-        options = {"mixture_consistency": settings.mixture_consistency}
+        options = {"mixture_consistency": settings.mixture_consistency, "progress": progress}
         return separate(separator, torch.from_numpy(mixture), window, hop, settings.batch, **options).numpy()
 
     def test_songs(self) -> list[tuple[str, Track]]:
@@ -235,7 +235,11 @@ class Study:
 
     def _scored(self, run: Run, estimate, **facts) -> pd.DataFrame:
         songs = self.test_songs()
-        identity = [corpus_fingerprint([song for _, song in songs]), self.profile.separate, code_fingerprint(*SCORING_CODE)]
+        identity = [
+            corpus_fingerprint([song for _, song in songs]),
+            self.profile.separate,
+            code_fingerprint(*SCORING_CODE),
+        ]
         path = run.folder / f"scores-{fingerprint(identity)}.csv"
         if not path.exists():
             rows, rate = [], self.profile.audio.rate
@@ -261,7 +265,7 @@ class Study:
 
 
 def _batches(songs: list[Track], samples: int, rate: int, batch: int) -> Iterable[Tensor]:
-    """All whole segments of ``samples`` of the songs in batches [batch, 4, C, samples], one batch in memory at a time."""
+    """All whole segments of the songs in batches [batch, 4, C, samples], one batch in memory at a time."""
     segments = (stems for _, stems in song_segments(songs, samples / rate, rate))
     while some := list(itertools.islice(segments, batch)):
         yield torch.stack(some)

@@ -1,16 +1,12 @@
-"""What the music of a study is: durations, levels and correlations of stems, spectrograms, and excerpts to hear."""
+"""What the music of a study is: durations, levels of stems, correlations between them, and what songs were composed of."""
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import json
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import soundfile
 import torch
 
 from lib import STEMS
@@ -21,7 +17,6 @@ from lib.stages import Study
 PAIRS = tuple(itertools.combinations(range(len(STEMS)), 2))
 ENVELOPE_SECONDS = 0.05
 MOST_UNLABELED = 1000
-BANDS, FRAMES, FLOOR_DB = 64, 240, -80
 
 
 def survey(study: Study) -> pd.DataFrame:
@@ -33,22 +28,23 @@ def survey(study: Study) -> pd.DataFrame:
     unlabelled songs, at most `MOST_UNLABELED` are listed.
     """
     rate, rows = study.profile.audio.rate, []
+
+    def add(corpus: str, song: Track, values: list[tuple[str, str, float]]) -> None:
+        facts = {"corpus": corpus, "split": song.split, "song": song.name}
+        values = [("mixture", "seconds", song.seconds), *values]
+        rows.extend({**facts, "stem": stem, "metric": metric, "value": value} for stem, metric, value in values)
+
     for split in ("train", "validation", "test"):
         songs = [song for song in study.labeled if song.split == split]
         waves = songs[-1].stems(rate=rate) if songs else None
         for song in songs:
             before, waves = waves, song.stems(rate=rate)
-            facts = {"corpus": "labelled", "split": split, "song": song.name}
-            values = [("mixture", "seconds", song.seconds), *_levels(waves), *_correlations(waves, waves, rate)]
-            if len(songs) > 1:
-                values += _correlations(waves, before, rate, ", other song")
-            rows += [{**facts, "stem": stem, "metric": metric, "value": value} for stem, metric, value in values]
-    waves, facts = study.real_song.stems(rate=rate), {"corpus": "real song", "split": "test", "song": study.real_song.name}
-    values = [("mixture", "seconds", study.real_song.seconds), *_levels(waves), *_correlations(waves, waves, rate)]
-    rows += [{**facts, "stem": stem, "metric": metric, "value": value} for stem, metric, value in values]
-    for song in study.unlabeled[:: max(1, len(study.unlabeled) // MOST_UNLABELED)]:
-        facts = {"corpus": "unlabelled", "split": song.split, "song": song.name}
-        rows.append({**facts, "stem": "mixture", "metric": "seconds", "value": song.seconds})
+            across = _correlations(waves, before, rate, ", other song") if len(songs) > 1 else []
+            add("labelled", song, [*_levels(waves), *_correlations(waves, waves, rate), *across])
+    waves = study.real_song.stems(rate=rate)
+    add("real song", study.real_song, [*_levels(waves), *_correlations(waves, waves, rate)])
+    for song in study.unlabeled[:: -(-len(study.unlabeled) // MOST_UNLABELED)]:
+        add("unlabelled", song, [])
     return pd.DataFrame(rows)
 
 
@@ -100,39 +96,3 @@ def composition(study: Study) -> pd.DataFrame:
 
 def _instruments(parts: list[dict]) -> int:
     return len({(part["stem"] == "drums", part["program"]) for part in parts})
-
-
-def spectrograms(song: Track, seconds: float, rate: int) -> pd.DataFrame:
-    """Level in dB under the loudest point of the song's start: a row per source and frequency, a column per time in s.
-
-    64 bands of equal width on a logarithmic scale from 40 Hz on, whole dB, no lower than -80.
-    """
-    stems = song.stems(0.0, min(seconds, song.seconds), rate)
-    waves = torch.from_numpy(np.concatenate([stems.sum(0, keepdims=True), stems]).mean(1))
-    hop = max(1, waves.shape[1] // FRAMES)
-    power = torch.stft(waves, 4096, hop, window=torch.hann_window(4096), return_complex=True).abs().square()
-    edges = np.geomspace(40, rate / 2, BANDS + 1) * 4096 / rate
-    bins = [slice(int(low), max(int(low) + 1, int(high))) for low, high in itertools.pairwise(edges)]
-    bands = torch.stack([power[:, part].mean(1) for part in bins], 1)
-    level = (10 * torch.log10(bands / bands.max() + 1e-12)).clamp(min=FLOOR_DB).round().int().numpy()
-    times = [f"{frame * hop / rate:.2f}" for frame in range(level.shape[2])]
-    index = pd.MultiIndex.from_product([("mixture", *STEMS), edges[:-1] * rate / 4096], names=["source", "frequency"])
-    return pd.DataFrame(level.reshape(-1, len(times)), index, times).reset_index()
-
-
-def player(waves: dict[str, np.ndarray], rate: int) -> str:
-    """HTML with one player per named wave [C, T]; MP3, for it is small and every browser plays it."""
-    return "".join(f"<div style='display:flex;gap:1em'><span style='width:8em'>{name}</span>{_audio(wave, rate)}</div>"
-                   for name, wave in waves.items())  # fmt: skip
-
-
-def _audio(wave: np.ndarray, rate: int) -> str:
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(wave, -1, 1).T, rate, format="MP3", compression_level=0.5)
-    return f"<audio controls preload='none' src='data:audio/mpeg;base64,{base64.b64encode(file.getvalue()).decode()}'></audio>"
-
-
-def named_sources(song: Track, start: float, seconds: float, rate: int, stems: Sequence[str] = STEMS) -> dict[str, np.ndarray]:
-    """Mixture and stems of an excerpt, by name."""
-    waves = song.stems(start, min(seconds, song.seconds - start), rate)
-    return {"mixture": waves.sum(0), **dict(zip(stems, waves, strict=True))}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import lightning_fabric
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -45,7 +45,7 @@ class Task:
 
 
 def learning_rate(stage: Optimisation, base: float, step: int) -> float:
-    """Linear warm-up, then ``decay_factor`` every ``decay_every`` steps from ``decay_start`` on; ``step`` counts from 0."""
+    """Linear warm-up, then ``decay_factor`` every ``decay_every`` steps from ``decay_start`` on; steps count from 0."""
     warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
     decays = max(0, step - stage.decay_start) // stage.decay_every
     return base * warm * stage.decay_factor**decays
@@ -65,9 +65,7 @@ def start_fabric(compute: Compute) -> lightning_fabric.Fabric:
     """Fabric on one device, with the profile's number of CPU threads."""
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    return lightning_fabric.Fabric(
-        accelerator=compute.accelerator, devices=1, precision=resolve_precision(compute)
-    )
+    return lightning_fabric.Fabric(accelerator=compute.accelerator, devices=1, precision=resolve_precision(compute))
 
 
 def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, workers: int, label: str) -> Separator:
@@ -82,7 +80,9 @@ def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, 
         return Separator.from_pretrained(run.folder)
     fabric = start_fabric(compute)
     base_rate = stage.learning_rate or task.separator.size.learning_rate
-    optimiser = torch.optim.AdamW(task.separator.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        task.separator.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True
+    )
     model, optimiser = fabric.setup(task.separator, optimiser)
     state = _resume(run, task.separator, optimiser, fabric.device)
     log = Log(run.folder / "log.csv", state["step"])
@@ -115,7 +115,7 @@ def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, 
 
 
 def _step(fabric, model, optimiser, task: Task, stage: Optimisation, batch: Tensor, rate: float, seed: int):
-    """One optimiser step over ``stage.accumulate`` parts of the batch: (loss, gradient norm); no update if not finite."""
+    """One step over ``stage.accumulate`` parts of the batch: (loss, gradient norm); no update if not finite."""
     model.train()
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -172,7 +172,9 @@ def _resume(run: Run, separator: Separator, optimiser, device: torch.device) -> 
         optimiser.load_state_dict(content["optimiser"])
         return content["state"]
     except Exception as error:  # damaged archives raise anything from OSError to UnpicklingError
-        raise UserError(f"{file}: damaged checkpoint ({type(error).__name__}); delete it to start this run again") from error
+        raise UserError(
+            f"{file}: damaged checkpoint ({type(error).__name__}); delete it to start this run again"
+        ) from error
 
 
 def _finish(run: Run, separator: Separator, stage: Optimisation, state: dict) -> Separator:
@@ -209,7 +211,9 @@ class Log:
         rows = []
         if path.exists():
             with open(path, newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= step]
+                rows = [
+                    row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= step
+                ]
         with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, LOG_FIELDS)
             writer.writeheader()

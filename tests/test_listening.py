@@ -1,6 +1,7 @@
 """What is played and drawn is what the models made, at one gain; panels survive what users give them."""
 
 import base64
+import datetime
 import inspect
 import io
 import re
@@ -22,6 +23,7 @@ from lib.runs import Run, write_json
 from lib.stages import Study
 
 RATE = 8000
+PICTURE = players.picture
 FRONT = ("audio.rate=8000", "audio.n_fft=256", "audio.hop=64", "listening.seconds=1", "finetune.seeds=[0,1]")
 
 
@@ -48,6 +50,7 @@ def study(tmp_path, monkeypatch):
         write_json(run.folder / "done.json", {"best_validation_loss": -float(number)})
         runs.append((method, seed, 2, run))
     monkeypatch.setattr(listening, "claim_runs", lambda _: runs)
+    monkeypatch.setattr(players, "picture", lambda *_: b"")  # drawing takes most of the time
     return study
 
 
@@ -116,14 +119,15 @@ def test_players_keep_the_level_between_versions_and_do_not_clip():
 def test_a_page_folds_stems_behind_their_scores_and_escapes_names(study):
     page = players.page(listening.excerpt(study, study.labeled[0]), unfolded=("drums",))
     assert "<h3>Quiet &amp; &lt;b&gt;loud&lt;/b&gt;</h3>" in page
-    assert re.findall(r"<details( open|)><summary><b>(\w+)", page) == [(" open", "drums"), ("", "bass"), ("", "vocals"), ("", "other")]
+    assert re.findall(r"<details( open|)><summary><b>(\w+)", page)[:2] == [(" open", "drums"), ("", "bass")]
     assert page.count("uSDR") == 3 * 4
 
 
 def test_silence_is_drawn_and_named():
-    excerpt = _tones(reference=0.0, other=0.1)
-    assert "other silent" in players.page(excerpt)
-    assert len(_players(players.page(_tones(reference=0.0)))) == 5
+    page = players.page(_tones(reference=0.0, other=0.1))
+    assert "other silent" in page and len(_players(page)) == 9
+    silence = _tones(reference=0.0)
+    assert silence.gain == 1.0 and PICTURE(silence, silence.mixture)[8:12] == b"WEBP"
 
 
 def test_spectrograms_share_a_scale_in_seconds_and_hertz():
@@ -154,7 +158,8 @@ def test_own_file_of_another_rate_goes_through_the_model_that_validates_best(stu
     heard = listening.own(study, tmp_path / "mine.wav", 0.5, 1.0, lambda *counts: done.append(counts))
     assert list(heard.versions) == ["best"] and heard.scores == {}
     assert heard.versions["best"].shape == (4, *heard.mixture.shape) == (4, 2, RATE)
-    np.testing.assert_allclose(heard.mixture, audio.resample(wave, 11025, RATE)[:, RATE // 2 : RATE // 2 + RATE], atol=1e-5)
+    expected = audio.resample(wave, 11025, RATE)[:, RATE // 2 : RATE // 2 + RATE]
+    np.testing.assert_allclose(heard.mixture, expected, atol=1e-5)
     assert done[-1][0] == done[-1][1]
     with pytest.raises(UserError, match=r"mine.wav: ends after 2.0 s"):
         listening.own(study, tmp_path / "mine.wav", 2.5, 1.0)
@@ -166,6 +171,7 @@ def test_short_files_of_ones_own_are_played(study, tmp_path, seconds):
     heard = listening.own(study, tmp_path / "short.wav", 0.0, 10.0)
     assert heard.mixture.shape[1] == round(seconds * RATE)
     assert len(_players(players.page(heard))) == 5
+    assert PICTURE(heard, heard.mixture)[8:12] == b"WEBP"
 
 
 def _own_panel(study):
@@ -179,14 +185,17 @@ def test_an_uploaded_file_of_any_format_is_separated(study, tmp_path):
     subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", tmp_path / "a.m4a"], check=True)
     content = (tmp_path / "a.m4a").read_bytes()
     upload, _, _, _, button, bar, shown = _own_panel(study)
-    upload.value = ({"name": "../My song.m4a", "type": "audio/mp4", "size": len(content), "content": memoryview(content),
-                     "last_modified": None},)  # fmt: skip
+    facts = {"type": "audio/mp4", "size": len(content), "last_modified": datetime.datetime.now(datetime.UTC)}
+    upload.value = ({"name": "../My song.m4a", "content": memoryview(content), **facts},)
     button.click()
     assert "<h3>My song.m4a</h3>" in shown.value and len(_players(shown.value)) == 5
     assert bar.value == bar.max and not button.disabled
 
 
-@pytest.mark.parametrize(("typed", "said"), [("", "no file chosen"), ("/no/such.mp3", "no such file"), (__file__, "test_listening")])
+UNUSABLE = [("", "no file chosen"), ("/no/such.mp3", "no such file"), (__file__, "test_listening.py")]
+
+
+@pytest.mark.parametrize(("typed", "said"), UNUSABLE)
 def test_a_file_that_cannot_be_used_is_a_message(study, typed, said):
     _, path, _, _, button, _, shown = _own_panel(study)
     path.value = typed

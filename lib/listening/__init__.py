@@ -10,7 +10,6 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import torch
 from IPython import get_ipython
 
 from lib import STEMS, UserError, audio, scoring
@@ -18,7 +17,7 @@ from lib.corpora import Track
 from lib.listening.players import REFERENCE, Excerpt, page, row, rows
 from lib.results import claim_runs
 from lib.runs import Run, code_fingerprint, fingerprint
-from lib.separate import Progress, Song, separate
+from lib.separate import Progress, Song
 from lib.stages import SCORING_CODE, Study
 
 
@@ -60,7 +59,7 @@ def own(study: Study, path: Path | str, start: float, seconds: float, progress: 
 
     ``progress`` as in `lib.separate.separate_blocks`. Raises: UserError if the file cannot be decoded or is shorter.
     """
-    settings, rate = study.profile.separate, study.profile.audio.rate
+    rate = study.profile.audio.rate
     runs = [(method, run) for method, _, _, run in claim_runs(study)]
     method, run = min(runs, key=lambda pair: pair[1].facts()["best_validation_loss"])
     with tempfile.TemporaryDirectory() as cache:
@@ -68,10 +67,8 @@ def own(study: Study, path: Path | str, start: float, seconds: float, progress: 
         mixture = song[:, round(start * rate) : round((start + seconds) * rate)]
     if not mixture.shape[1]:
         raise UserError(f"{Path(path).name}: ends after {song.shape[1] / rate:.1f} s; start before that")
-    windows = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
-    options = {"mixture_consistency": settings.mixture_consistency, "progress": progress}
-    estimates = separate(study.load(run), torch.from_numpy(mixture), *windows, settings.batch, **options)
-    return Excerpt(Path(path).name, start, rate, mixture, {method: estimates.numpy()})
+    estimates = study.estimate(study.load(run), mixture, progress)
+    return Excerpt(Path(path).name, start, rate, mixture, {method: estimates})
 
 
 def is_live() -> bool:
@@ -100,9 +97,9 @@ def browser(study: Study) -> widgets.Widget:
 def own_panel(study: Study) -> widgets.Widget:
     """Panel: separate a file that is uploaded, or that lies on the machine the notebook runs on."""
     upload, button = widgets.FileUpload(accept="audio/*,video/*"), widgets.Button(description="Separate")
-    path = widgets.Text(placeholder="or the path of a file (better for large ones)", layout={"width": "420px"})
-    start = widgets.BoundedFloatText(0.0, min=0.0, max=1e6, description="from second")
-    seconds = widgets.BoundedFloatText(study.profile.listening.seconds, min=0.5, max=60.0, description="seconds")
+    path = widgets.Text(placeholder="or the path of a file, better for large ones", layout={"width": "420px"})
+    start = widgets.BoundedFloatText(0.0, min=0.0, max=1e6, description="from (s)")
+    seconds = widgets.BoundedFloatText(study.profile.listening.seconds, min=0.5, max=60.0, description="length (s)")
     bar, shown = widgets.IntProgress(), widgets.HTML()
 
     def progress(done: int, total: int) -> None:
@@ -113,7 +110,7 @@ def own_panel(study: Study) -> widgets.Widget:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(path.value.strip() or "no file chosen").expanduser()
-                for sent in upload.value:
+                for sent in () if path.value.strip() else upload.value:
                     file = Path(folder) / Path(sent["name"]).name
                     file.write_bytes(sent["content"])
                 shown.value = page(own(study, file, start.value, seconds.value, progress), STEMS)

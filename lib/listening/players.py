@@ -98,10 +98,11 @@ def row(excerpt: Excerpt, name: str, wave: np.ndarray, note: str = "") -> str:
     soundfile.write(sound, wave.T * excerpt.gain, excerpt.rate, **options)
     played, drawn = (base64.b64encode(data).decode() for data in (sound.getvalue(), picture(excerpt, wave)))
     return (
-        '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:0 12px"><div style="width:230px">'
-        f'<b>{html.escape(name)}</b><br>{html.escape(note)}<br><audio controls preload="metadata" '
-        f'style="width:230px;height:32px" src="data:audio/ogg;base64,{played}"></audio></div>'
-        f'<img alt="waveform and spectrogram" style="width:660px" src="data:image/webp;base64,{drawn}"></div>'
+        '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:0 8px;line-height:1.4">'
+        f'<div style="width:210px"><b>{html.escape(name)}</b><br>{html.escape(note)}<br>'
+        f'<audio controls style="width:210px;height:32px" src="data:audio/ogg;base64,{played}"></audio></div>'
+        '<img alt="waveform and spectrogram" style="flex:1 1 400px;min-width:0;max-width:660px" '
+        f'src="data:image/webp;base64,{drawn}"></div>'
     )
 
 
