@@ -75,8 +75,8 @@ def all_assignments(sources: int) -> Tensor:
 def least_squares_assignment(estimates: Tensor, mixtures: Tensor, tau: float) -> Tensor:
     """The published assignment [B, 2, N]: regress both mixtures on the N outputs (left channel).
 
-    The larger coefficient takes an output (efficient MixIT, Wisdom et al., WASPAA 2021). The pseudo-inverse gives silent
-    outputs the coefficient 0.
+    The larger coefficient takes an output (efficient MixIT, Wisdom et al., WASPAA 2021). The pseudo-inverse gives
+    silent outputs the coefficient 0.
     """
     outputs = estimates[:, :, 0]
     gram = outputs @ outputs.transpose(-1, -2)

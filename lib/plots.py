@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -359,12 +360,13 @@ def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
 # 04: ablations
 
 
-def ablation(results: Path, name: str, table: pd.DataFrame, effects: pd.DataFrame) -> Figure:
+def ablation(results: Path, table: pd.DataFrame, effects: pd.DataFrame) -> Figure:
     """One axis: uSDR over stems of both methods by level, and their paired difference (``effects``)."""
     axis_name, levels = table["experiment"].iloc[0], list(dict.fromkeys(table["level"]))
     table = table[table["metric"] == "uSDR"]
     methods, by_level = list(dict.fromkeys(table["method"])), [table[table["level"] == level] for level in levels]
-    with drawn(results, name, ncols=2, figsize=(WIDTH, 3.4), width_ratios=[1.2, 1]) as (figure, axes):
+    name = re.sub(r"\W+", "_", f"ablation {axis_name}")
+    with drawn(results, name, ncols=2, width_ratios=[1.2, 1]) as (figure, axes):
         left, right = axes[0]
         for offset, method in zip(_offsets(len(methods), 0.4), methods, strict=True):
             rows = [intervals(per_song(part, method)).loc[MEAN] for part in by_level]
@@ -376,7 +378,8 @@ def ablation(results: Path, name: str, table: pd.DataFrame, effects: pd.DataFram
         for axis, title in ((left, "uSDR (dB)"), (right, "above scratch (dB)")):
             axis.set(title=title, xlim=(-0.5, len(levels) - 0.5))
             axis.set_xticks(range(len(levels)), [f"{level}\n(base)" if level in base else level for level in levels])
-        counts = f"{table['song'].nunique()} test songs, 95% interval; {table['seed'].nunique()} seed(s)"
+        seeds = table["seed"].nunique()
+        counts = f"{table['song'].nunique()} test songs, {seeds} seed{'s' * (seeds > 1)}, 95% interval"
         figure.supxlabel(f"{axis_name}; {counts}")
         _names(figure, left, 2)
     return figure

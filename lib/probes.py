@@ -88,7 +88,8 @@ def probe(study: Study) -> pd.DataFrame:
 def mixture_snr(statistics: Statistics) -> np.ndarray:
     """SNR in dB [4] of the mixture itself as the estimate of every stem; nan for silent stems."""
     error = statistics.mixture - 2 * statistics.with_mixture + statistics.energy
-    snr = 10 * np.log10(statistics.energy / np.maximum(error, 1e-12 * statistics.energy))
+    energy = np.maximum(statistics.energy, 1e-300)
+    snr = 10 * np.log10(energy / np.maximum(error, 1e-12 * energy))
     return np.where(statistics.active, snr, np.nan)
 
 

@@ -1,4 +1,4 @@
-"""One page with everything a study produced: ``results/PROFILE/report.html``, which opens from disk and needs no network."""
+"""One page with all that a study produced, ``results/PROFILE/report.html``: opens from disk, needs no network."""
 
 from __future__ import annotations
 
@@ -28,21 +28,27 @@ ROWS = 40
 
 CSS = """
 :root { color-scheme: light dark; --text: #1b1b1b; --back: #fff; --line: #ddd; --soft: #666; --link: #0b5fa5 }
-@media (prefers-color-scheme: dark) { :root { --text: #e4e4e4; --back: #16181b; --line: #3a3d42; --soft: #a0a4aa; --link: #7db8ec } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-h1 { margin-bottom: 0.2rem } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line) }
-a { color: var(--link) } .soft { color: var(--soft) }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e4e4; --back: #16181b; --line: #3a3d42; --soft: #a0a4aa; --link: #7db8ec }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back) }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+h1 { margin-bottom: 0.2rem }
+h2 { margin-top: 3rem; border-bottom: 1px solid var(--line) }
+a { color: var(--link) }
+.soft, figcaption, caption { color: var(--soft); font-size: 0.9rem; text-align: left }
 .answer { font-size: 1.15rem; border-left: 4px solid #0072b2; padding-left: 1rem }
-figure { margin: 1.5rem 0 } figure img { max-width: 100%; width: 45rem; background: #fff; border-radius: 4px; padding: 0.5rem }
-figcaption, caption { color: var(--soft); font-size: 0.9rem; text-align: left }
-.table { overflow-x: auto; margin: 1.5rem 0 } table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums }
+figure, .table { margin: 1.5rem 0 }
+img { max-width: 100%; width: 45rem; background: #fff; border-radius: 4px; padding: 0.5rem; box-sizing: border-box }
+.table { overflow-x: auto }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
 th, td:first-child { text-align: left }
 """
 
 
 def write(results: Path) -> Path:
-    """Write ``report.html`` from the tables, figures and executed notebooks that are in ``results``; return its path."""
+    """Write ``report.html`` from the tables, figures and executed notebooks in ``results``; return its path."""
     tables = {path.stem: path for path in sorted((results / "tables").glob("*.csv"))}
     figures = {path.stem: path for path in sorted((results / "figures").glob("*.png"))}
     parts = [_head(results, tables)]
@@ -103,7 +109,7 @@ def _shown(results: Path, name: str, figures: dict[str, Path], tables: dict[str,
 
 
 def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """A table of at most `ROWS` rows as it is; a longer one as means over songs and seeds, or curves at their last step."""
+    """A short table as it is; a longer one as means over songs and seeds, learning curves at their last step."""
     if len(frame) <= ROWS or "value" not in frame:
         return frame.head(ROWS), f", the first {ROWS} shown" if len(frame) > ROWS else ""
     how = ", means over songs and seeds shown"

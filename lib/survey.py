@@ -1,4 +1,4 @@
-"""What the music of a study is: durations, levels of stems, correlations between them, and what songs were composed of."""
+"""What the music of a study is: durations, levels of stems, correlations between them, and how songs are composed."""
 
 from __future__ import annotations
 

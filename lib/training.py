@@ -104,7 +104,7 @@ def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, 
         state["step"], state["seconds"] = done, before + time.monotonic() - began
         validation = None
         if done % stage.validate_every == 0 or done == stage.steps:
-            validation = _validate(task, fabric)
+            validation = _validate(task, model)
             _keep_best(run, task.separator, state["best"], validation, done, stage.average_best)
         log.write(done, loss, validation, rate, norm, state["skipped"], state["seconds"])
         if done % stage.checkpoint_every == 0 or validation is not None:
@@ -134,10 +134,10 @@ def _step(fabric, model, optimiser, task: Task, stage: Optimisation, batch: Tens
     return total, norm
 
 
-def _validate(task: Task, fabric) -> float:
-    task.separator.eval()
-    with torch.inference_mode(), fabric.autocast():
-        return task.validate(task.separator)
+def _validate(task: Task, model) -> float:
+    model.eval()
+    with torch.inference_mode():
+        return task.validate(model)
 
 
 def _keep_best(run: Run, separator: Separator, best: list, validation: float, step: int, count: int) -> None:

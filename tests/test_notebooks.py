@@ -1,0 +1,70 @@
+"""What every notebook promises: nothing stored but its story, short cells, a start that says what it belongs to."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def test_the_story_has_six_parts():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
+
+
+@each
+def test_stored_without_outputs_and_valid(path):
+    nbformat.validate(json.loads(path.read_text("utf-8")))
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells(path, "code"))
+
+
+@each
+def test_the_profile_and_its_overrides_are_the_only_parameters(path):
+    tagged = [cell.source for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == ['profile = "demo"\noverrides = []']
+    assert cells(path, "code")[0].source == tagged[0]
+
+
+@each
+def test_cells_are_short_and_show_what_they_computed(path):
+    for cell in cells(path, "code")[1:]:
+        assert 1 <= len(cell.source.splitlines()) <= 15, cell.source
+
+
+@each
+def test_it_asks_tells_its_method_and_its_limits(path):
+    prose = [cell.source for cell in cells(path, "markdown")]
+    assert prose[0].startswith("# ") and "**Question.**" in prose[0] and "**Method.**" in prose[0]
+    assert "does not" in prose[-1].splitlines()[0]
+    # numbers of a result belong to the tables: typed into prose, they outlive the run they came from
+    assert not re.search(r"\d(\.\d+)? ?dB (above|below|better|worse)", "".join(prose))
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["root", "notebooks"])
+def test_opened_without_a_run_it_says_which_command_makes_one(folder, tmp_path):
+    """The first two code cells of each notebook in one process, started where papermill and where JupyterLab start."""
+    code = ["overrides_used = ['results=' + " + repr(str(tmp_path / "none here")) + "]"]
+    for path in NOTEBOOKS:
+        parameters, start = (cell.source for cell in cells(path, "code")[:2])
+        parameters = parameters.replace('"demo"', '"smoke"').replace("[]", "overrides_used")
+        *lines, last = start.splitlines()
+        code += [parameters, *lines, f"print({last}.data)"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    shown = subprocess.run(
+        [sys.executable, "-"], input="\n".join(code), cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("**Profile** `smoke`") == len(NOTEBOOKS)
+    assert shown.stdout.count("`./run_all.sh smoke 'results=") == len(NOTEBOOKS)
+    assert not (tmp_path / "none here").exists()

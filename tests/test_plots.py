@@ -1,0 +1,170 @@
+"""Figures hold what the tables hold, fit their canvas, and come out the same every time."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("agg")
+
+from lib import STEMS, plots
+from lib.scoring import paired_interval, summarise, table
+
+SONGS = [f"Song {i}" for i in range(6)]
+METHODS = ("scratch", "pre-trained (group)", "pre-trained (sliced)", "pre-trained (blocks)")
+
+
+def make_scores() -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    for song in (*SONGS, "Real"):
+        facts = {"experiment": "real song" if song == "Real" else "test", "song": song}
+        for stem in STEMS[: 2 if song == SONGS[0] else 4]:  # one song lacks two stems
+            level = rng.normal(4, 2)
+            for metric in ("uSDR", "cSDR"):
+                row = {**facts, "stem": stem, "metric": metric}
+                rows += [row | {"method": "mixture", "value": -6.0}]
+                rows += [row | {"method": "ideal ratio mask", "value": 11.0}]
+                for i, method in enumerate(METHODS):
+                    values = level + i / 5 + rng.normal(0, 0.2, (3, 2))
+                    rows += [
+                        row | {"method": method, "seed": seed, "labeled_songs": (2, 8)[b], "value": values[seed, b]}
+                        for seed, b in np.ndindex(3, 2)
+                    ]
+    return table(rows)
+
+
+def make_claim(scores: pd.DataFrame) -> pd.DataFrame:
+    test = scores[scores["experiment"] == "test"]
+    return pd.concat([
+        paired_interval(test[test["labeled_songs"] == budget], method, "scratch", metric, resamples=200)
+        .assign(labeled_songs=budget, method=method, metric=metric)
+        for budget in (2, 8) for method in METHODS[1:] for metric in ("uSDR", "cSDR")
+    ])  # fmt: skip
+
+
+def make_probes() -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    names = ["mixture", "best output", "best group", "chosen output", "chosen group"]
+    names += [f"output {n}" for n in range(8)]
+    for song in SONGS:
+        for i, stem in enumerate(STEMS):
+            row = {"experiment": "test", "seed": 0, "labeled_songs": 0, "song": song, "stem": stem}
+            values = rng.normal(0, 0.5, len(names)) + np.where(np.array(names) == f"output {2 * i}", 3, 0)
+            values[0] = -6
+            rows += [row | {"method": m, "metric": "SNR", "value": v} for m, v in zip(names, values, strict=True)]
+            rows.append(row | {"method": "MixIT", "metric": "effective outputs", "value": rng.uniform(1.5, 6)})
+    return table(rows)
+
+
+def make_curves(budgets: tuple, methods: tuple, seeds: tuple) -> pd.DataFrame:
+    rows = [
+        (m, s, b, step, metric, -3 * (1 - np.exp(-step / 100)) - i * np.exp(-step / 50) + s / 10)
+        for i, m in enumerate(methods) for s in seeds for b in budgets for step in range(0, 401, 20)
+        for metric in ("loss", "validation_loss")
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "seed", "labeled_songs", "step", "metric", "value"])
+
+
+def make_before_after() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([
+        {"state": state, "stem": stem, "output": n, "SNR": rng.normal(), "chosen": n == 2 * i, "group": n // 2 == i}
+        for state in ("initial weights", "after MixIT") for i, stem in enumerate(STEMS) for n in range(8)
+    ])  # fmt: skip
+
+
+def make_survey() -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    for song in (*SONGS, "Real"):
+        facts = {"corpus": "real song" if song == "Real" else "labelled", "split": "test", "song": song}
+        rows += [{**facts, "stem": stem, "metric": "level", "value": rng.normal(-6, 2)} for stem in STEMS]
+        for kind in ("waveform", "envelope", "spectrogram"):
+            for other in ("", ", other song")[: 1 if song == "Real" else 2]:
+                metric = f"{kind} correlation{other}"
+                pairs = [f"{a} & {b}" for i, a in enumerate(STEMS) for b in STEMS[i + 1 :]]
+                rows += [{**facts, "stem": pair, "metric": metric, "value": rng.uniform(-0.2, 0.6)} for pair in pairs]
+    return pd.DataFrame(rows)
+
+
+def make_composition() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    keys = ["C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"]
+    grooves = ["rock", "waltz", "boombap", "four on the floor"]
+    columns = {"key": rng.choice(keys, 200), "tempo": rng.uniform(60, 180, 200), "groove": rng.choice(grooves, 200)}
+    return pd.DataFrame(columns)
+
+
+def make_ablation() -> tuple[pd.DataFrame, pd.DataFrame]:
+    scores = make_scores()
+    test = scores[(scores["experiment"] == "test") & (scores["labeled_songs"] == 8)]
+    test = test[test["method"].isin(METHODS[:2])].assign(experiment="unlabelled music")
+    levels = [test.assign(level=level, base=level == "all") for level in ("1/8", "1/2", "all")]
+    effects = [
+        paired_interval(part, METHODS[1], METHODS[0], "uSDR", resamples=200).assign(level=part["level"].iloc[0])
+        for part in levels
+    ]
+    effects = pd.concat(effects)
+    return pd.concat(levels), effects[effects["stem"] == "mean"]
+
+
+FIGURES = {
+    "levels": lambda folder: plots.levels(folder, make_survey()),
+    "correlation": lambda folder: plots.correlation(folder, make_survey()),
+    "variety": lambda folder: plots.variety(folder, make_composition()),
+    "probes": lambda folder: plots.probes(folder, make_probes()),
+    "outputs": lambda folder: plots.outputs(folder, make_probes()),
+    "before_after": lambda folder: plots.before_after(folder, make_before_after()),
+    "pretrain_curves": lambda folder: plots.learning_curves(
+        folder, "pretrain_curves", make_curves((None,), ("MixIT",), (0,)), "MixIT loss (dB)"
+    ),
+    "finetune_curves": lambda folder: plots.learning_curves(
+        folder, "finetune_curves", make_curves((2, 8), METHODS, (0, 1)), "validation loss (dB)"
+    ),
+    "scores": lambda folder: plots.scores(folder, make_scores(), "scores"),
+    "real_song": lambda folder: plots.scores(folder, make_scores(), "real_song", "real song"),
+    "claim": lambda folder: plots.claim(folder, make_claim(make_scores())),
+    "songs": lambda folder: plots.songs(folder, make_scores(), 8),
+    "ablation_unlabelled_music": lambda folder: plots.ablation(folder, *make_ablation()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_saved_and_its_words_fit_the_canvas(name, tmp_path):
+    figure = FIGURES[name](tmp_path)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{name}.png", f"{name}.svg"}
+    figure.canvas.draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
+
+
+def test_the_same_table_gives_the_same_bytes(tmp_path):
+    for folder in ("one", "two"):
+        FIGURES["claim"](tmp_path / folder)
+    for kind in ("png", "svg"):
+        one, two = ((tmp_path / folder / "figures" / f"claim.{kind}").read_bytes() for folder in ("one", "two"))
+        assert one == two
+
+
+def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
+    claim = make_claim(make_scores())
+    axis = plots.claim(tmp_path, claim).axes[0]
+    for container in axis.containers:
+        rows = claim[(claim["metric"] == "uSDR") & (claim["labeled_songs"] == 2)]
+        ordered = rows[rows["method"] == container.get_label()].set_index("stem").loc[list(plots.ORDER)]
+        np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), ordered["difference"].to_numpy(float))
+        ends = np.array([segment[:, 1] for segment in container.lines[2][0].get_segments()])
+        np.testing.assert_allclose(ends, ordered[["low", "high"]].to_numpy(float), atol=1e-9)
+    assert len(axis.containers) == 3
+
+
+def test_means_over_songs_are_those_of_the_score_tables():
+    scores = make_scores()
+    chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 8)]
+    expected = summarise(chosen[chosen["method"] == "scratch"]).groupby("stem")["value"].mean()
+    found = plots.intervals(plots.per_song(chosen, "scratch"))
+    np.testing.assert_allclose(found["mean"], expected[list(plots.ORDER)])
+    assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
+
+
+def test_every_method_has_a_colour_of_its_own():
+    assert len({plots.COLORS[method] for method in (*METHODS, "mixture", "ideal ratio mask")}) == 6
