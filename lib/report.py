@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from lib import STEMS, prose, provenance
+from lib import prose, provenance
 from lib.runs import atomic
-from lib.scoring import MEAN, read_table
+from lib.scoring import read_table
 
 SECTIONS = {
     "03_finetune": ("Does pre-training help?", "claim scores songs finetune_curves real_song cost"),
@@ -36,7 +36,7 @@ body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { margin-bottom: 0.2rem }
 h2 { margin-top: 3rem; border-bottom: 1px solid var(--line) }
 a { color: var(--link) }
-.soft, figcaption, caption { color: var(--soft); font-size: 0.9rem; text-align: left }
+.soft, figcaption, caption { color: var(--soft); font-size: 0.9rem; text-align: left; white-space: nowrap }
 .answer { font-size: 1.15rem; border-left: 4px solid #0072b2; padding-left: 1rem }
 figure, .table { margin: 1.5rem 0 }
 img { max-width: 100%; width: 45rem; background: #fff; border-radius: 4px; padding: 0.5rem; box-sizing: border-box }
@@ -104,22 +104,23 @@ def _shown(results: Path, name: str, figures: dict[str, Path], tables: dict[str,
         frame = read_table(table)
         short, how = summary(frame)
         caption = f"{_link(results, table, table.name)}, {len(frame)} rows{how}"
-        body = short.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
+        short = short.astype(object).where(short.notna(), "")
+        body = short.to_html(index=False, border=0, float_format="{:.2f}".format)
         yield f'<div class="table">{body.replace(">", f"><caption>{caption}</caption>", 1)}</div>'
 
 
 def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """A short table as it is; a longer one as means over songs and seeds, learning curves at their last step."""
-    if len(frame) <= ROWS or "value" not in frame:
+    """A tidy table as means over songs and seeds, or learning curves at their last step; others as they are."""
+    if "value" not in frame:
         return frame.head(ROWS), f", the first {ROWS} shown" if len(frame) > ROWS else ""
     how = ", means over songs and seeds shown"
     if "step" in frame:
-        frame, how = frame[frame["step"] == frame.groupby("metric")["step"].transform("max")], ", the last step shown"
-    across = next((column for column in ("stem", "metric") if column in frame), "metric")
-    keys = [c for c in frame.columns if c not in ("song", "seed", "value", "step", across) and frame[c].nunique() > 0]
-    wide = frame.groupby([*keys, across], dropna=False, sort=False)["value"].mean().unstack(across).reset_index()
-    order = [c for c in (*STEMS, MEAN) if c in wide]
-    return wide[[*[c for c in wide if c not in order], *order]], how
+        last = frame.groupby("metric")["step"].transform("max")
+        frame, how = frame[frame["step"] == last], ", the last step shown, mean over seeds"
+    across = "stem" if "stem" in frame else "metric"
+    keys = [c for c in frame.columns if c not in ("song", "seed", "value", "step", across) and frame[c].notna().any()]
+    wide = frame.groupby([*keys, across], dropna=False, sort=False)["value"].mean().unstack(across)
+    return wide.reset_index().rename_axis(columns=None), how
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""The report says what the tables say, and no more than their intervals allow."""
+
+import pandas as pd
+import pytest
+
+from lib import prose, report
+from lib.scoring import table, write_table
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "songs", "seeds", "said"),
+    [
+        (0.1, 0.5, 12, 3, "pre-training helps"),
+        (-0.5, -0.1, 12, 3, "pre-training hurts"),
+        (-0.1, 0.5, 12, 3, "undecided, the interval holds zero"),
+        (0.0, 0.5, 12, 3, "undecided, the interval holds zero"),
+        (0.1, 0.5, 12, 1, "pre-training helps in this one seed"),
+        (0.1, 0.5, 2, 3, "too few songs to tell"),
+    ],
+)
+def test_the_verdict_is_what_the_interval_allows(low, high, songs, seeds, said):
+    assert prose.verdict(low, high, songs, seeds) == said
+
+
+def scores(values: dict) -> pd.DataFrame:
+    facts = {"experiment": "test", "method": "<b>mine</b>", "metric": "uSDR", "stem": "bass"}
+    return table({**facts, "seed": seed, "song": song, "value": value} for (seed, song), value in values.items())
+
+
+def test_long_tables_are_averaged_over_songs_and_seeds():
+    short, how = report.summary(scores({(0, "a"): 1.0, (0, "b"): 2.0, (1, "a"): 3.0, (1, "b"): 6.0}))
+    assert short.to_dict("records") == [{"experiment": "test", "method": "<b>mine</b>", "metric": "uSDR", "bass": 3.0}]
+    assert "means" in how
+
+
+def test_a_page_without_claim_says_so_and_names_are_escaped(tmp_path):
+    write_table(tmp_path / "tables" / "my scores.csv", scores({(0, "a"): 1.0}))
+    page = report.write(tmp_path).read_text("utf-8")
+    assert "There is no claim.csv yet." in page
+    assert "<b>mine" not in page and "&lt;b&gt;mine" in page
+    assert 'href="tables/my%20scores.csv"' in page
+
+
+def test_the_answer_quotes_the_mean_over_stems(tmp_path):
+    row = {
+        "experiment": "test",
+        "labeled_songs": 8,
+        "method": "pre-trained (group)",
+        "against": "scratch",
+        "n_songs": 12,
+    }
+    rows = [
+        row
+        | {"metric": metric, "stem": stem, "difference": value, "low": value - 0.1, "high": value + 0.1, "n_seeds": 3}
+        for metric, stem, value in (("uSDR", "bass", 0.9), ("uSDR", "mean", 0.3), ("cSDR", "mean", 0.7))
+    ]
+    write_table(tmp_path / "tables" / "claim.csv", pd.DataFrame(rows))
+    page = report.write(tmp_path).read_text("utf-8")
+    assert page.count("class='answer'") == 1
+    assert "differs from scratch by +0.30 dB uSDR" in page and "+0.20 to +0.40 dB" in page
