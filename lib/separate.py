@@ -154,9 +154,12 @@ def separate_file(
         stack.callback(lambda: any(folder.iterdir()) or folder.rmdir())
         writers = [stack.enter_context(audio.writer(folder / f"{name}.wav", rate, frames)) for name in names]
         samples = (round(seconds * separator.rate) for seconds in (window, hop))
-        blocks = separate_blocks(separator, song, *samples, batch, mixture_consistency, progress=True)
-        blocks = (block.numpy() for block in blocks)
+        blocks = (block.numpy() for block in separate_blocks(separator, song, *samples, batch, progress=True))
+        written = 0
         for block in resample_blocks(blocks, separator.rate, rate, frames):
+            if mixture_consistency:  # at the song's own rate: what lies above the model's band belongs to the sum too
+                block = block + (audio.read(song.path, written, block.shape[-1]) - block.sum(0)) / len(block)
+            written += block.shape[-1]
             for put, wave in zip(writers, block, strict=True):
                 put(wave)
 

@@ -116,6 +116,15 @@ def test_songs_and_blocks_are_resampled_as_if_whole(tmp_path, rate, new_rate):
     np.testing.assert_allclose(np.concatenate(blocks, axis=-1), np.stack([whole, 2 * whole]), atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [RATE, 11025, 44100])
+def test_consistent_files_sum_to_the_song_at_its_own_rate(tmp_path, rate):
+    separator = Separator.from_size("tiny", sources=4, rate=RATE, n_fft=256, hop=64)
+    audio.write(tmp_path / "song.wav", _noise(2 * rate + 321).numpy() * 0.1, rate)
+    separate.separate_file(separator, tmp_path / "song.wav", tmp_path / "out", 1.0, 0.5, 1, True)
+    total = sum(audio.read(tmp_path / "out" / f"{stem}.wav") for stem in STEMS)
+    np.testing.assert_allclose(total, audio.read(tmp_path / "song.wav"), atol=1e-6)
+
+
 @pytest.mark.parametrize("rate", [RATE, 11025])
 def test_file_memory_is_flat_in_length(tmp_path, identity, rate):
     peaks = []
