@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 
 from lib import UserError
 from lib.profile import override
 from lib.runs import Run
-from lib.scoring import MEAN, paired_interval, read_table
+from lib.scoring import paired_interval, read_table
 from lib.stages import SCRATCH, Study
 
 METRICS = ("uSDR", "cSDR")
@@ -112,13 +110,3 @@ def cost(study: Study, runs: list[tuple[str, int | None, int | None, Run]]) -> p
         named = {"stage": run.name.split("-")[0], "method": method, "seed": seed, "labeled_songs": songs}
         rows += [{**named, "metric": metric, "value": value} for metric, value in values.items()]
     return study.write("cost", pd.DataFrame(rows).astype({"seed": "Int64", "labeled_songs": "Int64"}))
-
-
-def mean_claim(claim_table: pd.DataFrame, metric: str = "uSDR") -> pd.DataFrame:
-    """The rows of the claim over all stems."""
-    return claim_table[(claim_table["stem"] == MEAN) & (claim_table["metric"] == metric)]
-
-
-def run_identity(run: Run) -> dict:
-    """What determined a run, as its folder records it."""
-    return json.loads((run.folder / "identity.json").read_text("utf-8"))
