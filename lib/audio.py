@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import gcd
 from pathlib import Path
 from typing import NamedTuple
@@ -114,24 +114,40 @@ def seekable(path: Path | str, cache: Path | str) -> Path:
     decoded = Path(cache) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.flac"
     if not decoded.exists():
         with atomic(decoded) as temporary:
-            _ffmpeg(path, temporary)
+            _flac_from(path, temporary)
     return decoded
 
 
-def _ffmpeg(source: Path, target: Path) -> None:
-    # "file:" keeps ffmpeg from reading options or protocols out of odd names; -xerror makes a damaged file an error
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-xerror", "-protocol_whitelist", "file", "-i"]
-    command += [f"file:{source.resolve()}", "-map", "0:a:0", "-map_metadata", "-1", "-fflags", "+bitexact"]
-    command += ["-c:a", "flac", "-sample_fmt", "s16", "-f", "flac", "-y", f"file:{target.resolve()}"]
+def run_ffmpeg(arguments: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess:
+    """Run ffmpeg with ``data`` on its standard input; -xerror makes damage in what it reads an error."""
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-xerror", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=FFMPEG_SECONDS, text=True, errors="replace")
+        done = subprocess.run(command, input=data, capture_output=True, timeout=FFMPEG_SECONDS)
     except FileNotFoundError as error:
         raise UserError("ffmpeg is not on PATH: run ./run_all.sh, which provides it, or install it") from error
+    done.stderr = done.stderr.decode("utf-8", "replace")
+    return done
+
+
+def _flac_from(source: Path, target: Path) -> None:
+    # "file:" keeps ffmpeg from reading options or protocols out of odd names
+    stream = ["-protocol_whitelist", "file", "-i", f"file:{source.resolve()}", "-map", "0:a:0"]
+    coding = ["-map_metadata", "-1", "-fflags", "+bitexact", "-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"]
+    try:
+        done = run_ffmpeg([*stream, *coding, "-y", f"file:{target.resolve()}"])
     except subprocess.TimeoutExpired as error:
         raise UndecodableError(source, f"ffmpeg took longer than {FFMPEG_SECONDS} s") from error
     if done.returncode:
-        lines = done.stderr.strip().replace(f"file:{source.resolve()}: ", "").splitlines() or ["unknown error"]
-        raise UndecodableError(source, f"ffmpeg: {lines[-1]}")
+        raise UndecodableError(source, _why(done.stderr.replace(f"file:{source.resolve()}: ", "")))
+
+
+def _why(messages: str) -> str:
+    """One line out of ffmpeg's: the last ones are often advice about its options."""
+    if "matches no streams" in messages:
+        return "no audio in it"
+    lines = re.sub(r"(?m)^\[(\S+) @ \w+\] ", r"\1: ", messages.strip()).splitlines() or ["unknown error"]
+    said = next((line for line in lines if "Invalid data found" in line), lines[-1])
+    return f"ffmpeg cannot decode it, is it audio at all? {said}"
 
 
 @contextlib.contextmanager

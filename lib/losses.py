@@ -37,28 +37,40 @@ def mixit_loss(
 
     Raises: ValueError for another ``assignment``.
     """
+    chosen = assign(estimates, mixtures, assignment, tau)
+    sums = torch.einsum("bin,bnct->bict", chosen, estimates)
+    return mixture_loss(sums, mixtures, tau), chosen
+
+
+def assign(estimates: Tensor, mixtures: Tensor, assignment: str = "exact", tau: float = 1e-3) -> Tensor:
+    """The assignment [B, 2, N] of `mixit_loss`, without gradients. Raises: ValueError for another ``assignment``."""
     if assignment not in ("exact", "least_squares"):
         raise ValueError(f"assignment must be 'exact' or 'least_squares', not '{assignment}'")
+    choose = exact_assignment if assignment == "exact" else least_squares_assignment
     with torch.no_grad(), torch.autocast(estimates.device.type, enabled=False):
-        choose = exact_assignment if assignment == "exact" else least_squares_assignment
-        chosen = choose(estimates.detach().double(), mixtures.double(), tau).to(estimates.dtype)
-    sums = torch.einsum("bin,bnct->bict", chosen, estimates)
+        return choose(estimates, mixtures, tau).to(estimates.dtype)
+
+
+def mixture_loss(sums: Tensor, mixtures: Tensor, tau: float = 1e-3) -> Tensor:
+    """Loss [B] of sums of outputs against the mixtures they stand for, both [B, 2, C, T]: see `mixit_loss`."""
     error = (mixtures - sums).square().sum(-1)
-    return negative_snr(error, mixtures.square().sum(-1), tau).mean((1, 2)), chosen
+    return negative_snr(error, mixtures.square().sum(-1), tau).mean((1, 2))
 
 
 def exact_assignment(estimates: Tensor, mixtures: Tensor, tau: float) -> Tensor:
     """The assignment [B, 2, N] of least `mixit_loss` among all 2^N, one for all channels.
 
     |x - sum_n a_n s_n|^2 = |x|^2 - 2 a.(S x) + a.(S S^T) a for a binary vector a, so that all 2^N losses come from one
-    N x N Gram matrix per channel and no sum of waveforms is formed. Give it float64: the terms cancel.
+    N x N Gram matrix per channel and no sum of waveforms is formed. In float64, for the terms cancel.
     """
     sources = estimates.shape[1]
-    rows = all_assignments(sources).to(estimates)
-    gram = torch.einsum("bnct,bmct->bcnm", estimates, estimates)
-    cross = torch.einsum("bnct,bict->bicn", estimates, mixtures)
-    energy = mixtures.square().sum(-1)  # [B, 2, C]
-    loss = torch.zeros(estimates.shape[0], len(rows), device=estimates.device, dtype=estimates.dtype)
+    channels = list(zip(estimates.unbind(2), mixtures.unbind(2), strict=True))
+    outputs = [torch.cat(pair, dim=1).double() for pair in channels]
+    products = torch.stack([wave @ wave.mT for wave in outputs], dim=1)  # [B, C, N + 2, N + 2]
+    gram, cross = products[..., :sources, :sources], products[..., sources:, :sources].transpose(1, 2)
+    energy = products.diagonal(dim1=-2, dim2=-1)[..., sources:].transpose(1, 2)  # [B, 2, C]
+    rows = all_assignments(sources).to(products)
+    loss = torch.zeros(len(estimates), len(rows), device=products.device, dtype=products.dtype)
     for i, a in enumerate((rows, 1 - rows)):
         quadratic = torch.einsum("an,bcnm,am->bca", a, gram, a)
         error = energy[:, i, :, None] - 2 * torch.einsum("bcn,an->bca", cross[:, i], a) + quadratic
@@ -78,9 +90,9 @@ def least_squares_assignment(estimates: Tensor, mixtures: Tensor, tau: float) ->
     The larger coefficient takes an output (efficient MixIT, Wisdom et al., WASPAA 2021). The pseudo-inverse gives
     silent outputs the coefficient 0.
     """
-    outputs = estimates[:, :, 0]
-    gram = outputs @ outputs.transpose(-1, -2)
-    cross = outputs @ mixtures[:, :, 0].transpose(-1, -2)
+    outputs = estimates[:, :, 0].double()
+    gram = outputs @ outputs.mT
+    cross = outputs @ mixtures[:, :, 0].double().mT
     coefficients = torch.linalg.pinv(gram, hermitian=True) @ cross  # [B, N, 2]
     first = (coefficients[..., 0] >= coefficients[..., 1]).to(estimates)
     return torch.stack([first, 1 - first], dim=1)

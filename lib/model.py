@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,57 +85,55 @@ class RMSGroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         grouped = x.float().unflatten(-1, (self.groups, -1))
-        rms = grouped.square().mean(-1, keepdim=True).sqrt()
-        return (grouped / (rms + self.eps)).flatten(-2) * self.gamma
+        rms = torch.linalg.vector_norm(grouped, dim=-1, keepdim=True) / math.sqrt(grouped.shape[-1])
+        return (grouped * (1 / (rms + self.eps))).flatten(-2) * self.gamma
 
 
 class ConvSwiGLU(nn.Module):
-    """Conv - SwiGLU - transposed conv along one axis of [batch, frame, band, feature]; ``axis`` is 1 or 2."""
+    """Conv - SwiGLU - transposed conv along the sequences of [batch, row, sequence, feature]."""
 
-    def __init__(self, features: int, hidden: int, axis: int, dropout: float):
+    def __init__(self, features: int, hidden: int, dropout: float):
         super().__init__()
-        self.axis = axis
-        kernel = (KERNEL, 1) if axis == 1 else (1, KERNEL)
-        self.conv = nn.Conv2d(features, 2 * hidden, kernel, padding=tuple(k - 1 for k in kernel))
-        self.deconv = nn.ConvTranspose2d(hidden, features, kernel)
+        self.conv = nn.Conv2d(features, 2 * hidden, (1, KERNEL), padding=(0, KERNEL - 1))
+        self.deconv = nn.ConvTranspose2d(hidden, features, (1, KERNEL))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        length = x.shape[self.axis]
         value, gate = self.conv(x.permute(0, 3, 1, 2)).chunk(2, dim=1)
-        y = self.deconv(self.dropout(value * F.silu(gate))).permute(0, 2, 3, 1)
-        return self.dropout(y.narrow(self.axis, KERNEL - 1, length))
+        y = self.dropout(value * F.silu(gate))
+        # Cut back to the input's place, a transposed convolution is a convolution with the kernel reversed.
+        y = F.conv2d(y, self.deconv.weight.flip(-1).transpose(0, 1), self.deconv.bias)
+        return self.dropout(y.permute(0, 2, 3, 1))
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention along one axis, without biases and without positional encoding."""
+    """Multi-head self-attention along the sequences of [batch, row, sequence, feature], without biases or positions."""
 
-    def __init__(self, features: int, heads: int, axis: int, dropout: float):
+    def __init__(self, features: int, heads: int, dropout: float):
         super().__init__()
-        self.axis, self.heads = axis, heads
+        self.heads = heads
         self.qkv = nn.Linear(features, 3 * features, bias=False)
         self.out = nn.Linear(features, features, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x if self.axis == 2 else x.transpose(1, 2)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         # Plain products: with heads of 8 to 24 features they beat the fused kernel's backward pass on CPUs.
-        weights = torch.softmax((q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2), dim=-1)
-        y = self.out((self.dropout(weights) @ v).transpose(2, 3).flatten(-2))
-        return self.dropout(y if self.axis == 2 else y.transpose(1, 2))
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+        weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)
+        return self.dropout(self.out((self.dropout(weights) @ v).transpose(2, 3).flatten(-2)))
 
 
 class Path1D(nn.Module):
-    """One path of a block: feed-forward, attention, feed-forward along one axis, each pre-normed and residual."""
+    """One path of a block: feed-forward, attention, feed-forward along sequences, each pre-normed and residual."""
 
-    def __init__(self, size: Size, axis: int, dropout: float):
+    def __init__(self, size: Size, dropout: float):
         super().__init__()
         norm = lambda: RMSGroupNorm(size.features, size.groups)  # noqa: E731
         self.norms = nn.ModuleList([norm(), norm(), norm()])
-        self.before = ConvSwiGLU(size.features, size.hidden, axis, dropout)
-        self.attention = Attention(size.features, size.heads, axis, dropout)
-        self.after = ConvSwiGLU(size.features, size.hidden, axis, dropout)
+        self.before = ConvSwiGLU(size.features, size.hidden, dropout)
+        self.attention = Attention(size.features, size.heads, dropout)
+        self.after = ConvSwiGLU(size.features, size.hidden, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         for norm, layer in zip(self.norms, (self.before, self.attention, self.after), strict=True):
@@ -143,15 +142,17 @@ class Path1D(nn.Module):
 
 
 class Block(nn.Module):
-    """A frequency path, then a time path."""
+    """A path along the bands of [batch, frame, band, feature], then one along its frames."""
 
     def __init__(self, size: Size, dropout: float):
         super().__init__()
-        self.frequency = Path1D(size, 2, dropout)
-        self.time = Path1D(size, 1, dropout)
+        self.frequency = Path1D(size, dropout)
+        self.time = Path1D(size, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.time(self.frequency(x))
+        # One copy lays the frames of a band side by side in memory, which every layer along them then gains from.
+        frames_last = self.frequency(x).transpose(1, 2).contiguous()
+        return self.time(frames_last).transpose(1, 2).contiguous()
 
 
 class BandNorm(nn.Module):
@@ -208,18 +209,23 @@ class BandGroup(nn.Module):
         return self.encoder(self.encoder_norm(x).flatten(1, 2)).unflatten(1, x.shape[1:3]).permute(1, 2, 0, 3)
 
     def decode(self, x: Tensor) -> Tensor:
-        """[batch, frame, bands of this width, D] -> complex mask [batch, source, channel, frame, bin]."""
+        """[batch, frame, bands of this width, D] -> masks [batch, source, band, frame, (channel, bin, re/im)]."""
         x = self.decoder_norm(x.permute(2, 0, 1, 3).float())
         hidden = torch.tanh(self.decoder[1](self.decoder[0](x.flatten(1, 2))))
-        masks = [F.glu(mask(hidden).float()).unflatten(1, x.shape[1:3]) for mask in self.masks]
-        masks = torch.stack(masks).unflatten(-1, (self.channels, self.width, 2))
-        return torch.view_as_complex(masks).permute(2, 0, 4, 3, 1, 5).flatten(-2)
+        masks = [F.glu(mask(hidden)).unflatten(1, x.shape[1:3]).transpose(0, 1) for mask in self.masks]
+        return torch.stack(masks, dim=1).float()
+
+    def filter(self, masks: Tensor, spectrum: Tensor) -> Tensor:
+        """What `decode` gave, applied to complex [batch, M, frame, bin] -> [batch, source, M, frame, bins here]."""
+        complex_masks = torch.view_as_complex(masks.unflatten(-1, (self.channels, self.width, 2)))
+        bands = spectrum[..., self.bins].unflatten(-1, (len(self.bands), self.width)).unsqueeze(1)
+        return (complex_masks.permute(0, 1, 4, 3, 2, 5) * bands).flatten(-2)
 
 
 class BandSplitTFLocoformer(nn.Module):
-    """Spectrum of a mixture -> one complex mask per source and audio channel.
+    """Spectrum of a mixture -> one complex mask per source, audio channel and bin.
 
-    ``forward``: complex [batch, M, frames, bins] -> complex [batch, N, M, frames, bins].
+    ``forward``: complex [batch, M, frames, bins] -> one tensor per `BandGroup`, as its `BandGroup.decode` gives it.
     """
 
     def __init__(self, widths: list[int], size: Size, sources: int, channels: int = 2, dropout: float = 0.1):
@@ -237,12 +243,17 @@ class BandSplitTFLocoformer(nn.Module):
         """N, the number of masks."""
         return len(self.groups[0].masks)
 
-    def forward(self, spectrum: Tensor) -> Tensor:
+    def forward(self, spectrum: Tensor) -> list[Tensor]:
         x = torch.cat([group.encode(spectrum) for group in self.groups], dim=2)
         for block in self.blocks:
             x = block(x)
         bands = x.split([len(group.bands) for group in self.groups], dim=2)
-        return torch.cat([group.decode(part) for group, part in zip(self.groups, bands, strict=True)], dim=-1)
+        return [group.decode(part) for group, part in zip(self.groups, bands, strict=True)]
+
+    def filter(self, masks: list[Tensor], spectrum: Tensor) -> Tensor:
+        """Apply what `forward` gave to a spectrum: complex [batch, M, frames, bins] -> [batch, N, M, frames, bins]."""
+        parts = [group.filter(mask, spectrum) for group, mask in zip(self.groups, masks, strict=True)]
+        return torch.cat(parts, dim=-1)
 
 
 class Separator(nn.Module):
@@ -286,20 +297,33 @@ class Separator(nn.Module):
         """Number of estimates that come out: N, or the stems that a stem matrix sums them into."""
         return self.masker.sources if self.stem_matrix is None else self.stem_matrix.shape[0]
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        masks, spectrum = self.masks(mixture)
-        return self.istft(masks * spectrum.unsqueeze(1), mixture.shape[-1])
+    def forward(self, mixture: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Estimates, or with ``choose`` only sums of them: [batch, sum, channel, sample].
 
-    def masks(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
-        """Complex masks [batch, source, channel, frame, bin], and the spectrum of the mixture that they multiply."""
+        ``choose`` is shown the estimates and returns weights [batch, sum, N]. The sums are formed of the masks, before
+        the inverse STFT, which is linear: gradients pass through a few sums instead of through N waveforms.
+        """
+        masks, spectrum = self.masks(mixture)
+        if choose is not None:
+            with torch.no_grad():
+                weights = choose(self.apply_masks(masks, spectrum, mixture.shape[-1]))
+            masks = _weighted(masks, weights)
+        return self.apply_masks(masks, spectrum, mixture.shape[-1])
+
+    def masks(self, mixture: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Masks as `BandSplitTFLocoformer` gives them, and the complex spectrum of the mixture that they multiply."""
         spectrum = self.stft(mixture)
         power = torch.view_as_real(spectrum).square().sum(-1)
         level = power.clamp(min=1e-15).mean((-1, -2), keepdim=True).sqrt()
         spectrum = spectrum[:, :, : mixture.shape[-1] // self.hop]
         masks = self.masker(spectrum / level)
         if self.stem_matrix is not None:
-            masks = torch.einsum("sn,bncft->bscft", self.stem_matrix.to(masks.dtype), masks)
+            masks = _weighted(masks, self.stem_matrix.expand(len(mixture), -1, -1))
         return masks, spectrum
+
+    def apply_masks(self, masks: list[Tensor], spectrum: Tensor, samples: int) -> Tensor:
+        """Filter the spectrum with masks of any number of sources: [batch, source, channel, sample]."""
+        return self.istft(self.masker.filter(masks, spectrum), samples)
 
     def stft(self, wave: Tensor) -> Tensor:
         """[batch, channel, sample] -> complex [batch, channel, frame, bin]; Hann, centred, reflect padding."""
@@ -368,6 +392,12 @@ class Separator(nn.Module):
         return separator.eval()
 
 
+def _weighted(masks: list[Tensor], weights: Tensor) -> list[Tensor]:
+    """Sums of masks [batch, N, ...] with weights [batch, sum, N], in float32 under autocast too."""
+    with torch.autocast(weights.device.type, enabled=False):
+        return [(weights.float() @ mask.flatten(2)).unflatten(2, mask.shape[2:]) for mask in masks]
+
+
 def load_published(path: Path | str, heads: int | None = None, groups: int | None = None) -> Separator:
     """Load a checkpoint in the published names (``model.pth`` of ``kohei0209/mixit_mss``), or the same in an ``.npz``.
 
@@ -387,7 +417,7 @@ def load_published(path: Path | str, heads: int | None = None, groups: int | Non
         groups = groups or (published.groups if published else 2)
         size = Size(blocks, features, hidden, heads, groups, published.learning_rate if published else 1e-3)
         separator = Separator(size, sources=last // (2 * MASK_PARTS * band_widths()[0]))
-        separator.masker.load_state_dict(_translate(weights, separator.masker))
+        separator.masker.load_state_dict(translate_published(weights, separator.masker))
     except (KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not a published checkpoint ({reason}); download it again") from error
@@ -416,17 +446,17 @@ def _read_published(path: Path) -> dict[str, Tensor]:
     }
 
 
-def _translate(weights: dict[str, Tensor], masker: BandSplitTFLocoformer) -> dict[str, Tensor]:
+def translate_published(weights: dict[str, Tensor], masker: BandSplitTFLocoformer) -> dict[str, Tensor]:
     """Published names and shapes -> this module's."""
     state = {}
     for block in range(len(masker.blocks)):
-        for theirs, ours, axis in (("freq_path", "frequency", 2), ("frame_path", "time", 1)):
+        for theirs, ours in (("freq_path", "frequency"), ("frame_path", "time")):
             source, target = f"blocks.{block}.{theirs}", f"blocks.{block}.{ours}"
             # Index 1 of the published feed-forward pair runs before attention, index 0 after it.
             for index, name, norm in ((1, "before", 0), (0, "after", 2)):
                 for conv in ("conv", "deconv"):
                     kernel = weights[f"{source}.ffn.{index}.{conv}1d.weight"]
-                    state[f"{target}.{name}.{conv}.weight"] = kernel.unsqueeze(-1 if axis == 1 else -2)
+                    state[f"{target}.{name}.{conv}.weight"] = kernel.unsqueeze(-2)
                     state[f"{target}.{name}.{conv}.bias"] = weights[f"{source}.ffn.{index}.{conv}1d.bias"]
                 state[f"{target}.norms.{norm}.gamma"] = weights[f"{source}.ffn_norm.{index}.gamma"]
             state[f"{target}.norms.1.gamma"] = weights[f"{source}.attn_norm.gamma"]

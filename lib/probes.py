@@ -37,7 +37,8 @@ def routed_energy(separator: Separator, song: Track, seconds: float) -> np.ndarr
         for _, stems in song_segments([song], seconds, separator.rate):
             masks, spectrum = separator.masks(stems.sum(0, keepdim=True).to(device))
             spectra = separator.stft(stems.to(device))[:, :, : spectrum.shape[2]]
-            power = masks[0].abs().square().flatten(1) @ spectra.abs().square().flatten(1).T
+            let_through = separator.masker.filter(masks, torch.ones_like(spectrum))[0]
+            power = let_through.abs().square().flatten(1) @ spectra.abs().square().flatten(1).T
             total = total + power.T.double().cpu().numpy()
     return total
 

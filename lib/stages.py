@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib import STEMS, UserError, corpora, scoring
 from lib.corpora import Track, corpus_fingerprint
-from lib.losses import mixit_loss, stem_snr_loss
+from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
 from lib.model import Separator
 from lib.outputs import Statistics, collect, transfer
@@ -117,7 +117,8 @@ class Study:
         validation = validation_mixtures(held_out, manifests[1], stage.validation_moms, *facts)
 
         def loss(separator: Separator, mixtures: Tensor) -> Tensor:
-            return mixit_loss(separator(mixtures.sum(1)), mixtures, stage.assignment)[0]
+            sums = separator(mixtures.sum(1), lambda estimates: assign(estimates, mixtures, stage.assignment))
+            return mixture_loss(sums, mixtures)
 
         task = Task(
             self.new_separator(profile.model.sources, stage.seed),
