@@ -42,7 +42,8 @@ class Crops:
         for _ in range(TRIES):
             start = self.start[row] + generator.uniform() * max(self.seconds[row] - span, 0.0)
             wave = self.tracks[self.track[row]].read(self.role[row], start, span, self.rate)
-            if rms(wave) > SILENT_RMS:
+            # where a sixteenth of the crop holds more than silence has in all of it, the rest needs no look
+            if any(rms(wave[:, : self.samples // part + 1]) > SILENT_RMS * part**0.5 for part in (16, 1)):
                 break
         return wave
 

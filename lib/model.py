@@ -89,6 +89,19 @@ class RMSGroupNorm(nn.Module):
         return (grouped * (1 / (rms + self.eps))).flatten(-2) * self.gamma
 
 
+class Dropout(nn.Dropout):
+    """Dropout from 16 random bits an element on CPUs, where the library's own draws 53 and is four times slower."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda or not self.training or self.p == 0:
+            return super().forward(x)
+        words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        keep = torch.empty(x.shape, dtype=x.dtype)
+        torch.ge(bits, round(self.p * 2**16) - 2**15, out=keep)
+        return x * keep.div_(1 - self.p)
+
+
 class ConvSwiGLU(nn.Module):
     """Conv - SwiGLU - transposed conv along the sequences of [batch, row, sequence, feature]."""
 
@@ -96,11 +109,11 @@ class ConvSwiGLU(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(features, 2 * hidden, (1, KERNEL), padding=(0, KERNEL - 1))
         self.deconv = nn.ConvTranspose2d(hidden, features, (1, KERNEL))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.conv(x.permute(0, 3, 1, 2)).chunk(2, dim=1)
-        y = self.dropout(value * F.silu(gate))
+        y = self.dropout((value * F.silu(gate)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         # Cut back to the input's place, a transposed convolution is a convolution with the kernel reversed.
         y = F.conv2d(y, self.deconv.weight.flip(-1).transpose(0, 1), self.deconv.bias)
         return self.dropout(y.permute(0, 2, 3, 1))
@@ -114,7 +127,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(features, 3 * features, bias=False)
         self.out = nn.Linear(features, features, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)

@@ -151,7 +151,7 @@ class Listening:
 
 @dataclass(frozen=True)
 class Compute:
-    """Device, precision (``32-true`` or ``bf16-mixed``) and CPU threads (0 leaves torch's choice)."""
+    """Device, precision (one of `PRECISIONS`) and CPU threads (0 leaves torch's choice)."""
 
     accelerator: str = "auto"
     precision: str = "32-true"
@@ -237,12 +237,14 @@ def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     return schema.merged({key: value for key, value in base.items() if key not in ("name", "results")}, content)
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "auto")
+
 _CHOICES = {
     "size": ("tiny", "demo", "small", "medium", "large"),
     "transfers": ("group", "sliced", "blocks"),
     "transfer": ("group", "sliced", "blocks"),
     "assignment": ("exact", "least_squares"),
-    "precision": ("32-true", "bf16-mixed", "auto"),
+    "precision": PRECISIONS,
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "fma_subset": ("small", "medium", "large", "full"),
 }

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib import STEMS, UserError, audio
+from lib.compute import keep_freed_memory, resolve_precision
 from lib.model import Separator
+from lib.profile import PRECISIONS, Compute
 
 Progress = bool | Callable[[int, int], None]
 
@@ -38,6 +40,7 @@ def separate_blocks(
     hop: int,
     batch: int = 1,
     mixture_consistency: bool = False,
+    bf16: bool = False,
     progress: Progress = False,
 ) -> Iterator[Tensor]:
     """Yield the estimates of a song [C, T] as consecutive blocks [S, C, n] on the CPU whose lengths add up to T.
@@ -46,7 +49,7 @@ def separate_blocks(
     a time, and averaged where they overlap (the published way: 12 s every 6 s). Every window is widened by half an FFT
     of its surroundings and to whole STFT hops, and trimmed again: the edge where the model's inverse STFT breaks down
     (see `lib.model.Separator`) then falls outside. ``mixture_consistency`` spreads what the estimates miss of the
-    mixture equally over them.
+    mixture equally over them. ``bf16`` runs the model's products in bfloat16.
     ``progress``: True for a bar, or a function of (windows done, windows).
     """
     total, margin = mixture.shape[-1], separator.n_fft // 2
@@ -61,7 +64,7 @@ def separate_blocks(
         for first in range(0, len(steps), batch):
             some = steps[first : first + batch]
             parts = torch.stack([_padded(mixture, start - margin, padded) for start, _ in some])
-            estimates = _estimate(separator, parts)[..., margin : margin + window]
+            estimates = _estimate(separator, parts, bf16)[..., margin : margin + window]
             for (start, following), estimate in zip(some, estimates, strict=True):
                 overlap = len(weight)
                 estimate, count = estimate.clone(), torch.ones(window)
@@ -86,13 +89,14 @@ def _padded(mixture: Tensor | Song, start: int, length: int) -> Tensor:
     return nn.functional.pad(inside, (before, length - before - inside.shape[-1]))
 
 
-def _estimate(separator: nn.Module, mixtures: Tensor) -> Tensor:
+def _estimate(separator: nn.Module, mixtures: Tensor, bf16: bool) -> Tensor:
     """One batch through the model in evaluation mode; the mode is put back as it was."""
     device = next((parameter.device for parameter in separator.parameters()), mixtures.device)
     training = separator.training
     separator.eval()
     try:
-        with torch.inference_mode():  # never across a yield: it would leak into the caller
+        # never across a yield: both would leak into the caller
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return separator(mixtures.to(device)).float().cpu()
     finally:
         separator.train(training)
@@ -140,10 +144,18 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate: int, new_rate: int, leng
 
 
 def separate_file(
-    separator: nn.Module, path: Path, folder: Path, window: float, hop: float, batch: int, mixture_consistency: bool
+    separator: nn.Module,
+    path: Path,
+    folder: Path,
+    window: float,
+    hop: float,
+    batch: int = 1,
+    mixture_consistency: bool = False,
+    bf16: bool = False,
 ) -> None:
     """Separate one audio file into ``folder``, one WAV a source at the file's own rate and length; seconds for windows.
 
+    ``batch`` and ``bf16`` as in `separate_blocks`.
     All files of a song appear together at the end. Raises: UserError for a file that cannot be decoded.
     """
     names = STEMS if separator.sources == len(STEMS) else [f"output{i:02d}" for i in range(separator.sources)]
@@ -154,9 +166,9 @@ def separate_file(
         stack.callback(lambda: any(folder.iterdir()) or folder.rmdir())
         writers = [stack.enter_context(audio.writer(folder / f"{name}.wav", rate, frames)) for name in names]
         samples = (round(seconds * separator.rate) for seconds in (window, hop))
-        blocks = (block.numpy() for block in separate_blocks(separator, song, *samples, batch, progress=True))
+        blocks = separate_blocks(separator, song, *samples, batch, bf16=bf16, progress=True)
         written = 0
-        for block in resample_blocks(blocks, separator.rate, rate, frames):
+        for block in resample_blocks((block.numpy() for block in blocks), separator.rate, rate, frames):
             if mixture_consistency:  # at the song's own rate: what lies above the model's band belongs to the sum too
                 block = block + (audio.read(song.path, written, block.shape[-1]) - block.sum(0)) / len(block)
             written += block.shape[-1]
@@ -175,11 +187,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=1, help="windows at once (default: 1)")
     parser.add_argument("--mixture-consistency", action="store_true", help="make the stems sum to the mixture")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bfloat16 where that is faster")
     call = parser.parse_args(arguments)
     hop = call.window / 2 if call.hop is None else call.hop
     if not (0.1 <= call.window < math.inf and 0.05 <= hop <= call.window and call.batch >= 1):
         parser.error("--window from 0.1 s, --hop from 0.05 s up to the window, --batch from 1")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if call.device == "auto" else call.device
+    bf16 = resolve_precision(Compute(accelerator=device, precision=call.precision)) == "bf16-mixed"
+    keep_freed_memory()
     try:
         separator = Separator.from_pretrained(call.checkpoint).to(device).eval()
         call.out.mkdir(parents=True, exist_ok=True)
@@ -190,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen[path.stem] += 1
         folder = call.out / (path.stem if seen[path.stem] == 1 else f"{path.stem} ({seen[path.stem]})")
         try:
-            separate_file(separator, path, folder, call.window, hop, call.batch, call.mixture_consistency)
+            separate_file(separator, path, folder, call.window, hop, call.batch, call.mixture_consistency, bf16)
             print(folder)
         except (UserError, OSError, RuntimeError) as error:
             failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")

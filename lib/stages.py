@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lib import STEMS, UserError, corpora, scoring
+from lib.compute import resolve_precision, start_fabric
 from lib.corpora import Track, corpus_fingerprint
 from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
@@ -22,7 +23,7 @@ from lib.profile import Profile, resolve
 from lib.runs import Run, code_fingerprint, fingerprint
 from lib.segments import mixture_manifest, stem_manifest
 from lib.separate import Progress, separate
-from lib.training import Task, fit, resolve_precision, start_fabric
+from lib.training import Task, fit
 
 SCRATCH = "scratch"
 TRAINING_CODE = ("model", "losses", "mixing", "segments", "outputs", "training", "stages", "audio", "corpora/tracks")
@@ -202,7 +203,8 @@ class Study:
         """Separate a whole song: [C, T] -> [S, C, T]; ``progress`` as in `lib.separate.separate_blocks`."""
         settings, rate = self.profile.separate, self.profile.audio.rate
         window, hop = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
-        options = {"mixture_consistency": settings.mixture_consistency, "progress": progress}
+        bf16 = resolve_precision(self.profile.compute) == "bf16-mixed"
+        options = {"mixture_consistency": settings.mixture_consistency, "bf16": bf16, "progress": progress}
         return separate(separator, torch.from_numpy(mixture), window, hop, settings.batch, **options).numpy()
 
     def test_songs(self) -> list[tuple[str, Track]]:

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning_fabric
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib import UserError
+from lib.compute import start_fabric
 from lib.mixing import loader
 from lib.model import Separator
 from lib.profile import Compute, Optimisation
@@ -49,23 +49,6 @@ def learning_rate(stage: Optimisation, base: float, step: int) -> float:
     warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
     decays = max(0, step - stage.decay_start) // stage.decay_every
     return base * warm * stage.decay_factor**decays
-
-
-def resolve_precision(compute: Compute) -> str:
-    """``auto`` becomes bf16 where products in bf16 are faster: on GPUs and on CPUs with AMX or AVX-512 BF16."""
-    if compute.precision != "auto":
-        return compute.precision
-    capable = torch.cpu.get_capabilities()
-    bf16_cpu = capable.get("amx_bf16") or capable.get("avx512_bf16")
-    gpu = compute.accelerator != "cpu" and torch.cuda.is_available()
-    return "bf16-mixed" if gpu or bf16_cpu else "32-true"
-
-
-def start_fabric(compute: Compute) -> lightning_fabric.Fabric:
-    """Fabric on one device, with the profile's number of CPU threads."""
-    if compute.threads:
-        torch.set_num_threads(compute.threads)
-    return lightning_fabric.Fabric(accelerator=compute.accelerator, devices=1, precision=resolve_precision(compute))
 
 
 def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, workers: int, label: str) -> Separator:

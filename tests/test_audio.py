@@ -149,6 +149,33 @@ def test_other_formats_are_decoded_once_even_with_odd_names(tmp_path, wave):
         audio.seekable(odd, tmp_path / "cache")
 
 
+def test_a_user_understands_why_ffmpeg_refused(tmp_path):
+    (tmp_path / "words.mp4").write_bytes(b"no music, just words\n" * 500)
+    (tmp_path / "table.m4a").write_bytes(b'{"a": 1}\n' * 100)
+    film = tmp_path / "silent film.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=s=16x16:d=0.1", film], check=True)
+    reasons = {
+        "words.mp4": "is it audio at all",
+        "table.m4a": "is it audio at all.*Invalid data",
+        film.name: "no audio",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(audio.UndecodableError, match=reason) as error:
+            audio.seekable(tmp_path / name, tmp_path / "cache")
+        assert "0x" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_song_longer_than_a_block_and_a_header_that_counts_too_many_frames(tmp_path, monkeypatch):
+    wave = np.random.default_rng(0).normal(0, 0.1, (2, 5 * RATE)).astype(np.float32)
+    audio.write(tmp_path / "a.wav", wave, RATE)
+    monkeypatch.setattr(audio, "BLOCK", 4096)
+    assert np.array_equal(audio.read(tmp_path / "a.wav", 11, 5 * RATE), wave[:, 11:])
+    decode = soundfile.SoundFile.read  # as an MP3 header may: 50 ms of the last block are not there
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *args, **kwargs: decode(*args, **kwargs)[: -RATE // 20])
+    short = audio.read(tmp_path / "a.wav", 0, 4096)
+    assert np.array_equal(short[:, : -RATE // 20], wave[:, : 4096 - RATE // 20]) and not short[:, -RATE // 20 :].any()
+
+
 def test_written_files_are_exact_and_equal_bytes(tmp_path, wave, monkeypatch):
     audio.write(tmp_path / "a.wav", wave, RATE)
     assert np.array_equal(audio.read(tmp_path / "a.wav"), wave)

@@ -10,7 +10,7 @@ import torch
 
 from lib import STEMS, UserError
 from lib.corpora import Track
-from lib.mixing import MixturesOfMixtures, StemMixtures, loader, rms, song_segments, validation_mixtures
+from lib.mixing import Crops, MixturesOfMixtures, StemMixtures, loader, rms, song_segments, validation_mixtures
 from lib.segments import Manifest, mixture_manifest, stem_manifest
 
 RATE, SAMPLES = 8000, 4000
@@ -117,6 +117,18 @@ def test_silent_crops_are_redrawn(tmp_path):
     manifest = mixture_manifest(tracks, 4, 4, tmp_path)
     dataset = MixturesOfMixtures(tracks, manifest, SAMPLES, RATE, 0, LEVEL)
     assert all(rms(wave.numpy()) > 1e-3 for index in range(40) for wave in dataset[index])
+
+
+@pytest.mark.parametrize(("samples", "level"), [(SAMPLES, 2e-4), (10, 0.1)])
+def test_a_crop_that_is_silent_but_for_its_end_is_kept(tmp_path, samples, level):
+    wave = np.zeros((samples, 2), np.float32)
+    wave[-samples // 2 :] = level
+    soundfile.write(tmp_path / "a.wav", wave, RATE, "FLOAT")
+    track = Track("a", "train", RATE, samples, {"mixture": tmp_path / "a.wav"}, "a")
+    table = pd.DataFrame({"track": [0], "role": "mixture", "start": 0.0, "seconds": samples / RATE})
+    generator = np.random.default_rng(0)
+    assert np.array_equal(Crops([track], Manifest(table, []), samples, RATE).draw(0, generator), wave.T)
+    assert generator.random() == np.random.default_rng(0).random(2)[1], "drawn once"
 
 
 def test_gains_of_stems_are_uniform_in_their_range(corpus):

@@ -157,6 +157,13 @@ def test_the_lead_is_silent_between_phrases(songs):
     assert np.square(wave[~near]).mean() < 1e-5 * np.square(wave[sung]).mean()
 
 
+def test_nothing_rings_over_from_one_song_into_another(songs):
+    first, second = (replace(song, seconds=3.0) for song in songs[:2])
+    alone = rendered.render(first, RATE)
+    rendered.render(second, RATE)
+    assert np.array_equal(rendered.render(first, RATE), alone)
+
+
 def test_layout_of_the_labeled_songs(corpus):
     train, test = (sorted(p.name for p in (corpus / "labeled" / split).iterdir()) for split in ("train", "test"))
     assert len(train) == 3 and len(test) == 2
@@ -241,6 +248,15 @@ def test_other_rates(tmp_path, rate):
     one = Rendered(song_seconds=2.0, train_songs=0, validation_songs=0, test_songs=0, unlabeled_songs=1)
     wave, found = soundfile.read(rendered.build(one, rate, tmp_path) / "unlabeled" / "000" / "000002.mp3")
     assert found == rate and wave.shape == (2 * rate, 2)
+
+
+def test_an_mp3_that_cannot_be_written_says_so(tmp_path, monkeypatch):
+    wave = np.zeros((2, RATE), np.float32)
+    with pytest.raises(UserError, match="ffmpeg cannot write it"):
+        rendered.write_mp3(tmp_path / "nowhere" / "a.mp3", wave, RATE)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="ffmpeg is not on PATH"):
+        rendered.write_mp3(tmp_path / "a.mp3", wave, RATE)
 
 
 def test_refusals_name_the_field(tmp_path):

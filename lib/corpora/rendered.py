@@ -100,7 +100,7 @@ def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, int]) -> d
         path = root / "unlabeled" / f"{track // 1000:03d}" / f"{track:06d}.mp3"
         if not path.exists():
             temporary = root / "partial" / path.name
-            _write_mp3(temporary, render(song, rate).sum(0), rate)
+            write_mp3(temporary, render(song, rate).sum(0), rate)
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, path)
         return {"split": kind, "track_id": track} | song.describe()
@@ -116,11 +116,12 @@ def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, int]) -> d
     return {"split": "validation" if kind == "valid" else kind} | song.describe()
 
 
-def _write_mp3(path: Path, wave: np.ndarray, rate: int) -> None:
+def write_mp3(path: Path, wave: np.ndarray, rate: int) -> None:
     """Encode ``wave`` [2, T] at LAME's best variable bit rate; equal waves give equal bytes."""
-    # by ffmpeg, whose LAME takes 0.4 of the time of the one that comes with soundfile
+    # by ffmpeg: its LAME takes 0.4 of the time of soundfile's; effort 5 comes as close to the wave as more effort does
     source = ["-f", "f32le", "-ar", str(rate), "-ac", "2", "-i", "pipe:0"]
-    coding = ["-c:a", "libmp3lame", "-q:a", "0", "-flags:a", "+bitexact", "-fflags", "+bitexact", "-f", "mp3"]
+    coding = ["-c:a", "libmp3lame", "-q:a", "0", "-compression_level", "5"]
+    coding += ["-flags:a", "+bitexact", "-fflags", "+bitexact", "-f", "mp3"]
     done = run_ffmpeg([*source, *coding, "-y", f"file:{path.resolve()}"], wave.T.astype("<f4").tobytes())
     if done.returncode:
         raise UserError(f"{path}: ffmpeg cannot write it: {' '.join(done.stderr.split()) or 'unknown error'}")

@@ -54,7 +54,8 @@ class Track:
         samples = round((max(self.seconds - start_seconds, 0.0) if seconds is None else seconds) * rate)
         frames = math.ceil(samples * self.rate / rate)
         wave = audio.read(self.files[role], round(start_seconds * self.rate), frames, rate)[:, :samples]
-        return np.pad(wave, ((0, 0), (0, samples - wave.shape[1])))
+        missing = samples - wave.shape[1]
+        return np.pad(wave, ((0, 0), (0, missing))) if missing else wave
 
     def mixture(self, start_seconds: float = 0.0, seconds: float | None = None, rate: int | None = None) -> np.ndarray:
         """`read` of the mixture -> [2, T]."""
