@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -17,11 +19,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lib import STEMS
+from lib.corpora import Track
 from lib.losses import all_assignments
+from lib.mixing import song_segments
 from lib.model import Separator
 
 SILENT_DB = -60.0
-"""A stem that lies this far under the mixture of its segment counts as silent and is left out."""
+"""A stem that lies this far under the mixture counts as silent and is left out."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,17 @@ def collect(separator: Separator, segments: Iterable[Tensor]) -> list[Statistics
         ]
 
 
+def song_statistics(separator: Separator, song: Track, seconds: float) -> Statistics:
+    """`Statistics` of a whole song, added up over segments of ``seconds``.
+
+    Selection goes by songs: in the mean over segments, a passage where a stem is all but silent, far under 0 dB for
+    any output, would weigh as much as one where it leads.
+    """
+    return reduce(add, collect(separator, (stems for _, stems in song_segments([song], seconds, separator.rate))))
+
+
 def mean_snr(statistics: list[Statistics], subsets: np.ndarray) -> np.ndarray:
-    """Mean SNR in dB [4, subsets] over the segments in which a stem sounds; nan where it never does."""
+    """Mean SNR in dB [4, subsets] over the songs in which a stem sounds; nan where it never does."""
     values = np.stack([s.snr(subsets) for s in statistics])
     sounding = np.isfinite(values)
     total = np.where(sounding, values, 0).sum(0)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import add
-
 import numpy as np
 import pandas as pd
 import torch
@@ -14,16 +11,11 @@ from lib.corpora import Track
 from lib.losses import all_assignments
 from lib.mixing import song_segments
 from lib.model import Separator
-from lib.outputs import Statistics, best_groups, choose_outputs, collect, mean_snr, output_snr
+from lib.outputs import Statistics, best_groups, choose_outputs, mean_snr, output_snr, song_statistics
 from lib.scoring import song_rows, table
 from lib.stages import Study
 
 SNR, SPREAD = "SNR", "effective outputs"
-
-
-def song_statistics(separator: Separator, song: Track, seconds: float) -> Statistics:
-    """`Statistics` of a whole song, added up over segments of ``seconds``."""
-    return reduce(add, collect(separator, (stems for _, stems in song_segments([song], seconds, separator.rate))))
 
 
 def routed_energy(separator: Separator, song: Track, seconds: float) -> np.ndarray:
@@ -95,7 +87,7 @@ def mixture_snr(statistics: Statistics) -> np.ndarray:
 
 
 def describe(statistics: list[Statistics]) -> pd.DataFrame:
-    """Stem by output: mean SNR in dB over segments, whether the output is chosen for the stem and is in its best group.
+    """Stem by output: mean SNR in dB over songs, whether the output is chosen for the stem and is in its best group.
 
     Columns stem, output, SNR, chosen, group, and group_SNR, that of the whole group (the same in all rows of a stem).
     """

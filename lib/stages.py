@@ -18,7 +18,7 @@ from lib.corpora import Track, corpus_fingerprint
 from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
 from lib.model import Separator
-from lib.outputs import Statistics, collect, transfer
+from lib.outputs import Statistics, song_statistics, transfer
 from lib.profile import Profile, resolve
 from lib.runs import Run, code_fingerprint, fingerprint
 from lib.segments import mixture_manifest, stem_manifest
@@ -171,10 +171,10 @@ class Study:
         return Separator.from_pretrained(run.folder).to(start_fabric(self.profile.compute).device)
 
     def output_statistics(self, split: str, separator: Separator | None = None) -> list[Statistics]:
-        """What the outputs hold (of ``separator``, by default the pre-trained one) on segments of a split's songs."""
+        """What the outputs hold (of ``separator``, by default the pre-trained one) of each song of a split."""
+        separator = separator or self.load(self.pretrain())
         seconds = self.samples(self.profile.finetune.crop_seconds) / self.profile.audio.rate
-        segments = song_segments(self.songs(split), seconds, self.profile.audio.rate)
-        return collect(separator or self.load(self.pretrain()), (stems for _, stems in segments))
+        return [song_statistics(separator, song, seconds) for song in self.songs(split)]
 
     def _mixture_manifest(self, tracks: list[Track]):
         corpus = self.profile.corpus

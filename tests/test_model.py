@@ -7,7 +7,16 @@ import torch
 from conftest import GOLDEN
 
 from lib import UserError
-from lib.model import BandSplitTFLocoformer, RMSGroupNorm, Separator, Size, band_widths, load_published
+from lib.model import (
+    Attention,
+    BandSplitTFLocoformer,
+    Dropout,
+    RMSGroupNorm,
+    Separator,
+    Size,
+    band_widths,
+    load_published,
+)
 
 
 def test_published_band_table():
@@ -112,6 +121,47 @@ def test_group_norm_normalises_each_group():
     x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0] * 4 + [50.0] * 4)
     rms = RMSGroupNorm(8, 2)(x).unflatten(-1, (2, 4)).square().mean(-1).sqrt()
     torch.testing.assert_close(rms, torch.ones_like(rms), rtol=1e-4, atol=1e-4)
+
+
+def test_both_attentions_are_the_same():
+    attention = Attention(16, 4, dropout=0.0)
+    q, k, v = torch.randn(3, 5, 4, 11, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(attention.attend(q, k, v), attention.attend_fused(q, k, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_keeps_the_mean_and_drops_as_often_as_told(dtype, p):
+    torch.manual_seed(0)
+    y = Dropout(p)(torch.ones(3, 333_333, dtype=dtype))
+    kept = y != 0
+    assert kept.float().mean() == pytest.approx(1 - p, abs=0.002)
+    assert y[kept].float() == pytest.approx(1 / (1 - p), rel=0.004 if dtype == torch.bfloat16 else 1e-6)
+    one, two = Dropout(p)(torch.ones(1000)), Dropout(p)(torch.ones(1000))
+    assert not torch.equal(one, two)
+    assert torch.equal(Dropout(p).eval()(y), y)
+
+
+def test_sums_of_chosen_estimates_have_their_values_and_gradients(tiny):
+    mixture = torch.randn(2, 2, 64 * 40, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(2, 3, tiny.sources, generator=torch.Generator().manual_seed(1))
+    seen = []
+
+    def choose(estimates):
+        seen.append(estimates)
+        return weights
+
+    expected = torch.einsum("bsn,bnct->bsct", weights, tiny(mixture))
+    expected.square().sum().backward()
+    gradients = [parameter.grad.clone() for parameter in tiny.parameters()]
+    tiny.zero_grad()
+    sums = tiny(mixture, choose)
+    sums.square().sum().backward()
+    torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(seen[0], tiny(mixture))
+    assert not seen[0].requires_grad
+    for gradient, parameter in zip(gradients, tiny.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
 
 
 def test_masker_takes_other_channel_counts():

@@ -15,6 +15,7 @@ from lib.outputs import (
     new_decoders,
     output_snr,
     slice_outputs,
+    song_statistics,
 )
 from lib.scoring import usdr
 
@@ -83,6 +84,29 @@ def test_groups_are_the_planted_subsets():
     groups = np.array([[1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1]], float)
     stems, outputs = planted(groups)
     np.testing.assert_array_equal(best_groups([Statistics.of(outputs, stems)]), groups)
+
+
+def test_groups_go_by_songs_so_that_faint_passages_do_not_outvote_the_loud_one():
+    class Song:
+        """Stem 0 leads in the first second; then stem 1, with stem 0 40 dB under it."""
+
+        seconds = 10.0
+
+        def stems(self, start, seconds, rate):
+            levels = [3.0, 0.0, 0.0, 0.0] if start == 0 else [0.01, 1.0, 0.0, 0.0]
+            return noise(4, 2, round(seconds * rate), seed=int(start)).numpy() * np.float32(levels)[:, None, None]
+
+    class Gate(torch.nn.Module):
+        """Output 0 is the mixture where that is loud, and leaks a tenth of it elsewhere; output 1 is the rest."""
+
+        window, rate = torch.zeros(1), 8000
+
+        def forward(self, mixture):
+            first = mixture if mixture.square().mean() > 4 else 0.1 * mixture
+            return torch.stack([first, mixture - first], dim=1)
+
+    groups = best_groups([song_statistics(Gate(), Song(), 1.0)])
+    np.testing.assert_array_equal(groups[:2], [[1, 0], [0, 1]])
 
 
 def test_sliced_model_is_bit_equal(tiny):

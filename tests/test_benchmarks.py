@@ -1,0 +1,40 @@
+"""The plain formulation, the peer of the benchmarks, is the same function as the model."""
+
+import pytest
+import torch
+
+from benchmarks.plain import PlainSeparator, mixit_by_pairs
+from lib.losses import assign, mixit_loss, mixture_loss
+from lib.model import Separator, translate_published
+
+
+@pytest.mark.parametrize("size", ["tiny", "demo"])
+@pytest.mark.parametrize("front_end", [{"rate": 8000, "n_fft": 256, "hop": 64, "band_scale": 2.0}, {}])
+def test_plain_formulation_is_the_model(size, front_end):
+    separator = Separator.from_size(size, 3, seed=1, dropout=0.0, **front_end)
+    plain = PlainSeparator(separator)
+    generator = torch.Generator().manual_seed(0)
+    mixtures = torch.randn(2, 2, 2, 20 * separator.hop, generator=generator)
+    estimates, expected = separator(mixtures.sum(1)), plain(mixtures.sum(1))
+    torch.testing.assert_close(estimates, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
+
+    sums = separator(mixtures.sum(1), lambda shown: assign(shown, mixtures))
+    mixture_loss(sums, mixtures).mean().backward()
+    mixit_loss(expected, mixtures)[0].mean().backward()
+    theirs = translate_published({name: p.grad for name, p in plain.named_parameters()}, separator.masker)
+    for name, parameter in separator.masker.named_parameters():
+        tolerance = 1e-4 * theirs[name].abs().max().item()
+        torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-2, atol=tolerance)
+
+
+def test_pairs_find_what_gram_matrices_find():
+    generator = torch.Generator().manual_seed(0)
+    estimates = torch.randn(3, 6, 2, 500, generator=generator, requires_grad=True)
+    mixtures = torch.randn(3, 2, 2, 500, generator=generator)
+    found = []
+    for function in (mixit_loss, mixit_by_pairs):
+        loss, assignment = function(estimates, mixtures)
+        gradient = torch.autograd.grad(loss.sum(), estimates)[0]
+        found.append((loss.detach(), assignment, gradient))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
