@@ -102,6 +102,7 @@ def cost(study: Study, runs: list[tuple[str, int | None, int | None, Run]]) -> p
         facts = run.facts()
         values = {
             "seconds": facts["seconds"],
+            "seconds waiting for data": facts["waited_seconds"],
             "steps": facts["steps"],
             "skipped steps": facts["skipped_steps"],
             "audio seconds per second": facts["audio_seconds"] / facts["seconds"],

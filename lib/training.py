@@ -72,7 +72,10 @@ def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, 
     batches = loader(task.dataset, stage.batch, state["step"], stage.steps, workers)
     progress = bar(label, stage.steps, state["step"])
     began, before = time.monotonic(), state["seconds"]
-    for step, batch in zip(range(state["step"], stage.steps), batches, strict=True):
+    for step in range(state["step"], stage.steps):
+        asked = time.monotonic()
+        batch = next(batches)
+        state["waited"] += time.monotonic() - asked
         rate = learning_rate(stage, base_rate, step)
         loss, norm = _step(fabric, model, optimiser, task, stage, batch, rate, seed * 1_000_003 + step)
         finite = math.isfinite(loss) and math.isfinite(norm)
@@ -148,7 +151,7 @@ def _resume(run: Run, separator: Separator, optimiser, device: torch.device) -> 
     """Load ``last.ckpt`` into separator and optimiser; without one, the state of a run's start."""
     file = run.folder / "last.ckpt"
     if not file.exists():
-        return {"step": 0, "seconds": 0.0, "skipped": 0, "bad_in_a_row": 0, "best": []}
+        return {"step": 0, "seconds": 0.0, "waited": 0.0, "skipped": 0, "bad_in_a_row": 0, "best": []}
     try:
         content = torch.load(file, map_location=device, weights_only=True)
         separator.load_state_dict(content["weights"])
@@ -170,6 +173,7 @@ def _finish(run: Run, separator: Separator, stage: Optimisation, state: dict) ->
     run.finish(
         steps=stage.steps,
         seconds=state["seconds"],
+        waited_seconds=state["waited"],
         skipped_steps=state["skipped"],
         best_validation_loss=state["best"][0][0],
         averaged_steps=[step for _, step in state["best"]],
