@@ -1,9 +1,13 @@
 """The plain formulation, the peer of the benchmarks, is the same function as the model."""
 
+import json
+
 import pytest
 import torch
 
+from benchmarks.__main__ import main
 from benchmarks.plain import PlainSeparator, mixit_by_pairs
+from benchmarks.timing import Side, medians
 from lib.losses import assign, mixit_loss, mixture_loss
 from lib.model import Separator, translate_published
 
@@ -38,3 +42,31 @@ def test_pairs_find_what_gram_matrices_find():
         found.append((loss.detach(), assignment, gradient))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_table_measures_and_saves(tmp_path, capsys, monkeypatch):
+    rows = [{"what": "a", "ours": 1.0, "peer": 3.0, "unit": "s", "peer is": "b", "ratio": 3.0, "target": ">= 2"}]
+    monkeypatch.setattr("benchmarks.cases.CASES", {"demo": lambda repeats: rows})
+    monkeypatch.setattr("sys.argv", ["benchmarks", "demo", "--json", str(tmp_path / "table.json")])
+    assert main() == 0
+    saved = json.loads((tmp_path / "table.json").read_text())
+    assert saved["rows"] == [{"case": "demo", **rows[0]}]
+    assert "torch" in saved["machine"]
+    assert ">= 2" in capsys.readouterr().out
+
+
+def test_unknown_case_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "speed"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "unknown case speed" in capsys.readouterr().err
+
+
+def test_sides_are_called_in_turn_and_medians_taken():
+    order = []
+    sides = {name: Side(lambda name=name: order.append(name), keeps) for name, keeps in (("a", True), ("b", False))}
+    times = medians(sides, 3)
+    assert "".join(order) == "ab" + "aab" * 3
+    assert set(times) == {"a", "b"}
+    assert all(seconds >= 0 for seconds in times.values())

@@ -1,0 +1,49 @@
+"""``python -m benchmarks [CASE ...] [--json FILE]``: this project beside its peers, in one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+NAMES = ("demo", "small", "medium", "mixit", "scores", "separation", "crops", "corpus")
+
+
+def main() -> int:
+    """Measure, print, save; the file is written after every case, so that a later one's failure loses nothing."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure this project beside its peers.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also save the table there")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats whose median counts (default: 5)")
+    call = parser.parse_args()
+    unknown = sorted(set(call.cases) - set(NAMES))
+    if unknown or call.repeats < 1:
+        parser.error(f"unknown case {unknown[0]}: use {', '.join(NAMES)}" if unknown else "--repeats from 1")
+    # torch is imported here: processes that the corpus is made in import this file again
+    from benchmarks.cases import CASES
+    from benchmarks.timing import machine
+    from lib.runs import atomic
+
+    facts, rows = machine(), []
+    print(facts, "\n")
+    print(f"{'what':50} {'ours':>9} {'peer':>9}      {'ratio':>7}  {'target':8} peer is")
+    for name in call.cases or NAMES:
+        for row in CASES[name](call.repeats):
+            rows.append({"case": name, **row})
+            print(line(row), flush=True)
+        if call.json:
+            content = {"machine": facts, "repeats": call.repeats, "rows": rows}
+            with atomic(call.json) as temporary:
+                temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def line(row: dict) -> str:
+    """A row of the table as text."""
+    peer, ratio = (" " * 9 if row[key] is None else f"{row[key]:9.4g}" for key in ("peer", "ratio"))
+    return f"{row['what']:50} {row['ours']:9.4g} {peer} {row['unit']:4} {ratio[2:]}  {row['target']:8} {row['peer is']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""``python -m benchmarks.gpu --json FILE``: the published step on one GPU, and what the recipe would cost on it.
+
+A few minutes: matrix-product peak, step time beside the plain formulation and compiled, largest batch that fits,
+share of the peak that is reached (MFU), seconds a step at the recipe's batch, GPU-hours of its pre-training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.cases import RATE, SOURCES, noise, trainer
+from benchmarks.plain import PlainSeparator
+from benchmarks.timing import Side, medians
+from lib.model import Separator
+from lib.runs import atomic
+
+RECIPE_STEPS, RECIPE_BATCH = 152_850, 64
+
+
+def synchronised(call: Callable[[], object], device: str) -> Side:
+    """``call`` as a side whose time includes what it left the device to do."""
+
+    def run() -> None:
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return Side(run)
+
+
+def matmul_peak(device: str, repeats: int) -> float:
+    """FLOP/s of a large bf16 matrix product, the peak that MFU is a share of."""
+    size = 8192 if device == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / medians({"product": synchronised(lambda: a @ b, device)}, max(repeats, 20))["product"]
+
+
+def step_flops(separator: Separator, samples: int, device: str) -> float:
+    """Arithmetic of one example's step, forward and backward, counted on the plain formulation."""
+    plain = PlainSeparator(separator.cpu()).to(device)
+    separator.to(device)
+    with FlopCounterMode(display=False) as counter:
+        plain(noise(1, 2, samples).to(device)).square().sum().backward()
+    return counter.get_total_flops()
+
+
+def largest_batch(separator: Separator, samples: int, device: str, limit: int = 256) -> int:
+    """Mixtures of mixtures in the largest batch, doubled from 1, whose training step fits into memory."""
+    fits, batch = 0, 1
+    while batch <= limit:
+        try:
+            trainer(separator, noise(batch, 2, 2, samples).to(device), bf16=True, plain=False)()
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            separator.zero_grad()
+            torch.cuda.empty_cache()
+        fits, batch = batch, 2 * batch
+    return fits
+
+
+def measure(size: str, seconds: float, batch: int, repeats: int, device: str) -> dict:
+    """All numbers of this script, by name with units."""
+    samples = round(seconds * RATE / 512) * 512
+    separator = Separator.from_size(size, SOURCES).to(device)
+    plain = PlainSeparator(separator.cpu()).to(device)
+    mixtures = noise(batch, 2, 2, samples).to(device)
+    separator.to(device)
+    sides = {
+        "ours": synchronised(trainer(separator, mixtures, bf16=True, plain=False), device),
+        "plain, bf16 autocast": synchronised(trainer(plain, mixtures, bf16=True, plain=True), device),
+    }
+    if device == "cuda":
+        compiled = Separator.from_size(size, SOURCES).to(device)
+        compiled.masker.forward = torch.compile(compiled.masker.forward)
+        sides["ours, compiled"] = synchronised(trainer(compiled, mixtures, bf16=True, plain=False), device)
+    times = medians(sides, repeats)
+    best = min(times["ours"], times.get("ours, compiled", times["ours"]))
+    peak, flops = matmul_peak(device, repeats), step_flops(separator, samples, device)
+    recipe = best / batch * RECIPE_BATCH
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "size": size,
+        "batch": batch,
+        "crop seconds": samples / RATE,
+        **{f"seconds a step: {name}": value for name, value in times.items()},
+        "plain over ours": times["plain, bf16 autocast"] / best,
+        "matrix product TFLOP/s": peak / 1e12,
+        "TFLOP of one example": flops / 1e12,
+        "share of the matrix-product peak": flops * batch / best / peak,
+        "largest batch that fits": largest_batch(separator, samples, device, 256 if device == "cuda" else 1),
+        "seconds a step at the recipe's 64": recipe,
+        "GPU-hours of 152,850 steps": recipe * RECIPE_STEPS / 3600,
+    }
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also save the numbers there")
+    parser.add_argument("--size", default="medium")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of every crop (default: 6)")
+    parser.add_argument("--batch", type=int, default=8, help="mixtures of mixtures in a timed step (default: 8)")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda")
+    call = parser.parse_args()
+    if call.device == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU here; --device cpu --size tiny --seconds 0.5 --batch 1 tries the script itself")
+    numbers = measure(call.size, call.seconds, call.batch, call.repeats, call.device)
+    for name, value in numbers.items():
+        print(f"{name:40} {value if isinstance(value, str) else format(value, '.4g')}")
+    if call.json:
+        with atomic(call.json) as temporary:
+            temporary.write_text(json.dumps(numbers, indent=1) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
