@@ -41,8 +41,9 @@ def main() -> int:
 
 def line(row: dict) -> str:
     """A row of the table as text."""
-    peer, ratio = (" " * 9 if row[key] is None else f"{row[key]:9.4g}" for key in ("peer", "ratio"))
-    return f"{row['what']:50} {row['ours']:9.4g} {peer} {row['unit']:4} {ratio[2:]}  {row['target']:8} {row['peer is']}"
+    peer = " " * 9 if row["peer"] is None else f"{row['peer']:9.4g}"
+    ratio = " " * 8 if row["ratio"] is None else f"{row['ratio']:8.3g}"
+    return f"{row['what']:50} {row['ours']:9.4g} {peer} {row['unit']:4} {ratio}  {row['target']:8} {row['peer is']}"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from lib.runs import atomic
 PUBLISHED_BANDS = ((2, 24), (4, 12), (12, 8), (24, 8), (48, 8))
 PUBLISHED_RATE, PUBLISHED_FFT = 44100, 2048
 KERNEL = 8
+MAX_WEIGHTS = 1 << 22  # attention weights held at once where no gradient needs them: they fit the cache
 MASK_PARTS = 4  # (value, gate) x (real, imaginary)
 
 
@@ -135,7 +136,14 @@ class Attention(nn.Module):
         return self.dropout(self.out(y.transpose(1, 2).reshape(x.shape)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Plain products: with heads of 8 to 24 features they beat the fused kernel's backward pass on CPUs."""
+        """Plain products: with heads of 8 to 24 features they beat the fused kernel's backward pass on CPUs.
+
+        Without gradients, rows are taken a few at a time, so that the weights of long windows need no gigabytes.
+        """
+        rows = max(1, MAX_WEIGHTS // (self.heads * q.shape[-2] ** 2))
+        if not torch.is_grad_enabled() and len(q) > rows:
+            parts = zip(q.split(rows), k.split(rows), v.split(rows), strict=True)
+            return torch.cat([self.attend(*part) for part in parts])
         weights = torch.softmax((q / math.sqrt(q.shape[-1]) @ k.mT).float(), dim=-1).to(v.dtype)
         return self.dropout(weights) @ v
 

@@ -129,6 +129,15 @@ def test_both_attentions_are_the_same():
     torch.testing.assert_close(attention.attend(q, k, v), attention.attend_fused(q, k, v))
 
 
+def test_attention_in_slices_is_attention(monkeypatch):
+    attention = Attention(16, 4, dropout=0.0)
+    x = torch.randn(2, 7, 11, 16, generator=torch.Generator().manual_seed(0))
+    expected = attention(x).detach()
+    monkeypatch.setattr("lib.model.MAX_WEIGHTS", 3 * 4 * 11**2)  # three rows of fourteen at a time
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_dropout_keeps_the_mean_and_drops_as_often_as_told(dtype, p):
