@@ -43,16 +43,22 @@ def csdr(stems: np.ndarray, estimates: np.ndarray, rate: int) -> np.ndarray:
     sdr = np.full((len(stems), frames), np.nan)
     for frame in range(frames):
         part = slice(frame * rate, (frame + 1) * rate)
-        if not any((wave[:, part].sum(-1) == 0).all(-1).any() for wave in (stems, estimates)):
+        if not any(_silent(wave[part]) for waves in (stems, estimates) for wave in waves):
             sdr[:, frame] = usdr(stems[:, part], estimates[:, part])
     return sdr
 
 
+def _silent(frame: np.ndarray) -> bool:
+    """Whether the channels of a frame [T, C] sum to 0 at every sample; the first sample alone mostly tells."""
+    return not frame[0].sum() and not frame.sum(-1).any()
+
+
 def _energies(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, float]:
-    reference, estimate = np.asarray(reference, np.float64), np.asarray(estimate, np.float64)
     if reference.shape != estimate.shape:
         raise ValueError(f"reference {reference.shape} and estimate {estimate.shape} differ in shape")
-    return np.square(reference).sum(), np.square(reference - estimate).sum()
+    reference = reference.astype(np.float64)
+    error = reference - estimate
+    return np.einsum("ij,ij->", reference, reference), np.einsum("ij,ij->", error, error)
 
 
 def _ratio_db(signal: float, error: float) -> float:
