@@ -14,7 +14,7 @@ def main() -> int:
     """Measure, print, save; the file is written after every case, so that a later one's failure loses nothing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure this project beside its peers.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also save the table there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also save the table there, keeping its other cases")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats whose median counts (default: 5)")
     call = parser.parse_args()
     unknown = sorted(set(call.cases) - set(NAMES))
@@ -25,18 +25,29 @@ def main() -> int:
     from benchmarks.timing import machine
     from lib.runs import atomic
 
-    facts, rows = machine(), []
+    facts = machine()
+    rows = saved_rows(call.json, facts) if call.json else []
     print(facts, "\n")
     print(f"{'what':50} {'ours':>9} {'peer':>9}      {'ratio':>7}  {'target':8} peer is")
     for name in call.cases or NAMES:
-        for row in CASES[name](call.repeats):
-            rows.append({"case": name, **row})
-            print(line(row), flush=True)
+        measured = [{"case": name, "repeats": call.repeats, **row} for row in CASES[name](call.repeats)]
+        print(*map(line, measured), sep="\n", flush=True)
+        rows = sorted([row for row in rows if row["case"] != name] + measured, key=lambda row: NAMES.index(row["case"]))
         if call.json:
-            content = {"machine": facts, "repeats": call.repeats, "rows": rows}
+            content = {"machine": facts, "rows": rows}
             with atomic(call.json) as temporary:
                 temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return 0
+
+
+def saved_rows(file: Path, facts: str) -> list[dict]:
+    """Rows measured on this machine before; a table of another machine, or of an older form, is not kept."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        same = content["machine"] == facts and all("repeats" in row for row in content["rows"])
+        return content["rows"] if same else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def line(row: dict) -> str:

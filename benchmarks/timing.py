@@ -46,11 +46,15 @@ def medians(sides: dict[str, Side], repeats: int = 5) -> dict[str, float]:
 
 
 def give_back_freed_memory() -> None:
-    """Undo `lib.compute.keep_freed_memory`: the thresholds that glibc's own adapt to with blocks of many MB."""
+    """Undo `lib.compute.keep_freed_memory`: the thresholds that glibc's own adapt to with blocks of many MB.
+
+    What is free now goes back at once, so that two sides need not fit into memory together.
+    """
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_MAX, 65536)
     libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
     libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+    libc.malloc_trim(0)
 
 
 def machine() -> str:

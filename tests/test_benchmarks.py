@@ -50,9 +50,22 @@ def test_table_measures_and_saves(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks", "demo", "--json", str(tmp_path / "table.json")])
     assert main() == 0
     saved = json.loads((tmp_path / "table.json").read_text())
-    assert saved["rows"] == [{"case": "demo", **rows[0]}]
+    assert saved["rows"] == [{"case": "demo", "repeats": 5, **rows[0]}]
     assert "torch" in saved["machine"]
     assert ">= 2" in capsys.readouterr().out
+
+
+def test_saved_table_keeps_its_other_cases(tmp_path, monkeypatch):
+    def measure(case: str, ours: float) -> list[tuple[str, float]]:
+        rows = [{"what": "a", "ours": ours, "peer": None, "unit": "s", "peer is": "", "ratio": None, "target": ""}]
+        monkeypatch.setattr("benchmarks.cases.CASES", {case: lambda repeats: rows})
+        monkeypatch.setattr("sys.argv", ["benchmarks", case, "--json", str(tmp_path / "table.json")])
+        assert main() == 0
+        return [(row["case"], row["ours"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]]
+
+    measure("scores", 1.0)
+    assert measure("demo", 2.0) == [("demo", 2.0), ("scores", 1.0)]
+    assert measure("scores", 3.0) == [("demo", 2.0), ("scores", 3.0)]
 
 
 def test_unknown_case_is_one_line(capsys, monkeypatch):
