@@ -26,7 +26,10 @@ def main() -> int:
     from lib.runs import atomic
 
     facts = machine()
-    rows = saved_rows(call.json, facts) if call.json else []
+    try:
+        rows = saved_rows(call.json, facts) if call.json and call.json.exists() else []
+    except ValueError as error:
+        parser.error(str(error))
     print(facts, "\n")
     print(f"{'what':50} {'ours':>9} {'peer':>9}      {'ratio':>7}  {'target':8} peer is")
     for name in call.cases or NAMES:
@@ -41,13 +44,15 @@ def main() -> int:
 
 
 def saved_rows(file: Path, facts: str) -> list[dict]:
-    """Rows measured on this machine before; a table of another machine, or of an older form, is not kept."""
+    """Rows that a table of this machine holds. Raises: ValueError if the file is anything else, which it stays."""
     try:
         content = json.loads(file.read_text("utf-8"))
-        same = content["machine"] == facts and all("repeats" in row for row in content["rows"])
-        return content["rows"] if same else []
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        measured_on, rows = content["machine"], content["rows"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file}: not a table of these benchmarks; name another file") from None
+    if measured_on != facts:
+        raise ValueError(f"{file}: a table of another machine ({measured_on}); name another file")
+    return rows
 
 
 def line(row: dict) -> str:

@@ -68,6 +68,17 @@ def test_saved_table_keeps_its_other_cases(tmp_path, monkeypatch):
     assert measure("scores", 3.0) == [("demo", 2.0), ("scores", 3.0)]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"machine": "an abacus", "rows": []}'])
+def test_another_file_is_refused_and_stays(tmp_path, capsys, monkeypatch, content):
+    file = tmp_path / "table.json"
+    file.write_text(content)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "demo", "--json", str(file)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "table.json" in capsys.readouterr().err
+    assert file.read_text() == content
+
+
 def test_unknown_case_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks", "speed"])
     with pytest.raises(SystemExit) as stopped:
