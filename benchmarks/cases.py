@@ -167,7 +167,7 @@ def peak_memory(seconds: int) -> float:
     """Peak resident MiB of a process that separates a song of so many seconds with the small model, file to files."""
     with tempfile.TemporaryDirectory() as folder:
         program = (
-            "import resource, sys; import numpy as np; from pathlib import Path\n"
+            "import re, sys; import numpy as np; from pathlib import Path\n"
             "from lib import audio; from lib.compute import keep_freed_memory\n"
             "from lib.model import Separator; from lib.separate import separate_file\n"
             "keep_freed_memory(); folder, seconds = Path(sys.argv[1]), int(sys.argv[2])\n"
@@ -175,7 +175,8 @@ def peak_memory(seconds: int) -> float:
             "    [put(np.full((2, 44100), 0.1, np.float32)) for _ in range(seconds)]\n"
             "separator = Separator.from_size('small', 4).eval()\n"
             "separate_file(separator, folder / 'song.wav', folder / 'out', 12.0, 6.0, bf16=True)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+            # not ru_maxrss, which a child inherits from its parent
+            "print(int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024)\n"
         )
         call = [sys.executable, "-c", program, folder, str(seconds)]
         return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
