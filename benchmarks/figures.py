@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cases import demo_separator, mixit_side, noise, step_sides
@@ -106,7 +107,9 @@ def draw_growth(table: pd.DataFrame) -> None:
                 ax.plot(part["size"], part["seconds"], "o-", color=color, markersize=4, label=side)
             ax.set(title=title, xlabel=label, ylabel="seconds", xscale="log", yscale="log")
             ax.set_xticks(sorted(set(table.loc[table["what"] == what, "size"])))
-            ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 20 else f"{value:.0f}")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_formatter(lambda value, _: f"{value:.2g}")
             ax.minorticks_off()
             ax.legend(fontsize=8.5)
 
