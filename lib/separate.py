@@ -59,41 +59,27 @@ def separate_blocks(
     starts = [*range(0, total - window, hop), total - window]
     steps = list(itertools.pairwise([*starts, total]))  # a window's start and the next one's: what is final after it
     padded = math.ceil((window + 2 * margin) / separator.hop) * separator.hop
-    overlap = torch.zeros(()), torch.zeros(0)
+    waiting, weight = torch.zeros(()), torch.zeros(0)  # sums of earlier windows from the next window's start on
     with tqdm(total=len(starts), unit="window", disable=progress is not True, leave=False) as bar:
         for first in range(0, len(steps), batch):
             some = steps[first : first + batch]
-            parts = (_padded(mixture, start - margin, padded) for start, _ in some)
-            estimates = (estimate[..., margin : margin + window] for estimate in _estimate(separator, parts, bf16))
-            blocks, overlap = _overlap_add(estimates, some, overlap)
-            del estimates  # what outlives a window splits the memory that the next one needs in one piece
-            for start, _ in some:
-                block = blocks.pop(0)
+            parts = torch.stack([_padded(mixture, start - margin, padded) for start, _ in some])
+            estimates = _estimate(separator, parts, bf16)[..., margin : margin + window]
+            for (start, following), estimate in zip(some, estimates, strict=True):
+                overlap = len(weight)
+                estimate, count = estimate.clone(), torch.ones(window)
+                if overlap:
+                    estimate[..., :overlap] += waiting
+                    count[:overlap] += weight
+                done = following - start
+                block = estimate[..., :done] / count[:done]
                 if mixture_consistency:
-                    inside = torch.as_tensor(mixture[:, start : start + block.shape[-1]]).cpu()
-                    block += (inside - block.sum(0)) / len(block)
+                    block += (torch.as_tensor(mixture[:, start:following]).cpu() - block.sum(0)) / len(block)
                 yield block
-                del block
+                waiting, weight = estimate[..., done:], count[done:]
             bar.update(len(some))
             if callable(progress):
                 progress(first + len(some), len(starts))
-
-
-def _overlap_add(estimates: Iterable[Tensor], steps: list[tuple[int, int]], overlap: tuple[Tensor, Tensor]):
-    """Add windows [S, C, window] to what earlier ones left: finished blocks, and (sums, counts) for those to come.
-
-    ``steps`` holds each window's start and the next one's, up to which it is finished.
-    """
-    blocks, (waiting, weight) = [], overlap
-    for (start, following), estimate in zip(steps, estimates, strict=True):
-        done, kept = following - start, len(weight)
-        total, count = estimate.clone(), torch.ones(estimate.shape[-1])
-        if kept:
-            total[..., :kept] += waiting
-            count[:kept] += weight
-        blocks.append(total[..., :done] / count[:done])
-        waiting, weight = total[..., done:].clone(), count[done:].clone()
-    return blocks, (waiting, weight)
 
 
 def _padded(mixture: Tensor | Song, start: int, length: int) -> Tensor:
@@ -103,9 +89,8 @@ def _padded(mixture: Tensor | Song, start: int, length: int) -> Tensor:
     return nn.functional.pad(inside, (before, length - before - inside.shape[-1]))
 
 
-def _estimate(separator: nn.Module, mixtures: Iterable[Tensor], bf16: bool) -> Tensor:
+def _estimate(separator: nn.Module, mixtures: Tensor, bf16: bool) -> Tensor:
     """One batch through the model in evaluation mode; the mode is put back as it was."""
-    mixtures = torch.stack(list(mixtures))
     device = next((parameter.device for parameter in separator.parameters()), mixtures.device)
     training = separator.training
     separator.eval()
