@@ -1,4 +1,4 @@
-"""Whole songs in windows, in memory that does not grow with their length, and the command that does it to files.
+"""Whole songs in windows, never whole in memory, and the command that does it to files.
 
 ``python -m lib.separate SONG... --checkpoint RUN_OR_FILE --out DIR`` writes ``DIR/SONG/{bass,drums,vocals,other}.wav``.
 """
