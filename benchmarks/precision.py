@@ -24,7 +24,8 @@ def curves() -> pd.DataFrame:
     frames = []
     for seed in SEEDS:
         for precision in PRECISIONS:
-            changes = [f"results={FOLDER}", f"compute.precision={precision}", f"pretrain.seed={seed}"]
+            changes = [f"results={FOLDER / 'runs' / 'precision'}", f"compute.precision={precision}"]
+            changes += [f"pretrain.seed={seed}"]
             changes += [f"pretrain.steps={STEPS}", f"pretrain.decay_start={STEPS // 2}", "pretrain.decay_every=25"]
             run = Study(load("demo", changes)).pretrain()
             log = read_table(run.folder / "log.csv")
@@ -52,7 +53,8 @@ def draw(table: pd.DataFrame) -> None:
         left.set(title=f"MixIT loss, mean over {SMOOTH} steps, 3 seeds", xlabel="step", ylabel="dB")
         right.plot(wide.index, noise, color="#7F7F7F", label="float32: standard deviation between seeds")
         right.plot(wide.index, gaps, color="#0072B2", label="bfloat16 - float32 at the same seed, mean of 3")
-        right.set(title="Difference of the curves", xlabel="step", ylabel="dB", ylim=(0, None))
+        right.set(title="Difference of the curves", xlabel="step", ylabel="dB")
+        right.set_ylim(0, 1.3 * max(noise.max(), gaps.max()))  # room for the legend
         for ax in (left, right):
             ax.legend(fontsize=8.5)
 

@@ -142,8 +142,10 @@ class Attention(nn.Module):
         """
         rows = max(1, MAX_WEIGHTS // (self.heads * q.shape[-2] ** 2))
         if not torch.is_grad_enabled() and len(q) > rows:
-            parts = zip(q.split(rows), k.split(rows), v.split(rows), strict=True)
-            return torch.cat([self.attend(*part) for part in parts])
+            y = torch.empty_like(v)  # results kept one by one would lie between the weights freed: the heap would grow
+            for part, *of in zip(y.split(rows), q.split(rows), k.split(rows), v.split(rows), strict=True):
+                part.copy_(self.attend(*of))
+            return y
         weights = torch.softmax((q / math.sqrt(q.shape[-1]) @ k.mT).float(), dim=-1).to(v.dtype)
         return self.dropout(weights) @ v
 
