@@ -25,7 +25,7 @@ def curves() -> pd.DataFrame:
     for seed in SEEDS:
         for precision in PRECISIONS:
             changes = [f"results={FOLDER / 'runs' / 'precision'}", f"compute.precision={precision}"]
-            changes += [f"pretrain.seed={seed}"]
+            changes += [f"pretrain.seeds=[{seed}]"]
             changes += [f"pretrain.steps={STEPS}", f"pretrain.decay_start={STEPS // 2}", "pretrain.decay_every=25"]
             run = Study(load("demo", changes)).pretrain()
             log = read_table(run.folder / "log.csv")

@@ -6,9 +6,11 @@ step sees.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -52,15 +54,25 @@ class MixturesOfMixtures(Dataset):
     """Pairs of mixtures for MixIT: item -> float32 [2, C, samples], whose sum is the mixture of mixtures.
 
     In every ``pairs`` items, an epoch, each segment is used once (one is left over if their number is odd), and a pair
-    comes from two different tracks unless most segments belong to one. The first mixture is rescaled so that its level
-    (RMS) relative to the second is uniform in ``level_db``. Raises `UserError` with fewer than two segments.
+    comes from two different tracks unless most segments belong to one. With ``same_song`` an epoch holds one pair a
+    track, from its two halves, so that what is mixed shares key, tempo and instruments. The first mixture is rescaled
+    so that its level (RMS) relative to the second is uniform in ``level_db``. Raises `UserError` with fewer than two
+    segments.
     """
 
     def __init__(
-        self, tracks: list[Track], manifest: Manifest, crop_samples: int, rate: int, seed: int, level_db: Range
+        self,
+        tracks: list[Track],
+        manifest: Manifest,
+        crop_samples: int,
+        rate: int,
+        seed: int,
+        level_db: Range,
+        same_song: bool = False,
     ):
+        manifest = _halves(manifest) if same_song else manifest
         self.crops = Crops(tracks, manifest, crop_samples, rate)
-        self.seed, self.level_db = seed, level_db
+        self.seed, self.level_db, self.same_song = seed, level_db, same_song
         self.pairs = len(manifest.table) // 2
         self._epoch, self._order = -1, np.empty((2, 0), int)
         if self.pairs == 0:
@@ -69,8 +81,14 @@ class MixturesOfMixtures(Dataset):
     def order(self, epoch: int) -> np.ndarray:
         """Rows of the manifest [2, pairs] that an epoch mixes."""
         if epoch != self._epoch:
-            shuffled = np.random.default_rng([self.seed, ORDER, epoch]).permutation(len(self.crops.track))
-            self._epoch, self._order = epoch, _unlike(shuffled[: 2 * self.pairs].reshape(2, -1), self.crops.track)
+            generator = np.random.default_rng([self.seed, ORDER, epoch])
+            if self.same_song:
+                halves = generator.permuted([[0, 1]] * self.pairs, axis=1).T
+                self._order = 2 * generator.permutation(self.pairs) + halves
+            else:
+                shuffled = generator.permutation(len(self.crops.track))
+                self._order = _unlike(shuffled[: 2 * self.pairs].reshape(2, -1), self.crops.track)
+            self._epoch = epoch
         return self._order
 
     def __getitem__(self, index: int) -> torch.Tensor:
@@ -79,6 +97,16 @@ class MixturesOfMixtures(Dataset):
         first, second = (self.crops.draw(row, generator) for row in self.order(epoch)[:, pair])
         gain = 10 ** (generator.uniform(*self.level_db) / 20) * rms(second) / max(rms(first), SILENT_RMS)
         return torch.from_numpy(np.stack([first * np.float32(gain), second]))
+
+
+def _halves(manifest: Manifest) -> Manifest:
+    """Two rows a track in place of its segments: the first and the second half of what they span."""
+    ends = manifest.table.assign(end=manifest.table["start"] + manifest.table["seconds"])
+    spans = ends.groupby("track", as_index=False).agg(role=("role", "first"), start=("start", "min"), end=("end", "max"))
+    spans["seconds"] = (spans["end"] - spans["start"]) / 2
+    second = spans.assign(start=spans["start"] + spans["seconds"])
+    both = pd.concat([spans, second]).sort_values(["track", "start"], ignore_index=True)
+    return dataclasses.replace(manifest, table=both[["track", "role", "start", "seconds"]])
 
 
 def _unlike(pairs: np.ndarray, track: np.ndarray) -> np.ndarray:
@@ -144,11 +172,8 @@ def rms(wave: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
-def validation_mixtures(
-    tracks: list[Track], manifest: Manifest, count: int, crop_samples: int, rate: int, seed: int, level_db: Range
-) -> torch.Tensor:
-    """The same ``count`` mixtures of mixtures at every call -> [count, 2, C, samples]."""
-    dataset = MixturesOfMixtures(tracks, manifest, crop_samples, rate, seed, level_db)
+def validation_mixtures(count: int, dataset: MixturesOfMixtures) -> torch.Tensor:
+    """The first ``count`` mixtures of mixtures, the same at every call -> [count, 2, C, samples]."""
     return torch.stack([dataset[index] for index in range(count)])
 
 

@@ -1,14 +1,15 @@
 """How the N outputs of a MixIT model become the four stems.
 
-*Sliced*: one output per stem, chosen by an assignment solver, the other masks dropped (as published, but without the
-published rule's collisions). *Group*: all outputs kept and summed into stems by a 4 x N matrix, its start the best
-subset of outputs per stem. *Blocks*: encoder and blocks kept, new decoders.
+*Sliced*: one output per stem, chosen by an assignment solver, the other masks dropped. *Frequent*: the same by the
+published rule (arXiv 2505.07631): the output that a stem took in most segments; two stems may take the same one.
+*Random*: four outputs at random. *Group*: all outputs kept and summed into stems by a 4 x N matrix, its start the best
+subset of outputs per stem. *Blocks*: encoder and blocks kept, new decoders. *Encoder*: the encoder alone kept.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -77,13 +78,18 @@ def collect(separator: Separator, segments: Iterable[Tensor]) -> list[Statistics
         ]
 
 
+def segment_statistics(separator: Separator, song: Track, seconds: float) -> list[Statistics]:
+    """`Statistics` of every whole segment of ``seconds`` of a song."""
+    return collect(separator, (stems for _, stems in song_segments([song], seconds, separator.rate)))
+
+
 def song_statistics(separator: Separator, song: Track, seconds: float) -> Statistics:
     """`Statistics` of a whole song, added up over segments of ``seconds``.
 
     Selection goes by songs: in the mean over segments, a passage where a stem is all but silent, far under 0 dB for
     any output, would weigh as much as one where it leads.
     """
-    return reduce(add, collect(separator, (stems for _, stems in song_segments([song], seconds, separator.rate))))
+    return reduce(add, segment_statistics(separator, song, seconds))
 
 
 def mean_snr(statistics: list[Statistics], subsets: np.ndarray) -> np.ndarray:
@@ -106,6 +112,16 @@ def choose_outputs(statistics: list[Statistics]) -> list[int]:
     return [int(column) for _, column in sorted(zip(rows, columns, strict=True))]
 
 
+def most_frequent_outputs(segments: list[Statistics]) -> list[int]:
+    """The published rule: the output that each stem takes in most segments, each aligned by the best permutation."""
+    taken = np.zeros((len(STEMS), len(segments[0].gram)), int)
+    for segment in segments:
+        active = np.flatnonzero(segment.active)
+        rows, columns = linear_sum_assignment(output_snr([segment])[active], maximize=True)
+        taken[active[rows], columns] += 1
+    return [int(output) for output in taken.argmax(1)]
+
+
 def best_groups(statistics: list[Statistics]) -> np.ndarray:
     """For every stem the subset of outputs of greatest mean SNR among all 2^N: binary [4, N]."""
     subsets = all_assignments(len(statistics[0].gram)).numpy().astype(float)
@@ -117,7 +133,7 @@ def slice_outputs(separator: Separator, outputs: list[int]) -> Separator:
     """A copy that keeps only ``outputs``, in that order; what is kept is bit-equal."""
     sliced = copy.deepcopy(separator)
     for group in sliced.masker.groups:
-        group.masks = torch.nn.ModuleList([group.masks[output] for output in outputs])
+        group.masks = torch.nn.ModuleList([copy.deepcopy(group.masks[output]) for output in outputs])
     return sliced
 
 
@@ -128,21 +144,45 @@ def group_outputs(separator: Separator, groups: np.ndarray) -> Separator:
     return grouped
 
 
-def new_decoders(separator: Separator, seed: int) -> Separator:
-    """A copy with the encoder and the blocks of ``separator`` and fresh decoders for four stems."""
+def is_body(name: str) -> bool:
+    """Whether a weight belongs to the encoder or to the blocks: all but the decoders and the stem matrix."""
+    return ".blocks." in name or ".encoder" in name
+
+
+def partly_new(separator: Separator, seed: int, keep: Callable[[str], bool]) -> Separator:
+    """A separator of four stems with fresh weights but for those of ``separator`` whose names ``keep`` picks."""
     config = {**separator.config(), "sources": len(STEMS), "stems": None}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Separator.from_config(config)
-    kept = {k: v for k, v in separator.state_dict().items() if ".blocks." in k or ".encoder" in k}
+    kept = {name: value for name, value in separator.state_dict().items() if keep(name)}
     fresh.load_state_dict(kept, strict=False)
     return fresh
 
 
-def transfer(separator: Separator, how: str, statistics: list[Statistics], seed: int) -> Separator:
-    """The separator that fine-tuning starts from; ``how`` is ``sliced``, ``group`` or ``blocks``."""
+def shuffled(separator: Separator, seed: int) -> Separator:
+    """A copy whose weights are permuted within each tensor: their statistics without what they learned.
+
+    The stem matrix stays, so that every stem keeps outputs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    permuted = copy.deepcopy(separator)
+    with torch.no_grad():
+        for weights in permuted.masker.parameters():
+            order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
+            weights.copy_(weights.flatten()[order].view_as(weights))
+    return permuted
+
+
+def transfer(separator: Separator, how: str, segments: list[list[Statistics]], seed: int) -> Separator:
+    """The separator that fine-tuning starts from; ``how`` as at the top, ``segments`` of each labelled song."""
+    songs = [reduce(add, song) for song in segments]
     if how == "sliced":
-        return slice_outputs(separator, choose_outputs(statistics))
+        return slice_outputs(separator, choose_outputs(songs))
+    if how == "frequent":
+        return slice_outputs(separator, most_frequent_outputs([segment for song in segments for segment in song]))
+    if how == "random":
+        return slice_outputs(separator, np.random.default_rng(seed).permutation(separator.sources)[: len(STEMS)])
     if how == "group":
-        return group_outputs(separator, best_groups(statistics))
-    return new_decoders(separator, seed)
+        return group_outputs(separator, best_groups(songs))
+    return partly_new(separator, seed, is_body if how == "blocks" else lambda name: ".encoder" in name)

@@ -73,7 +73,7 @@ def probe(study: Study) -> pd.DataFrame:
         scores += [(stem, SPREAD, "MixIT", spread[i]) for i, stem in enumerate(STEMS)]
         for stem, metric, method, value in scores:
             if np.isfinite(value):
-                facts = {"experiment": experiment, "method": method, "seed": profile.pretrain.seed}
+                facts = {"experiment": experiment, "method": method, "seed": profile.pretrain.seeds[0]}
                 rows += song_rows(song.name, [(stem, metric, float(value))], **facts, labeled_songs=0)
     return table(rows)
 

@@ -6,7 +6,7 @@ Unknown keys, duplicate keys and ill-typed values are refused with a `UserError`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib import UserError, schema
@@ -26,7 +26,10 @@ class Audio:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The embedded corpus: how many songs of which length are composed and rendered, and from which seed."""
+    """The embedded corpus: how many songs of which length are composed and rendered, and from which seed.
+
+    With ``redealt``, an unlabelled mixture's stems come from four songs that share neither key nor tempo.
+    """
 
     seed: int = 0
     song_seconds: float = 20.0
@@ -34,6 +37,7 @@ class Rendered:
     validation_songs: int = 4
     test_songs: int = 12
     unlabeled_songs: int = 240
+    redealt: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,23 @@ class Optimisation:
     average_best: int = 5
     checkpoint_every: int = 100
 
+    def stretched(self, steps: int) -> Optimisation:
+        """The same schedule, with as many validations, over another number of steps; the warm-up stays as it is."""
+        old = {name: getattr(self, name) for name in ("decay_start", "decay_every", "validate_every")}
+        scaled = {name: max(min(1, value), round(value * steps / self.steps)) for name, value in old.items()}
+        return replace(self, steps=steps, **scaled)
+
 
 @dataclass(frozen=True)
 class Pretrain(Optimisation):
-    """MixIT pre-training: level ratio of the two mixtures in dB, the assignment rule, validation MoMs."""
+    """MixIT pre-training: level ratio of the two mixtures in dB, the assignment rule, validation MoMs.
 
-    seed: int = 0
+    One model is pre-trained per seed; supervised seed s starts from number s modulo their count. With ``same_song``
+    the two mixtures are passages of one song.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    same_song: bool = False
     level_db: tuple[float, float] = (-5.0, 5.0)
     assignment: str = "exact"
     validation_moms: int = 32
@@ -94,11 +109,19 @@ class Pretrain(Optimisation):
 
 @dataclass(frozen=True)
 class Finetune(Optimisation):
-    """Supervised training on stems: budgets, seeds, and how MixIT outputs become stems (``transfers``)."""
+    """Supervised training on stems: budgets, seeds, and the arms that are compared with training from scratch.
 
+    ``transfers`` says how MixIT outputs become stems, ``controls`` what else is trained. ``transfer_learning_rate``
+    is that of every arm that starts pre-trained (0: the same as from scratch), ``kept_rate`` the learning rate of
+    encoder and blocks there, relative to that of the decoders.
+    """
+
+    transfer_learning_rate: float = 0.0
+    kept_rate: float = 1.0
     seeds: tuple[int, ...] = (0, 1, 2)
     labeled_songs: tuple[int, ...] = (8,)
     transfers: tuple[str, ...] = ("group",)
+    controls: tuple[str, ...] = ()
     gain_db: tuple[float, float] = (-10.0, 10.0)
     silence_probability: float = 0.05
 
@@ -238,11 +261,14 @@ def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
+TRANSFERS = ("group", "sliced", "frequent", "random", "blocks", "encoder")
+CONTROLS = ("equal compute", "shuffled")
 
 _CHOICES = {
     "size": ("tiny", "demo", "small", "medium", "large"),
-    "transfers": ("group", "sliced", "blocks"),
-    "transfer": ("group", "sliced", "blocks"),
+    "transfers": TRANSFERS,
+    "transfer": TRANSFERS,
+    "controls": CONTROLS,
     "assignment": ("exact", "least_squares"),
     "precision": PRECISIONS,
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
@@ -250,11 +276,12 @@ _CHOICES = {
 }
 _MAY_BE_ZERO = (
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
-    *("silence_probability", "pretrain_steps", "finetune_steps", "songs"),
+    *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "kept_rate"),
 )
+_MAY_BE_EMPTY = ("controls",)
 _AT_MOST = {
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
-    "unlabeled_fraction": 1,
+    **{"transfer_learning_rate": 1, "kept_rate": 1, "unlabeled_fraction": 1},
 }
 
 
@@ -269,7 +296,7 @@ def _validate(profile: Profile) -> None:
         if dotted == "ablations.axes" or isinstance(value, bool):
             continue
         name, items = dotted.split(".")[-1], value if isinstance(value, tuple) else (value,)
-        require(len(items) > 0 and "" not in items, dotted, "must not be empty")
+        require((len(items) > 0 or name in _MAY_BE_EMPTY) and "" not in items, dotted, "must not be empty")
         if name in ("level_db", "gain_db"):
             require(items[0] <= items[1], dotted, f"must be [low, high], not {value}")
             continue

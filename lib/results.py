@@ -8,14 +8,19 @@ from lib import UserError
 from lib.profile import override
 from lib.runs import Run
 from lib.scoring import paired_interval, read_table
-from lib.stages import SCRATCH, Study
+from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
 
 METRICS = ("uSDR", "cSDR")
+NAMES = {
+    SCRATCH: SCRATCH,
+    EQUAL_COMPUTE: "scratch, equal compute",
+    SHUFFLED: "pre-trained, shuffled",
+}
 
 
 def method_name(how: str) -> str:
     """The name of a method in every table and figure."""
-    return SCRATCH if how == SCRATCH else f"pre-trained ({how})"
+    return NAMES.get(how, f"pre-trained ({how})")
 
 
 def claim_runs(study: Study) -> list[tuple[str, int, int, Run]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib import STEMS, UserError, corpora, scoring
 from lib.compute import resolve_precision, start_fabric
@@ -18,14 +20,14 @@ from lib.corpora import Track, corpus_fingerprint
 from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
 from lib.model import Separator
-from lib.outputs import Statistics, song_statistics, transfer
-from lib.profile import Profile, resolve
+from lib.outputs import Statistics, is_body, segment_statistics, shuffled, transfer
+from lib.profile import Finetune, Profile, resolve
 from lib.runs import Run, code_fingerprint, fingerprint
 from lib.segments import mixture_manifest, stem_manifest
 from lib.separate import Progress, separate
 from lib.training import Task, fit
 
-SCRATCH = "scratch"
+SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
 TRAINING_CODE = ("model", "losses", "mixing", "segments", "outputs", "training", "stages", "audio", "corpora/tracks")
 SCORING_CODE = ("separate", "scoring")
 """Modules whose code can change weights, or scores: their syntax is part of the hash of every run, or score table."""
@@ -104,77 +106,120 @@ class Study:
         front = {**dataclasses.asdict(self.profile.audio), "band_scale": self.profile.model.band_scale}
         return Separator.from_size(self.profile.model.size, sources, seed, dropout=self.profile.model.dropout, **front)
 
-    def pretrain(self) -> Run:
-        """MixIT pre-training on the unlabelled songs (arXiv 2006.12701; arXiv 2505.07631)."""
+    def pretrain(self, seed: int | None = None) -> Run:
+        """MixIT pre-training on the unlabelled songs (arXiv 2006.12701; arXiv 2505.07631), from the first seed."""
         profile, stage = self.profile, self.profile.pretrain
+        seed = stage.seeds[0] if seed is None else seed
         training = [track for track in self.unlabeled if track.split == "train"]
         held_out = [track for track in self.unlabeled if track.split == "validation"] or training
-        run = self._run("pretrain", {"pretrain": stage, "corpus": corpus_fingerprint([*training, *held_out])})
+        identity = {"pretrain": dataclasses.replace(stage, seeds=()), "seed": seed}
+        run = self._run("pretrain", {**identity, "corpus": corpus_fingerprint([*training, *held_out])})
         if run.finished:
             return run
         samples = self.samples(stage.crop_seconds)
         manifests = [self._mixture_manifest(tracks) for tracks in (training, held_out)]
-        facts = (samples, profile.audio.rate, stage.seed, stage.level_db)
-        validation = validation_mixtures(held_out, manifests[1], stage.validation_moms, *facts)
-
-        def loss(separator: Separator, mixtures: Tensor) -> Tensor:
-            sums = separator(mixtures.sum(1), lambda estimates: assign(estimates, mixtures, stage.assignment))
-            return mixture_loss(sums, mixtures)
-
+        facts = (samples, profile.audio.rate, seed, stage.level_db, stage.same_song)
+        held_out = MixturesOfMixtures(held_out, manifests[1], *facts)
+        validation = validation_mixtures(stage.validation_moms, held_out)
+        loss = self._mixit_loss
         task = Task(
-            self.new_separator(profile.model.sources, stage.seed),
+            self.new_separator(profile.model.sources, seed),
             MixturesOfMixtures(training, manifests[0], *facts),
             loss,
             lambda separator: _mean_loss(loss, separator, validation.split(stage.batch)),
         )
-        fit(task, stage, run, stage.seed, profile.compute, profile.corpus.workers, "MixIT pre-training")
+        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, f"MixIT pre-training, seed {seed}")
         return run
 
+    def _mixit_loss(self, separator: Separator, mixtures: Tensor) -> Tensor:
+        rule = self.profile.pretrain.assignment
+        return mixture_loss(separator(mixtures.sum(1), lambda estimates: assign(estimates, mixtures, rule)), mixtures)
+
+    def pretrained_for(self, seed: int) -> Run:
+        """The pre-training that supervised seed ``seed`` starts from."""
+        seeds = self.profile.pretrain.seeds
+        return self.pretrain(seeds[seed % len(seeds)])
+
     def supervised(self, how: str, seed: int, labeled_songs: int) -> Run:
-        """Supervised training from ``scratch``, or fine-tuning after pre-training (``how``: group, sliced, blocks)."""
-        profile, stage = self.profile, self.profile.finetune
+        """Supervised training: ``how`` is scratch, a transfer (see `lib.outputs`) or a control.
+
+        *Equal compute* is scratch with the pre-training's compute as further steps, its schedule stretched over all of
+        them; *shuffled* is fine-tuning from a group whose weights are permuted within each tensor.
+        """
+        profile, stage = self.profile, self._schedule(how)
         songs, held_out = self.budget(labeled_songs), self.songs("validation")
-        start = {"from": how} if how == SCRATCH else {"from": how, "pretrained": self.pretrain().name}
-        shared = {"seeds": (), "labeled_songs": (), "transfers": ()}
+        from_scratch = how in (SCRATCH, EQUAL_COMPUTE)
+        start = {"from": SCRATCH} if from_scratch else {"from": how, "pretrained": self.pretrained_for(seed).name}
+        shared = {"seeds": (), "labeled_songs": (), "transfers": (), "controls": (), "transfer_learning_rate": 0}
         identity = {
-            "finetune": dataclasses.replace(stage, **shared),
+            "finetune": dataclasses.replace(stage, **shared, kept_rate=1.0 if from_scratch else stage.kept_rate),
             "seed": seed,
             "corpus": corpus_fingerprint([*songs, *held_out]),
             **start,
         }
-        run = self._run("scratch" if how == SCRATCH else "finetune", identity)
+        run = self._run("scratch" if from_scratch else "finetune", identity)
         if run.finished:
             return run
         samples, rate = self.samples(stage.crop_seconds), profile.audio.rate
         manifest = stem_manifest(songs, profile.corpus.activity_seconds, self.cache, profile.corpus.workers)
         self._list("labeled segments", manifest.skipped)
 
-        def loss(separator: Separator, stems: Tensor) -> Tensor:
-            return stem_snr_loss(separator(stems.sum(1)), stems)
-
-        if how == SCRATCH:
-            separator = self.new_separator(len(STEMS), seed)
-        else:
-            separator = transfer(self.load(self.pretrain()), how, self.output_statistics("validation"), seed)
         task = Task(
-            separator,
+            self._start(how, seed),
             StemMixtures(songs, manifest, samples, rate, seed, stage.gain_db, stage.silence_probability),
-            loss,
-            lambda separator: _mean_loss(loss, separator, _batches(held_out, samples, rate, stage.batch)),
+            _supervised_loss,
+            lambda separator: _mean_loss(_supervised_loss, separator, _batches(held_out, samples, rate, stage.batch)),
+            *((lambda name: False, 1.0) if from_scratch else (is_body, stage.kept_rate)),
         )
-        label = f"{'from scratch' if how == SCRATCH else f'fine-tuning ({how})'}, {labeled_songs} songs, seed {seed}"
-        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, label)
+        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, f"{how}, {labeled_songs} songs, seed {seed}")
         return run
+
+    def _schedule(self, how: str) -> Finetune:
+        stage = self.profile.finetune
+        if how == SCRATCH:
+            return stage
+        if how == EQUAL_COMPUTE:
+            return stage.stretched(stage.steps + self.equivalent_steps)
+        return dataclasses.replace(stage, learning_rate=stage.transfer_learning_rate or stage.learning_rate)
+
+    def _start(self, how: str, seed: int) -> Separator:
+        """The separator that a supervised training starts from."""
+        if how in (SCRATCH, EQUAL_COMPUTE):
+            return self.new_separator(len(STEMS), seed)
+        pretrained = self.load(self.pretrained_for(seed))
+        statistics = self.segment_statistics("validation", pretrained)
+        if how == SHUFFLED:
+            return shuffled(transfer(pretrained, "group", statistics, seed), seed)
+        return transfer(pretrained, how, statistics, seed)
+
+    @cached_property
+    def equivalent_steps(self) -> int:
+        """Supervised steps from scratch that take as many floating-point operations as the whole pre-training."""
+        sides = []
+        for stage, sources, mixtures, loss in (
+            (self.profile.pretrain, self.profile.model.sources, 2, self._mixit_loss),
+            (self.profile.finetune, len(STEMS), len(STEMS), _supervised_loss),
+        ):
+            example = torch.rand(1, mixtures, 2, self.samples(stage.crop_seconds), generator=torch.Generator().manual_seed(0))
+            separator = self.new_separator(sources, 0)
+            with FlopCounterMode(display=False) as counter:
+                loss(separator, example).mean().backward()
+            sides.append(stage.batch * counter.get_total_flops())
+        return round(self.profile.pretrain.steps * sides[0] / sides[1])
 
     def load(self, run: Run) -> Separator:
         """The separator of a finished run, on the profile's device."""
         return Separator.from_pretrained(run.folder).to(start_fabric(self.profile.compute).device)
 
-    def output_statistics(self, split: str, separator: Separator | None = None) -> list[Statistics]:
-        """What the outputs hold (of ``separator``, by default the pre-trained one) of each song of a split."""
-        separator = separator or self.load(self.pretrain())
+    def segment_statistics(self, split: str, separator: Separator) -> list[list[Statistics]]:
+        """What the outputs of ``separator`` hold of every segment of each song of a split."""
         seconds = self.samples(self.profile.finetune.crop_seconds) / self.profile.audio.rate
-        return [song_statistics(separator, song, seconds) for song in self.songs(split)]
+        return [segment_statistics(separator, song, seconds) for song in self.songs(split)]
+
+    def output_statistics(self, split: str, separator: Separator | None = None) -> list[Statistics]:
+        """What the outputs hold (of ``separator``, by default the first pre-trained one) of each song of a split."""
+        segments = self.segment_statistics(split, separator or self.load(self.pretrain()))
+        return [reduce(add, song) for song in segments]
 
     def _mixture_manifest(self, tracks: list[Track]):
         corpus = self.profile.corpus
@@ -272,6 +317,10 @@ def _batches(songs: list[Track], samples: int, rate: int, batch: int) -> Iterabl
     segments = (stems for _, stems in song_segments(songs, samples / rate, rate))
     while some := list(itertools.islice(segments, batch)):
         yield torch.stack(some)
+
+
+def _supervised_loss(separator: Separator, stems: Tensor) -> Tensor:
+    return stem_snr_loss(separator(stems.sum(1)), stems)
 
 
 def _mean_loss(loss, separator: Separator, batches: Iterable[Tensor]) -> float:

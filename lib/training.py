@@ -36,12 +36,26 @@ LOG_FIELDS = ("step", "loss", "validation_loss", "learning_rate", "gradient_norm
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: the separator, its examples, the loss of a batch [B], and the validation loss in dB."""
+    """What is trained: the separator, its examples, the loss of a batch [B], and the validation loss in dB.
+
+    Parameters whose names ``slower`` picks learn at ``slower_rate`` times the learning rate.
+    """
 
     separator: Separator
     dataset: Dataset
     loss: Callable[[Separator, Tensor], Tensor]
     validate: Callable[[Separator], float]
+    slower: Callable[[str], bool] = lambda name: False
+    slower_rate: float = 1.0
+
+    def parameters(self) -> list[dict]:
+        """The optimiser's parameter groups, each with its ``scale`` of the learning rate."""
+        named = list(self.separator.named_parameters())
+        groups = [
+            {"params": [value for name, value in named if self.slower(name) == slow], "scale": scale}
+            for slow, scale in ((False, 1.0), (True, self.slower_rate))
+        ]
+        return [group for group in groups if group["params"]]
 
 
 def learning_rate(stage: Optimisation, base: float, step: int) -> float:
@@ -63,9 +77,7 @@ def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, 
         return Separator.from_pretrained(run.folder)
     fabric = start_fabric(compute)
     base_rate = stage.learning_rate or task.separator.size.learning_rate
-    optimiser = torch.optim.AdamW(
-        task.separator.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True
-    )
+    optimiser = torch.optim.AdamW(task.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True)
     model, optimiser = fabric.setup(task.separator, optimiser)
     state = _resume(run, task.separator, optimiser, fabric.device)
     log = Log(run.folder / "log.csv", state["step"])
@@ -104,7 +116,7 @@ def _step(fabric, model, optimiser, task: Task, stage: Optimisation, batch: Tens
     """One step over ``stage.accumulate`` parts of the batch: (loss, gradient norm); no update if not finite."""
     model.train()
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
     total = 0.0
     parts = fabric.to_device(batch).chunk(stage.accumulate)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):

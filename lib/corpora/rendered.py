@@ -44,7 +44,7 @@ def build(settings: Rendered, rate: int, root: Path, workers: int | None = None)
     ``labeled/{train,test}/NAME/{mixture,bass,drums,vocals,other}.wav`` (stereo, 24 bits, the mixture being the sum of
     the stems to the last bit; the validation songs are the last of ``train`` in sorted order),
     ``unlabeled/000/000002.mp3`` with ``unlabeled/fma_metadata/tracks.csv``, and ``songs.json``, which describes every
-    song. The files depend on ``settings`` and ``rate`` alone, not on ``workers``. Raises `UserError` for a rate that
+    song. Where the settings say so, the stems of the unlabelled songs are dealt anew (`deal`). The files depend on ``settings`` and ``rate`` alone, not on ``workers``. Raises `UserError` for a rate that
     MP3 has not, or songs too short to hold a phrase.
     """
     if rate not in MP3_RATES:
@@ -63,10 +63,12 @@ def build(settings: Rendered, rate: int, root: Path, workers: int | None = None)
         write_json(root / "plan.json", plan)
     shutil.rmtree(root / "partial", ignore_errors=True)  # what a build that was cut off had in hand
     (root / "partial").mkdir()
-    counts = {"train": settings.train_songs, "valid": settings.validation_songs, "test": settings.test_songs,
-              "unlabeled": settings.unlabeled_songs}  # fmt: skip
-    tasks = [(kind, index) for kind, count in counts.items() for index in range(count)]
-    songs = _run(partial(_make, settings, rate, root), tasks, workers or len(os.sched_getaffinity(0)))
+    counts = {"train": settings.train_songs, "valid": settings.validation_songs, "test": settings.test_songs}
+    tasks = [(kind, (index,)) for kind, count in counts.items() for index in range(count)]
+    tasks += [("unlabeled", group) for group in _unlabeled_groups(settings)]
+    made = _run(partial(_make, settings, rate, root), tasks, workers or len(os.sched_getaffinity(0)))
+    songs = [song for group in made for song in group]
+    songs.sort(key=lambda song: song.get("track_id", 0))  # stable: labelled songs first, in their order
     with atomic(root / "songs.json") as temporary:
         temporary.write_text("[\n" + ",\n".join(map(json.dumps, songs)) + "\n]\n", "utf-8")
     _write_tracks(root / "unlabeled" / "fma_metadata" / "tracks.csv", [s for s in songs if "track_id" in s])
@@ -82,7 +84,27 @@ def _read_json(path: Path) -> object:
         return None
 
 
-def _run(make, tasks: list[tuple[str, int]], workers: int) -> list[dict]:
+def _unlabeled_groups(settings: Rendered) -> list[tuple[int, ...]]:
+    if not settings.redealt:
+        return [(index,) for index in range(settings.unlabeled_songs)]
+    songs = range(settings.unlabeled_songs)
+    return deal([compose(settings.seed, "unlabeled", index, settings.song_seconds) for index in songs])
+
+
+def deal(songs: list[Song]) -> list[tuple[int, ...]]:
+    """Groups of as many songs as there are stems, which differ in tempo and key as far as the songs allow.
+
+    One song comes from each quarter of the tempi; within a quarter songs lie by key, and the quarters are turned
+    against each other by a quarter of the keys. Songs left over in an incomplete group are not dealt.
+    """
+    by_tempo = sorted(range(len(songs)), key=lambda i: songs[i].bpm)
+    size, parts = len(songs) // len(STEMS), range(len(STEMS))
+    by_key = [sorted(by_tempo[q * size : (q + 1) * size], key=lambda i: songs[i].key) for q in parts]
+    turned = [np.roll(quarter, q * size // len(STEMS)).tolist() for q, quarter in zip(parts, by_key, strict=True)]
+    return list(zip(*turned, strict=True))
+
+
+def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[list[dict]]:
     progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", mininterval=1.0)
     if workers == 1 or len(tasks) < 8:
         return list(progress(map(make, tasks)))
@@ -91,19 +113,30 @@ def _run(make, tasks: list[tuple[str, int]], workers: int) -> list[dict]:
         return list(progress(pool.map(make, tasks)))
 
 
-def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, int]) -> dict:
-    """Write one song unless it is there; return its description."""
-    kind, index = task
-    song = compose(settings.seed, kind, index, settings.song_seconds)
-    if kind == "unlabeled":
-        track = FIRST_ID + index
-        path = root / "unlabeled" / f"{track // 1000:03d}" / f"{track:06d}.mp3"
-        if not path.exists():
-            temporary = root / "partial" / path.name
-            write_mp3(temporary, render(song, rate).sum(0), rate)
+def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, tuple[int, ...]]) -> list[dict]:
+    """Write one song, or one group of unlabelled songs, unless it is there; return the descriptions."""
+    kind, group = task
+    songs = [compose(settings.seed, kind, index, settings.song_seconds) for index in group]
+    return _make_unlabeled(songs, group, rate, root) if kind == "unlabeled" else [_make_labeled(songs[0], rate, root, kind)]
+
+
+def _make_unlabeled(songs: list[Song], group: tuple[int, ...], rate: int, root: Path) -> list[dict]:
+    """As many mixtures as songs; stem k of mixture i is that of song i + k, around the group."""
+    tracks = [FIRST_ID + index for index in group]
+    paths = [root / "unlabeled" / f"{track // 1000:03d}" / f"{track:06d}.mp3" for track in tracks]
+    if not all(path.exists() for path in paths):
+        stems = np.stack([render(song, rate) for song in songs])
+        for first, path in enumerate(paths):
+            mixture = sum(stems[(first + k) % len(songs), k] for k in range(len(STEMS)))
+            peak, temporary = np.abs(mixture).max(), root / "partial" / path.name
+            write_mp3(temporary, mixture * (PEAK / peak) if peak > 1 else mixture, rate)
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, path)
-        return {"split": kind, "track_id": track} | song.describe()
+    descriptions = [{"split": "unlabeled", "track_id": track} for track in tracks]
+    return [known | song.describe() for known, song in zip(descriptions, songs, strict=True)]
+
+
+def _make_labeled(song: Song, rate: int, root: Path, kind: str) -> dict:
     folder = root / "labeled" / ("test" if kind == "test" else "train") / song.name
     if not folder.exists():
         temporary = root / "partial" / song.name
