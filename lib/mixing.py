@@ -102,7 +102,9 @@ class MixturesOfMixtures(Dataset):
 def _halves(manifest: Manifest) -> Manifest:
     """Two rows a track in place of its segments: the first and the second half of what they span."""
     ends = manifest.table.assign(end=manifest.table["start"] + manifest.table["seconds"])
-    spans = ends.groupby("track", as_index=False).agg(role=("role", "first"), start=("start", "min"), end=("end", "max"))
+    spans = ends.groupby("track", as_index=False).agg(
+        role=("role", "first"), start=("start", "min"), end=("end", "max")
+    )
     spans["seconds"] = (spans["end"] - spans["start"]) / 2
     second = spans.assign(start=spans["start"] + spans["seconds"])
     both = pd.concat([spans, second]).sort_values(["track", "start"], ignore_index=True)

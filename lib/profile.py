@@ -42,7 +42,10 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where the music comes from: ``rendered`` or a folder, and the rules that cut it into segments."""
+    """Where the music comes from: ``rendered`` or a folder, and the rules that cut it into segments.
+
+    ``unlabeled`` may join several with " + ".
+    """
 
     labeled: str = "rendered"
     unlabeled: str = "rendered"
@@ -54,6 +57,11 @@ class Corpus:
     segment_hop_seconds: float = 5.0
     activity_seconds: float = 8.0
     workers: int = 2
+
+    @property
+    def unlabeled_parts(self) -> tuple[str, ...]:
+        """The sources that ``unlabeled`` joins by " + "."""
+        return tuple(part.strip() for part in self.unlabeled.split(" + "))
 
 
 @dataclass(frozen=True)
@@ -137,11 +145,40 @@ class Separate:
 
 
 @dataclass(frozen=True)
+class Regime:
+    """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
+
+    The search trains scratch and ``transfer`` with every ``learning_rates`` x ``steps`` at every budget of
+    ``searched_songs``; the map with every ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    transfer: str = "group"
+    learning_rates: tuple[float, ...] = ()
+    steps: tuple[int, ...] = ()
+    searched_songs: tuple[int, ...] = ()
+    pretrain_steps: tuple[int, ...] = ()
+    labeled_songs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What is pre-trained beside the base for the probes: on re-dealt songs, and on mixtures of one song's halves."""
+
+    redealt: bool = True
+    same_song: bool = True
+
+
+@dataclass(frozen=True)
 class Level:
-    """One level of an ablation axis: its label and the profile fields it sets (dotted names)."""
+    """One level of an ablation axis: its label and the profile fields it sets (dotted names).
+
+    ``transfer`` replaces that of the ablations; "scratch" transfers nothing.
+    """
 
     label: str
     set: dict[str, object] = field(default_factory=dict)
+    transfer: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,10 +192,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Ablations:
-    """One axis at a time around the base; ``pretrain_steps``/``finetune_steps`` 0 keep the profile's own."""
+    """One axis at a time around the base.
+
+    ``pretrain_steps`` and ``finetune_steps`` stretch the schedules; ``labeled_songs`` is one budget. 0 keeps the
+    profile's own (the first of its budgets).
+    """
 
     seeds: tuple[int, ...] = (0,)
     transfer: str = "group"
+    labeled_songs: int = 0
     pretrain_steps: int = 0
     finetune_steps: int = 0
     axes: tuple[Axis, ...] = ()
@@ -192,6 +234,8 @@ class Profile:
     model: Model = field(default_factory=Model)
     pretrain: Pretrain = field(default_factory=Pretrain)
     finetune: Finetune = field(default_factory=Finetune)
+    regime: Regime = field(default_factory=Regime)
+    probes: Probes = field(default_factory=Probes)
     separate: Separate = field(default_factory=Separate)
     ablations: Ablations = field(default_factory=Ablations)
     listening: Listening = field(default_factory=Listening)
@@ -278,7 +322,10 @@ _MAY_BE_ZERO = (
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
     *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "kept_rate"),
 )
-_MAY_BE_EMPTY = ("controls",)
+_MAY_BE_EMPTY = (
+    *("finetune.controls", "regime.learning_rates", "regime.steps", "regime.searched_songs"),
+    *("regime.pretrain_steps", "regime.labeled_songs"),
+)
 _AT_MOST = {
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
     **{"transfer_learning_rate": 1, "kept_rate": 1, "unlabeled_fraction": 1},
@@ -296,7 +343,7 @@ def _validate(profile: Profile) -> None:
         if dotted == "ablations.axes" or isinstance(value, bool):
             continue
         name, items = dotted.split(".")[-1], value if isinstance(value, tuple) else (value,)
-        require((len(items) > 0 or name in _MAY_BE_EMPTY) and "" not in items, dotted, "must not be empty")
+        require((len(items) > 0 or dotted in _MAY_BE_EMPTY) and "" not in items, dotted, "must not be empty")
         if name in ("level_db", "gain_db"):
             require(items[0] <= items[1], dotted, f"must be [low, high], not {value}")
             continue
@@ -326,6 +373,10 @@ def _validate_ablations(profile: Profile) -> None:
         if axis.base not in labels or len(set(labels)) < len(labels):
             raise UserError(f"{where}: levels must differ and hold the base '{axis.base}'")
         for level in axis.levels:
+            if level.transfer not in ("", "scratch", *TRANSFERS):
+                raise UserError(
+                    f"{where}: transfer must be scratch or one of {', '.join(TRANSFERS)}, not '{level.transfer}'"
+                )
             if any(key.split(".")[0] in ("name", "results", "ablations") for key in level.set):
                 raise UserError(f"{where}: a level cannot set {', '.join(level.set)}")
             override(profile, level.set)

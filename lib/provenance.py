@@ -54,9 +54,10 @@ def describe(profile: profiles.Profile) -> dict:
     content = profiles.to_dict(profile)
     content["results"] = os.path.relpath(profiles.resolve(profile.results), ROOT)
     for key in ("labeled", "unlabeled"):
-        if content["corpus"][key] != "rendered":
-            content["corpus"][key] = os.path.relpath(profiles.resolve(content["corpus"][key]), ROOT)
-    seeds = {"rendered": profile.corpus.rendered.seed, "pretrain": profile.pretrain.seed}
+        parts = _parts(profile, key)
+        shown = [p if p == "rendered" else os.path.relpath(profiles.resolve(p), ROOT) for p in parts]
+        content["corpus"][key] = " + ".join(shown)
+    seeds = {"rendered": profile.corpus.rendered.seed, "pretrain": list(profile.pretrain.seeds)}
     return {
         "code": code(),
         "profile": content,
@@ -72,15 +73,20 @@ def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False)
 
     ``times`` adds when each file was last written: to notice a change on this disk, not to compare two disks.
     """
-    name = getattr(profile.corpus, key)
-    if name == "rendered":
-        return runs.fingerprint([profile.corpus.rendered, profile.audio.rate])
-    files = []
-    for parent, _, names in os.walk(profiles.resolve(name)):
-        for path in (os.path.join(parent, name) for name in names):
-            facts = os.lstat(path)
-            files.append((os.path.relpath(path, profiles.resolve(name)), facts.st_size, times and facts.st_mtime_ns))
-    return runs.fingerprint(sorted(files))
+    return runs.fingerprint([
+        [profile.corpus.rendered, profile.audio.rate] if part == "rendered" else _files(profiles.resolve(part), times)
+        for part in _parts(profile, key)
+    ])  # fmt: skip
+
+
+def _parts(profile: profiles.Profile, key: str) -> tuple[str, ...]:
+    return profile.corpus.unlabeled_parts if key == "unlabeled" else (profile.corpus.labeled,)
+
+
+def _files(root: Path, times: bool) -> list[tuple]:
+    paths = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
+    facts = [(os.path.relpath(path, root), os.lstat(path)) for path in paths]
+    return sorted((path, found.st_size, times and found.st_mtime_ns) for path, found in facts)
 
 
 def code() -> dict:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pandas as pd
 
-from lib import UserError
-from lib.profile import override
+from lib import UserError, evaluation
+from lib.intervals import Origin, own, paired_interval, songs_worth
+from lib.profile import resolve
 from lib.runs import Run
-from lib.scoring import paired_interval, read_table
+from lib.scoring import MEAN, read_table
 from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
 
 METRICS = ("uSDR", "cSDR")
@@ -23,41 +27,75 @@ def method_name(how: str) -> str:
     return NAMES.get(how, f"pre-trained ({how})")
 
 
+def origin(study: Study) -> Origin:
+    """Which pre-training a supervised seed starts from, for the intervals."""
+    count = len(study.profile.pretrain.seeds)
+    return lambda seed: seed % count
+
+
+def arms(study: Study) -> tuple[str, ...]:
+    """Scratch, the controls and the transfers of a profile."""
+    settings = study.profile.finetune
+    return (SCRATCH, *settings.controls, *settings.transfers)
+
+
+def pairs(study: Study) -> list[tuple[str, str]]:
+    """(arm, arm that it is compared with): everything with scratch, every transfer with the controls too."""
+    first, *others = arms(study)
+    controls = study.profile.finetune.controls
+    return [(how, first) for how in others] + [
+        (how, control) for how in study.profile.finetune.transfers for control in controls
+    ]
+
+
 def claim_runs(study: Study) -> list[tuple[str, int, int, Run]]:
-    """(method, seed, labelled songs, run) of scratch and every transfer, trained where missing."""
+    """(method, seed, labelled songs, run) of every arm, trained where missing."""
     settings = study.profile.finetune
     return [
         (method_name(how), seed, songs, study.supervised(how, seed, songs))
         for songs in settings.labeled_songs
         for seed in settings.seeds
-        for how in (SCRATCH, *settings.transfers)
+        for how in arms(study)
     ]
 
 
 def scores(study: Study) -> pd.DataFrame:
     """Every score of every model of the claim, and of the baselines: ``tables/scores.csv``."""
-    frames = [study.baselines()]
-    frames += [study.scores(run, method, seed, songs) for method, seed, songs, run in claim_runs(study)]
+    frames = [evaluation.baselines(study)]
+    frames += [evaluation.scores(study, run, method, seed, songs) for method, seed, songs, run in claim_runs(study)]
     return study.write("scores", pd.concat(frames, ignore_index=True))
 
 
 def claim(study: Study) -> pd.DataFrame:
-    """Pre-trained minus scratch, paired by song and seed, per stem and metric: ``tables/claim.csv``.
+    """Differences of arms, paired by song and seed, per stem and metric: ``tables/claim.csv``.
 
-    Columns: experiment, labeled_songs, method, against, metric, stem, difference, low, high, n_songs, n_seeds; low and
-    high bound the 95% interval of `lib.scoring.paired_interval`, over test songs only.
+    Columns: experiment, labeled_songs, method, against, metric, and those of `lib.intervals.paired_interval`, over
+    test songs only.
     """
-    table = study.read("scores")
-    rows = []
+    table, rows = study.read("scores"), []
+    table = table[table["experiment"] == "test"]
     for songs in study.profile.finetune.labeled_songs:
-        chosen = table[(table["experiment"] == "test") & (table["labeled_songs"] == songs)]
-        for how in study.profile.finetune.transfers:
+        chosen = table[table["labeled_songs"] == songs]
+        for how, against in pairs(study):
+            start = own if {how, against} <= {SCRATCH, EQUAL_COMPUTE} else origin(study)
+            facts = {"experiment": "test", "labeled_songs": songs}
+            names = {"method": method_name(how), "against": method_name(against)}
             for metric in METRICS:
-                interval = paired_interval(chosen, method_name(how), SCRATCH, metric)
-                facts = {"experiment": "test", "labeled_songs": songs, "method": method_name(how), "against": SCRATCH}
-                rows.append(interval.assign(**facts, metric=metric))
-    columns = ["experiment", "labeled_songs", "method", "against", "metric", "stem", "difference", "low", "high"]
-    return study.write("claim", pd.concat(rows, ignore_index=True)[[*columns, "n_songs", "n_seeds"]])
+                interval = paired_interval(chosen, *names.values(), metric, start)
+                rows.append(interval.assign(**facts, **names, metric=metric))
+    columns = ["experiment", "labeled_songs", "method", "against", "metric"]
+    table = pd.concat(rows, ignore_index=True)
+    return study.write("claim", table[[*columns, *(name for name in table if name not in columns)]])
+
+
+def worth(study: Study) -> pd.DataFrame:
+    """How many labelled songs from scratch every other arm is worth: ``tables/songs_worth.csv``, by uSDR."""
+    table, rows = study.read("scores"), []
+    table = table[table["experiment"] == "test"]
+    for how in arms(study)[1:]:
+        found = songs_worth(table, method_name(how), SCRATCH, "uSDR", own if how == EQUAL_COMPUTE else origin(study))
+        rows.append(found.assign(method=method_name(how), against=SCRATCH, metric="uSDR"))
+    return study.write("songs_worth", pd.concat(rows, ignore_index=True))
 
 
 def learning_curves(study: Study, runs: list[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:
@@ -70,34 +108,69 @@ def learning_curves(study: Study, runs: list[tuple[str, int | None, int | None, 
     return pd.concat(frames, ignore_index=True)[["method", "seed", "labeled_songs", "step", "metric", "value"]]
 
 
-def ablation_studies(study: Study):
-    """(axis, level, is base, study) for every level of every axis: the profile with that level's fields set."""
+def ablation_levels(study: Study) -> Iterator[tuple[str, str, bool, str, Study]]:
+    """(axis, level, is base, transfer, study) of every level of every axis whose music is there."""
     settings = study.profile.ablations
-    steps = {"pretrain.steps": settings.pretrain_steps, "finetune.steps": settings.finetune_steps}
-    shared = {field: count for field, count in steps.items() if count}
+    short = study.variant(pretrain=settings.pretrain_steps, finetune=settings.finetune_steps)
     for axis in settings.axes:
         for level in axis.levels:
-            variant = Study(override(study.profile, {**shared, **level.set}))
-            yield axis.name, level.label, level.label == axis.base, variant
+            variant = short.variant(level.set)
+            if not missing_music(variant):
+                yield axis.name, level.label, level.label == axis.base, level.transfer or settings.transfer, variant
+
+
+def missing_music(study: Study) -> list[Path]:
+    """Folders of unlabelled music that a study names and that are not there."""
+    folders = [resolve(part) for part in study.profile.corpus.unlabeled_parts if part != "rendered"]
+    return [folder for folder in folders if not folder.is_dir()]
+
+
+def ablation_runs(study: Study) -> list[tuple[str, str, bool, str, int, Study, Run]]:
+    """(axis, level, is base, how, seed, study, run), trained where missing; scratch stands beside every level."""
+    settings, songs = study.profile.ablations, ablation_songs(study)
+    return [
+        (axis, level, base, how, seed, variant, variant.supervised(how, seed, songs))
+        for axis, level, base, transfer, variant in ablation_levels(study)
+        for seed in settings.seeds
+        for how in dict.fromkeys((SCRATCH, transfer))
+    ]
+
+
+def ablation_songs(study: Study) -> int:
+    """How many labelled songs the ablations have."""
+    return study.profile.ablations.labeled_songs or study.profile.finetune.labeled_songs[0]
 
 
 def ablations(study: Study) -> pd.DataFrame:
     """One axis at a time around the base: ``tables/ablations.csv``.
 
-    Columns: those of the scores, with the axis in ``experiment``, and ``level`` and ``base``. Scratch stands beside
-    every level (trained once where a level does not touch it).
+    Columns: those of the scores, with the axis in ``experiment``, and ``level``, ``base`` and ``arm``: "scratch", or
+    "pre-trained" for whatever the level transfers. Where it transfers nothing, both arms are one.
     """
-    settings, frames = study.profile.ablations, []
-    songs = study.profile.finetune.labeled_songs[0]
-    for axis, level, is_base, variant in ablation_studies(study):
-        for seed in settings.seeds:
-            for how in (SCRATCH, settings.transfer):
-                scored = variant.scores(variant.supervised(how, seed, songs), method_name(how), seed, songs)
-                scored = scored[scored["experiment"] == "test"]
-                frames.append(scored.assign(experiment=axis, level=level, base=is_base))
+    frames, songs = [], ablation_songs(study)
+    for axis, level, base, how, seed, variant, run in ablation_runs(study):
+        scored = evaluation.scores(variant, run, method_name(how), seed, songs)
+        scored = scored[scored["experiment"] == "test"].assign(experiment=axis, level=level, base=base)
+        frames.append(scored.assign(arm="scratch" if how == SCRATCH else "pre-trained"))
     if not frames:
         raise UserError(f"{study.profile.name}: ablations.axes is empty; name at least one axis")
     return study.write("ablations", pd.concat(frames, ignore_index=True))
+
+
+def ablation_effects(study: Study) -> pd.DataFrame:
+    """Per level, pre-trained minus scratch in mean uSDR, paired by song and seed: ``tables/ablation_effects.csv``."""
+    rows = []
+    for (axis, level), part in study.read("ablations").groupby(["experiment", "level"], sort=False):
+        arms = set(part["arm"])
+        values = part.assign(method=part["arm"])
+        if arms == {"scratch"}:
+            values = pd.concat([values, values.assign(method="pre-trained")])
+        found = paired_interval(values, "pre-trained", "scratch", "uSDR", origin(study))
+        facts = {"axis": axis, "level": level, "base": part["base"].iloc[0], "method": part["method"].iloc[-1]}
+        rows.append(found[found["stem"] == MEAN].drop(columns="stem").assign(**facts))
+    table = pd.concat(rows, ignore_index=True)
+    names = ["axis", "level", "base", "method"]
+    return study.write("ablation_effects", table[[*names, *(name for name in table if name not in names)]])
 
 
 def cost(study: Study, runs: list[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:

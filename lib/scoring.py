@@ -1,4 +1,4 @@
-"""Scores of separated songs, the baselines they are read against, tidy tables and paired confidence intervals.
+"""Scores of separated songs, the baselines they are read against, and tidy tables.
 
 Values that no mean can hold are left out of every mean: nan (a silent reference) and infinity (an estimate without any
 error, which happens where only one stem sounds and the mixture is that stem).
@@ -178,47 +178,3 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     order = {stem: i for i, stem in enumerate([*STEMS, MEAN])}
     both = pd.concat([per_stem, means], ignore_index=True)
     return both.sort_values([*model, "stem"], key=lambda c: c.map(order) if c.name == "stem" else c, ignore_index=True)
-
-
-def paired_interval(
-    scores: pd.DataFrame, method_a: str, method_b: str, metric: str, resamples: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
-    """Mean difference ``method_a - method_b`` in dB per stem and over stems, with a 95% percentile bootstrap interval.
-
-    ``scores`` holds one model per method and seed (select experiment and labeled_songs before). Arms are paired by
-    (seed, song). Every seed is tested on the same songs, so seeds and songs are resampled independently of each other
-    and crossed (the pigeonhole bootstrap, Owen 2007): drawing songs anew within each seed would count one song once
-    per seed and make the interval too narrow. With few seeds it still understates the spread between seeds.
-
-    Columns: stem, difference, low, high, n_songs, n_seeds. Raises UserError if no song has a finite score in both arms.
-    """
-    chosen = scores[(scores["metric"] == metric) & scores["method"].isin([method_a, method_b]) & scores["seed"].notna()]
-    wide = chosen.pivot(index=["seed", "song", "stem"], columns="method", values="value")
-    wide = wide.reindex(columns=[method_a, method_b]).replace([np.inf, -np.inf], np.nan).dropna()
-    if wide.empty:
-        raise UserError(f"no song has a {metric} of both '{method_a}' and '{method_b}' for one seed: score both first")
-    pairs = (wide[method_a] - wide[method_b]).unstack("stem")
-    stems = [stem for stem in STEMS if stem in pairs]
-    seeds, songs = (sorted(pairs.index.unique(level)) for level in ("seed", "song"))
-    cube = np.full((len(seeds), len(songs), len(stems)), np.nan)
-    for (at_seed, song), row in pairs[stems].iterrows():
-        cube[seeds.index(at_seed), songs.index(song)] = row
-    generator = np.random.default_rng(seed)
-    draws = [generator.multinomial(n, np.full(n, 1 / n), size=resamples) for n in cube.shape[:2]]
-    low, high = np.nanpercentile(_stem_means(cube, *draws), [2.5, 97.5], axis=0)
-    difference = _stem_means(cube, *(np.ones((1, n)) for n in cube.shape[:2]))[0]
-    present = np.isfinite(cube)
-    present = np.concatenate([present, present.any(-1, keepdims=True)], axis=-1)
-    counts = {"n_songs": present.any(0).sum(0), "n_seeds": present.any(1).sum(0)}
-    return pd.DataFrame({"stem": [*stems, MEAN], "difference": difference, "low": low, "high": high, **counts})
-
-
-def _stem_means(cube: np.ndarray, seed_counts: np.ndarray, song_counts: np.ndarray) -> np.ndarray:
-    """Means over seeds and songs drawn so often: [seeds, songs, stems] -> [draws, stems + 1], the last over stems."""
-    present = np.isfinite(cube)
-    total = np.einsum("rs,rg,sgk->rk", seed_counts, song_counts, np.where(present, cube, 0.0))
-    count = np.einsum("rs,rg,sgk->rk", seed_counts, song_counts, present.astype(float))
-    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    known = np.isfinite(means)
-    over_stems = np.where(known, means, 0.0).sum(1) / np.maximum(known.sum(1), 1)
-    return np.column_stack([means, np.where(known.any(1), over_stems, np.nan)])

@@ -1,10 +1,10 @@
-"""The stages of the study: every run, score and table of one profile, each computed once and found again afterwards."""
+"""The stages of the study: every run of one profile, trained once and found again afterwards."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property, reduce
 from operator import add
 
@@ -21,16 +21,14 @@ from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
 from lib.model import Separator
 from lib.outputs import Statistics, is_body, segment_statistics, shuffled, transfer
-from lib.profile import Finetune, Profile, resolve
-from lib.runs import Run, code_fingerprint, fingerprint
+from lib.profile import Finetune, Profile, override, resolve
+from lib.runs import Run, code_fingerprint
 from lib.segments import mixture_manifest, stem_manifest
-from lib.separate import Progress, separate
 from lib.training import Task, fit
 
 SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
 TRAINING_CODE = ("model", "losses", "mixing", "segments", "outputs", "training", "stages", "audio", "corpora/tracks")
-SCORING_CODE = ("separate", "scoring")
-"""Modules whose code can change weights, or scores: their syntax is part of the hash of every run, or score table."""
+"""Modules whose code can change weights: their syntax is part of the hash of every run."""
 
 
 class Study:
@@ -40,6 +38,14 @@ class Study:
         self.profile = profile
         self.results = resolve(profile.results)
         self.cache = self.results / "corpora"
+
+    def variant(self, changes: Mapping[str, object] | None = None, **steps: int) -> Study:
+        """The same study with dotted fields replaced, and with stages stretched to other ``steps`` (``pretrain=500``).
+
+        Raises: UserError.
+        """
+        stretched = {stage: getattr(self.profile, stage).stretched(count) for stage, count in steps.items() if count}
+        return Study(override(dataclasses.replace(self.profile, **stretched), changes or {}))
 
     # Corpora
 
@@ -171,7 +177,15 @@ class Study:
             lambda separator: _mean_loss(_supervised_loss, separator, _batches(held_out, samples, rate, stage.batch)),
             *((lambda name: False, 1.0) if from_scratch else (is_body, stage.kept_rate)),
         )
-        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, f"{how}, {labeled_songs} songs, seed {seed}")
+        fit(
+            task,
+            stage,
+            run,
+            seed,
+            profile.compute,
+            profile.corpus.workers,
+            f"{how}, {labeled_songs} songs, seed {seed}",
+        )
         return run
 
     def _schedule(self, how: str) -> Finetune:
@@ -200,7 +214,9 @@ class Study:
             (self.profile.pretrain, self.profile.model.sources, 2, self._mixit_loss),
             (self.profile.finetune, len(STEMS), len(STEMS), _supervised_loss),
         ):
-            example = torch.rand(1, mixtures, 2, self.samples(stage.crop_seconds), generator=torch.Generator().manual_seed(0))
+            example = torch.rand(
+                1, mixtures, 2, self.samples(stage.crop_seconds), generator=torch.Generator().manual_seed(0)
+            )
             separator = self.new_separator(sources, 0)
             with FlopCounterMode(display=False) as counter:
                 loss(separator, example).mean().backward()
@@ -241,64 +257,6 @@ class Study:
             "code": code_fingerprint(*TRAINING_CODE),
         }
         return Run.open(self.results, stage, {**general, **identity})
-
-    # Scores
-
-    def estimate(self, separator: Separator, mixture: np.ndarray, progress: Progress = False) -> np.ndarray:
-        """Separate a whole song: [C, T] -> [S, C, T]; ``progress`` as in `lib.separate.separate_blocks`."""
-        settings, rate = self.profile.separate, self.profile.audio.rate
-        window, hop = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
-        bf16 = resolve_precision(self.profile.compute) == "bf16-mixed"
-        options = {"mixture_consistency": settings.mixture_consistency, "bf16": bf16, "progress": progress}
-        return separate(separator, torch.from_numpy(mixture), window, hop, settings.batch, **options).numpy()
-
-    def test_songs(self) -> list[tuple[str, Track]]:
-        """(experiment, song): the test songs as ``test``, and the real song as ``real song``."""
-        return [*(("test", song) for song in self.songs("test")), ("real song", self.real_song)]
-
-    def scores(self, run: Run, method: str, seed: int | None, labeled_songs: int | None) -> pd.DataFrame:
-        """uSDR and cSDR of a trained model on all test songs, computed once; also one museval JSON a song."""
-        separator = None
-
-        def estimate(stems: np.ndarray) -> np.ndarray:
-            nonlocal separator
-            separator = separator or self.load(run)
-            return self.estimate(separator, stems.sum(0))
-
-        return self._scored(run, estimate, method=method, seed=seed, labeled_songs=labeled_songs)
-
-    def baselines(self) -> pd.DataFrame:
-        """Scores of the mixture as estimate, and of the oracle ideal-ratio mask as ceiling."""
-        audio = self.profile.audio
-        run = self._run("baselines", {"corpus": corpus_fingerprint([song for _, song in self.test_songs()])})
-        methods = {
-            "mixture": lambda stems: scoring.mixture_as_estimate(stems.sum(0)),
-            "ideal ratio mask": lambda stems: scoring.ideal_ratio_mask(stems.sum(0), stems, audio.n_fft, audio.hop),
-        }
-        frames = [
-            self._scored(Run(run.folder / name.replace(" ", "-")), estimate, method=name, seed=None, labeled_songs=None)
-            for name, estimate in methods.items()
-        ]
-        return pd.concat(frames, ignore_index=True)
-
-    def _scored(self, run: Run, estimate, **facts) -> pd.DataFrame:
-        songs = self.test_songs()
-        identity = [
-            corpus_fingerprint([song for _, song in songs]),
-            self.profile.separate,
-            code_fingerprint(*SCORING_CODE),
-        ]
-        path = run.folder / f"scores-{fingerprint(identity)}.csv"
-        if not path.exists():
-            rows, rate = [], self.profile.audio.rate
-            for experiment, song in songs:
-                stems = song.stems(rate=rate)
-                estimates = estimate(stems)
-                rows += scoring.song_rows(song.name, scoring.score_song(stems, estimates, rate), experiment=experiment)
-                frames = scoring.csdr(stems.swapaxes(1, 2), estimates.swapaxes(1, 2), rate)
-                scoring.museval_json(run.folder / "museval", song.name, frames)
-            scoring.write_table(path, scoring.table(rows))
-        return scoring.table(scoring.read_table(path).assign(**facts).to_dict("records"))
 
     # Tables
 

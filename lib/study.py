@@ -55,10 +55,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def check(profile: Profile, results: Path) -> None:
     """Raises: UserError if a folder of music does not exist or the disk cannot hold what is planned."""
-    for key in ("labeled", "unlabeled"):
-        folder = profiles.resolve(getattr(profile.corpus, key))
-        if getattr(profile.corpus, key) != "rendered" and not folder.is_dir():
-            raise UserError(f"corpus.{key}: there is no folder {folder}: name one that exists, or 'rendered'")
+    corpus = profile.corpus
+    for key, parts in (("labeled", (corpus.labeled,)), ("unlabeled", corpus.unlabeled_parts)):
+        for folder in (profiles.resolve(part) for part in parts if part != "rendered"):
+            if not folder.is_dir():
+                raise UserError(f"corpus.{key}: there is no folder {folder}: name one that exists, or 'rendered'")
     parent = next(folder for folder in (results, *results.parents) if folder.is_dir())
     written = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
     needed, free = planned_bytes(profile) / 1e9, (shutil.disk_usage(parent).free + written) / 1e9
@@ -73,10 +74,17 @@ def planned_bytes(profile: Profile) -> float:
     if profile.corpus.labeled == "rendered":
         songs = rendered.train_songs + rendered.validation_songs + rendered.test_songs
         total += songs * rendered.song_seconds * profile.audio.rate * 2 * 3 * 5  # channels, bytes, files
-    if profile.corpus.unlabeled == "rendered":
-        total += rendered.unlabeled_songs * rendered.song_seconds * 32_000  # MP3, at most 256 kbit/s
-    count = 1 + len(tuning.seeds) * len(tuning.labeled_songs) * (1 + len(tuning.transfers))
-    count += 2 * len(ablations.seeds) * sum(len(axis.levels) for axis in ablations.axes)
+    if "rendered" in profile.corpus.unlabeled_parts:
+        total += (
+            (1 + profile.probes.redealt) * rendered.unlabeled_songs * rendered.song_seconds * 32_000
+        )  # MP3, at most 256 kbit/s
+    regime, budgets = profile.regime, len(tuning.labeled_songs)
+    pretrainings = len(profile.pretrain.seeds) * (1 + profile.probes.redealt + profile.probes.same_song)
+    searched = 2 * len(regime.learning_rates) * len(regime.steps) * len(regime.searched_songs)
+    mapped = (1 + 2 * len(regime.labeled_songs)) * len(regime.pretrain_steps)
+    count = pretrainings + len(regime.seeds) * (searched + mapped)
+    count += len(tuning.seeds) * budgets * (1 + len(tuning.transfers) + len(tuning.controls))
+    count += 3 * len(ablations.seeds) * sum(len(axis.levels) for axis in ablations.axes)
     # two copies stay of each run; while one trains, its best checkpoints and the last with the optimiser's moments
     copies = 2 * count + max(profile.pretrain.average_best, tuning.average_best) + 4
     return total + copies * 4 * _PARAMETERS[profile.model.size]

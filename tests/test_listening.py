@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from jupyter_client.manager import start_new_kernel
 
-from lib import STEMS, UserError, audio, listening, scoring
+from lib import STEMS, UserError, audio, evaluation, listening, scoring
 from lib.corpora import Track
 from lib.listening import players
 from lib.listening.players import REFERENCE, Excerpt
@@ -79,7 +79,7 @@ def test_an_excerpt_holds_the_first_seed_of_each_method_and_scores_what_plays(st
 
 def test_a_song_heard_whole_has_the_estimates_that_the_score_tables_are_made_of(study):
     song, run = study.real_song, listening.methods(study)[0][3]
-    whole = study.estimate(study.load(run), song.stems(rate=RATE).sum(0))
+    whole = evaluation.estimate(study, study.load(run), song.stems(rate=RATE).sum(0))
     np.testing.assert_array_equal(listening.excerpt(study, song).versions["scratch"], whole)
 
 

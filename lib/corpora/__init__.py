@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from lib import UserError
+from lib import STEMS, UserError
 from lib.corpora import fma, folder, musdb18
 from lib.corpora.tracks import Candidate, Skipped, Track, corpus_fingerprint, in_threads, scan, skip
-from lib.profile import Profile
+from lib.profile import Profile, resolve
 from lib.runs import fingerprint
 
-__all__ = ["Skipped", "Track", "corpus_fingerprint", "in_threads", "labeled", "real_song", "skip", "unlabeled"]
+__all__ = ["Skipped", "Track", "corpus_fingerprint", "dealt", "in_threads", "labeled", "real_song", "skip", "unlabeled"]
 
 
 def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
@@ -19,17 +20,30 @@ def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
     Raises `UserError` if the folder does not exist or holds no usable song.
     """
     corpus = profile.corpus
-    root = _root(profile, "labeled", cache)
+    root = _root(profile, "labeled", corpus.labeled, cache)
     return _usable("corpus.labeled", root, *musdb18.read(root, cache, corpus.workers, corpus.validation_songs))
 
 
 def unlabeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
-    """Mixtures from ``corpus.unlabeled``: ``rendered``, a folder in FMA's layout, or any folder of music.
+    """Mixtures from ``corpus.unlabeled``: ``rendered``, a folder in FMA's layout, or any folder of music; or several.
 
-    Raises `UserError` if the folder does not exist or holds no usable song.
+    Raises `UserError` if a folder does not exist or holds no usable song.
     """
+    parts = profile.corpus.unlabeled_parts
+    found = [_unlabeled(profile, part, cache) for part in parts]
+    if len(parts) == 1:
+        return found[0]
+    named = [
+        replace(track, name=f"{Path(part).name}/{track.name}")
+        for part, (tracks, _) in zip(parts, found, strict=True)
+        for track in tracks
+    ]
+    return named, [item for _, skipped in found for item in skipped]
+
+
+def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[list[Track], list[Skipped]]:
     corpus = profile.corpus
-    root = _root(profile, "unlabeled", cache)
+    root = _root(profile, "unlabeled", part, cache)
     if (root / fma.METADATA).is_file():
         found = fma.read(root, corpus.fma_subset, cache, corpus.workers, profile.audio.rate, corpus.segment_seconds)
     else:
@@ -45,14 +59,13 @@ def real_song(cache: Path) -> Track:
     return _usable("stempeg's example", path, tracks, skipped)[0][0]
 
 
-def _root(profile: Profile, kind: str, cache: Path) -> Path:
-    value = getattr(profile.corpus, kind)
+def _root(profile: Profile, kind: str, value: str, cache: Path) -> Path:
     if value == "rendered":
         from lib.corpora import rendered  # a synthesiser is needed to render music, not to read it
 
         settings, rate = profile.corpus.rendered, profile.audio.rate
         return rendered.build(settings, rate, cache / f"rendered-{fingerprint([settings, rate])}") / kind
-    root = Path(value).expanduser().resolve()
+    root = resolve(value).resolve()
     if not root.is_dir():
         raise UserError(f"corpus.{kind}: no such folder: {value}; give a folder of music, or 'rendered'")
     return root
@@ -63,3 +76,17 @@ def _usable(label: str, root: Path, tracks: list[Track], skipped: list[Skipped])
         why = f"{len(skipped)} skipped, first {skipped[0].path}: {skipped[0].reason}" if skipped else "no music in it"
         raise UserError(f"{label}: nothing usable in {root} ({why})")
     return tracks, skipped
+
+
+def dealt(songs: list[Track]) -> list[Track]:
+    """As many songs as there are, with the stems dealt anew: stem k of song i is that of song i + k n / 4, around.
+
+    What then sounds together was neither composed nor mixed together. Songs last as long as their shortest stem.
+    """
+    found = []
+    for i, song in enumerate(songs):
+        sources = [songs[(i + k * max(1, len(songs) // len(STEMS))) % len(songs)] for k in range(len(STEMS))]
+        files = {stem: source.files[stem] for stem, source in zip(STEMS, sources, strict=True)}
+        frames, digest = min(source.frames for source in sources), fingerprint([source.digest for source in sources])
+        found.append(replace(song, name=f"{song.name}, re-dealt", frames=frames, files=files, digest=digest))
+    return found

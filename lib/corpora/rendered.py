@@ -44,8 +44,9 @@ def build(settings: Rendered, rate: int, root: Path, workers: int | None = None)
     ``labeled/{train,test}/NAME/{mixture,bass,drums,vocals,other}.wav`` (stereo, 24 bits, the mixture being the sum of
     the stems to the last bit; the validation songs are the last of ``train`` in sorted order),
     ``unlabeled/000/000002.mp3`` with ``unlabeled/fma_metadata/tracks.csv``, and ``songs.json``, which describes every
-    song. Where the settings say so, the stems of the unlabelled songs are dealt anew (`deal`). The files depend on ``settings`` and ``rate`` alone, not on ``workers``. Raises `UserError` for a rate that
-    MP3 has not, or songs too short to hold a phrase.
+    song. Where the settings say so, the stems of the unlabelled songs are dealt anew (`deal`). The files depend on
+    ``settings`` and ``rate`` alone, not on ``workers``. Raises `UserError` for a rate that MP3 has not, or songs too
+    short to hold a phrase.
     """
     if rate not in MP3_RATES:
         raise UserError(f"audio.rate: MP3 cannot hold {rate} Hz, choose one of {', '.join(map(str, MP3_RATES))}")
@@ -117,7 +118,11 @@ def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, tuple[int,
     """Write one song, or one group of unlabelled songs, unless it is there; return the descriptions."""
     kind, group = task
     songs = [compose(settings.seed, kind, index, settings.song_seconds) for index in group]
-    return _make_unlabeled(songs, group, rate, root) if kind == "unlabeled" else [_make_labeled(songs[0], rate, root, kind)]
+    return (
+        _make_unlabeled(songs, group, rate, root)
+        if kind == "unlabeled"
+        else [_make_labeled(songs[0], rate, root, kind)]
+    )
 
 
 def _make_unlabeled(songs: list[Song], group: tuple[int, ...], rate: int, root: Path) -> list[dict]:

@@ -12,13 +12,13 @@ import ipywidgets as widgets
 import numpy as np
 from IPython import get_ipython
 
-from lib import STEMS, UserError, audio, scoring
+from lib import STEMS, UserError, audio, evaluation, scoring
 from lib.corpora import Track
 from lib.listening.players import REFERENCE, Excerpt, page, row, rows
 from lib.results import claim_runs
 from lib.runs import Run, code_fingerprint, fingerprint
 from lib.separate import Progress, Song
-from lib.stages import SCORING_CODE, Study
+from lib.stages import Study
 
 
 def methods(study: Study) -> list[tuple[str, int, int, Run]]:
@@ -38,9 +38,18 @@ def excerpt(study: Study, song: Track) -> Excerpt:
     stems = song.stems(start, seconds, front.rate)
     mixture, versions = stems.sum(0), {REFERENCE: stems}
     for method, _, _, run in methods(study):
-        identity = [run.name, song.digest, start, seconds, study.profile.separate, code_fingerprint(*SCORING_CODE)]
+        identity = [
+            run.name,
+            song.digest,
+            start,
+            seconds,
+            study.profile.separate,
+            code_fingerprint(*evaluation.SCORING_CODE),
+        ]
         folder = study.results / "estimates" / song.name / f"{method}-{fingerprint(identity)}"
-        versions[method] = _kept(folder, front.rate, lambda run=run: study.estimate(study.load(run), mixture))
+        versions[method] = _kept(
+            folder, front.rate, lambda run=run: evaluation.estimate(study, study.load(run), mixture)
+        )
     versions["ideal ratio mask"] = scoring.ideal_ratio_mask(mixture, stems, front.n_fft, front.hop)
     return Excerpt(song.name, start, front.rate, mixture, versions)
 
@@ -67,7 +76,7 @@ def own(study: Study, path: Path | str, start: float, seconds: float, progress: 
         mixture = song[:, round(start * rate) : round((start + seconds) * rate)]
     if not mixture.shape[1]:
         raise UserError(f"{Path(path).name}: ends after {song.shape[1] / rate:.1f} s; start before that")
-    estimates = study.estimate(study.load(run), mixture, progress)
+    estimates = evaluation.estimate(study, study.load(run), mixture, progress)
     return Excerpt(Path(path).name, start, rate, mixture, {method: estimates})
 
 
@@ -79,7 +88,7 @@ def is_live() -> bool:
 
 def browser(study: Study) -> widgets.Widget:
     """Panel: every test song and the real song, every stem."""
-    found = {song.name: song for _, song in study.test_songs()}
+    found = {song.name: song for _, song in evaluation.songs(study, "test")}
     song, stem = (widgets.Dropdown(options=list(names)) for names in (found, STEMS))
     shown = widgets.HTML()
 

@@ -1,0 +1,90 @@
+"""What the trained models and the references score on whole songs, each computed once and found again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import scoring
+from lib.compute import resolve_precision
+from lib.corpora import Track, corpus_fingerprint
+from lib.model import Separator
+from lib.runs import Run, code_fingerprint, fingerprint
+from lib.separate import Progress, separate
+from lib.stages import Study
+
+SCORING_CODE = ("separate", "scoring")
+"""Modules whose code can change scores: their syntax is part of the name of every score table."""
+
+Estimate = Callable[[np.ndarray], np.ndarray]
+"""Stems [4, C, T] to estimates [4, C, T]; all but oracles look at the sum of the stems alone."""
+
+
+def estimate(study: Study, separator: Separator, mixture: np.ndarray, progress: Progress = False) -> np.ndarray:
+    """Separate a whole song: [C, T] -> [S, C, T]; ``progress`` as in `lib.separate.separate_blocks`."""
+    settings, rate = study.profile.separate, study.profile.audio.rate
+    window, hop = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
+    bf16 = resolve_precision(study.profile.compute) == "bf16-mixed"
+    options = {"mixture_consistency": settings.mixture_consistency, "bf16": bf16, "progress": progress}
+    return separate(separator, torch.from_numpy(mixture), window, hop, settings.batch, **options).numpy()
+
+
+def songs(study: Study, split: str) -> list[tuple[str, Track]]:
+    """(experiment, song) of a split; beside the ``test`` songs stands the real song, as ``real song``."""
+    real = [("real song", study.real_song)] if split == "test" else []
+    return [*((split, song) for song in study.songs(split)), *real]
+
+
+def scores(
+    study: Study, run: Run, method: str, seed: int | None, labeled_songs: int | None, split: str = "test"
+) -> pd.DataFrame:
+    """uSDR and cSDR of a trained model on all songs of a split; also one museval JSON a song."""
+    separator = None
+
+    def separated(stems: np.ndarray) -> np.ndarray:
+        nonlocal separator
+        separator = separator or study.load(run)
+        return estimate(study, separator, stems.sum(0))
+
+    return _named(scored(study, run, separated, split), method=method, seed=seed, labeled_songs=labeled_songs)
+
+
+def baselines(study: Study) -> pd.DataFrame:
+    """Scores of the mixture as estimate, and of the oracle ideal-ratio mask as ceiling, on the test songs."""
+    front = study.profile.audio
+    methods: dict[str, Estimate] = {
+        "mixture": lambda stems: scoring.mixture_as_estimate(stems.sum(0)),
+        "ideal ratio mask": lambda stems: scoring.ideal_ratio_mask(stems.sum(0), stems, front.n_fft, front.hop),
+    }
+    return pd.concat([reference(study, name, function) for name, function in methods.items()], ignore_index=True)
+
+
+def reference(study: Study, name: str, function: Estimate) -> pd.DataFrame:
+    """Scores on the test songs of something that was not trained."""
+    folder = f"{name.replace(' ', '-')}-{fingerprint(study.profile.audio)}"
+    return _named(scored(study, Run(study.results / "runs" / "references" / folder), function, "test"), method=name)
+
+
+def scored(study: Study, run: Run, function: Estimate, split: str) -> pd.DataFrame:
+    """The score table of ``function`` on a split, kept in the folder of ``run``; method and seed are left empty."""
+    chosen, rate = songs(study, split), study.profile.audio.rate
+    identity = [corpus_fingerprint([s for _, s in chosen]), study.profile.separate, code_fingerprint(*SCORING_CODE)]
+    path = run.folder / f"scores-{fingerprint(identity)}.csv"
+    if not path.exists():
+        rows = []
+        for experiment, song in chosen:
+            stems = song.stems(rate=rate)
+            estimates = function(stems)
+            rows += scoring.song_rows(song.name, scoring.score_song(stems, estimates, rate), experiment=experiment)
+            if split == "test":
+                frames = scoring.csdr(stems.swapaxes(1, 2), estimates.swapaxes(1, 2), rate)
+                scoring.museval_json(run.folder / "museval", song.name, frames)
+        scoring.write_table(path, scoring.table(rows))
+    return scoring.read_table(path)
+
+
+def _named(frame: pd.DataFrame, **facts: object) -> pd.DataFrame:
+    return scoring.table(frame.assign(**facts).to_dict("records"))

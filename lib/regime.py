@@ -1,0 +1,64 @@
+"""Before the claim, on validation songs alone: which schedule each arm gets, and where pre-training could matter."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+
+from lib import evaluation
+from lib.intervals import paired_interval
+from lib.results import method_name, origin
+from lib.scoring import MEAN, summarise
+from lib.stages import SCRATCH, Study
+
+SEARCH = ["method", "learning_rate", "steps"]
+
+
+def search(study: Study) -> pd.DataFrame:
+    """Validation scores of scratch and of the transfer under every schedule: ``tables/search.csv``.
+
+    Columns: those of the scores, and ``learning_rate`` and ``steps``. Every model is the average of its checkpoints
+    of lowest validation loss: the length of training is chosen within each run as well.
+    """
+    settings, frames = study.profile.regime, []
+    plan = itertools.product(settings.learning_rates, settings.steps, settings.searched_songs, settings.seeds)
+    for rate, steps, songs, seed in plan:
+        changes = {"finetune.learning_rate": rate, "finetune.transfer_learning_rate": rate}
+        variant = study.variant(changes, finetune=steps)
+        for how in (SCRATCH, settings.transfer):
+            run = variant.supervised(how, seed, songs)
+            scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")
+            frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps))
+    return study.write("search", pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
+
+
+def searched(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean uSDR over stems, songs, seeds and budgets per arm and schedule, the best of each arm marked ``best``."""
+    parts = [summarise(part).assign(**dict(zip(SEARCH[1:], key, strict=True)))
+             for key, part in table.groupby(SEARCH[1:], sort=False)]  # fmt: skip
+    summary = pd.concat(parts, ignore_index=True)
+    summary = summary[(summary["stem"] == MEAN) & (summary["metric"] == "uSDR")]
+    means = summary.groupby(SEARCH, sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
+    return means.assign(best=means["mean"] == means.groupby("method")["mean"].transform("max"))
+
+
+def regime_map(study: Study) -> pd.DataFrame:
+    """Pre-trained minus scratch on validation songs, by pre-training steps and labelled songs: ``tables/regime.csv``.
+
+    Columns: pretrain_steps, labeled_songs, method, against, metric, difference, low, high, n_songs, n_seeds, scratch
+    (its mean uSDR).
+    """
+    settings, rows = study.profile.regime, []
+    for steps, songs in itertools.product(settings.pretrain_steps, settings.labeled_songs):
+        variant, frames = study.variant(pretrain=steps), []
+        for seed, how in itertools.product(settings.seeds, (SCRATCH, settings.transfer)):
+            run = variant.supervised(how, seed, songs)
+            frames.append(evaluation.scores(variant, run, method_name(how), seed, songs, "validation"))
+        scored, names = pd.concat(frames, ignore_index=True), (method_name(settings.transfer), SCRATCH)
+        gain = paired_interval(scored, *names, "uSDR", origin(study)).set_index("stem").loc[MEAN]
+        scratch = scored[(scored["method"] == SCRATCH) & (scored["metric"] == "uSDR")]["value"].mean()
+        facts = {"pretrain_steps": steps, "labeled_songs": songs, "method": names[0], "against": names[1]}
+        kept = ["difference", "low", "high", "n_songs", "n_seeds"]
+        rows.append({**facts, "metric": "uSDR", **gain[kept].to_dict(), "scratch": scratch})
+    return study.write("regime", pd.DataFrame(rows)) if rows else pd.DataFrame()
