@@ -52,30 +52,135 @@ def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.Dat
     return pd.DataFrame(rows).drop_duplicates().set_index("run")
 
 
-def verdict(low: float, high: float, songs: int, seeds: int) -> str:
-    """What the 95% interval of a difference, pre-trained minus scratch, allows to say."""
+def counted(number: int, name: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
+def verdict(low: float, high: float, songs: int, seeds: int, what: str = "pre-training") -> str:
+    """What the 95% interval of a difference, ``what`` minus without it, allows to say."""
     if songs < FEW_SONGS:
         return "too few songs to tell"
     if low <= 0 <= high:
         return "undecided, the interval holds zero"
-    return f"pre-training {'helps' if low > 0 else 'hurts'}{' in this one seed' if seeds == 1 else ''}"
+    return f"{what} {'helps' if low > 0 else 'hurts'}{' in this one seed' if seeds == 1 else ''}"
+
+
+def _counts(row: pd.Series) -> str:
+    return f"{counted(row['n_songs'], 'test song')}, {counted(row['n_seeds'], 'seed')}"
+
+
+def _interval(row: pd.Series) -> str:
+    return f"95% interval {row['low']:+.2f} to {row['high']:+.2f} dB"
 
 
 def claim_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``claim.csv``."""
-    where = "on average over the stems" if row["stem"] == MEAN else f"on {row['stem']}"
-    interval = f"95% interval {row['low']:+.2f} to {row['high']:+.2f} dB"
+    pretrained = row["method"].startswith("pre-trained (")
+    of_stems = "" if row["stem"] == MEAN else f", p {row['p_holm']:.2g} after Holm"
     return (
-        f"with {row['labeled_songs']} labelled songs, {row['method']} differs from {row['against']} by "
-        f"{row['difference']:+.2f} dB {row['metric']} {where} ({interval}, {row['n_songs']} test songs, "
-        f"{row['n_seeds']} seeds): {verdict(row['low'], row['high'], row['n_songs'], row['n_seeds'])}"
+        f"with {counted(row['labeled_songs'], 'labelled song')}, {row['method']} differs from {row['against']} by "
+        f"{row['difference']:+.2f} dB {row['metric']} {_where(row)} ({_interval(row)}, {_counts(row)}, "
+        f"effect size {row['effect']:+.1f}{of_stems}): "
+        + verdict(row["low"], row["high"], row["n_songs"], row["n_seeds"], "pre-training" if pretrained else "it")
     )
 
 
+def _where(row: pd.Series) -> str:
+    return "on average over the stems" if row["stem"] == MEAN else f"on {row['stem']}"
+
+
 def answer(claim: pd.DataFrame) -> list[str]:
-    """The study's answer, a sentence per budget and transfer: mean uSDR of pre-trained against scratch."""
+    """The study's answer, a sentence per budget and pair of arms: mean uSDR over stems."""
     chosen = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
     return [claim_sentence(row) for _, row in chosen.iterrows()]
+
+
+def worth_sentence(row: pd.Series, table: pd.DataFrame) -> str:
+    """One sentence on one row of ``songs_worth.csv``."""
+    budgets = table["labeled_songs"]
+    end = " (an end of what was measured: that many or beyond)" if row["at_end"] else ""
+    return (
+        f"{row['method']} with {counted(row['labeled_songs'], 'labelled song')} is worth {row['worth']:.1f} songs from "
+        f"scratch{end}; 95% interval {row['low']:.1f} to {row['high']:.1f}, measured from {budgets.min()} to "
+        f"{budgets.max()}"
+    )
+
+
+PROBED = {
+    "harmonic-percussive": "harmonic-percussive separation, which learns nothing,",
+    "chosen output": "MixIT, one chosen output per stem,",
+    "chosen group": "MixIT, a chosen group per stem,",
+    "best output": "MixIT, the best output for each song (bound),",
+    "best group": "MixIT, the best group for each song (bound),",
+    "supervised": "the supervised model with most labelled songs",
+    "ideal ratio mask": "the ideal ratio mask (oracle)",
+}
+
+
+def correlation_sentence(row: pd.Series) -> str:
+    """One sentence on one row of ``correlation_effects.csv``."""
+    told = verdict(row["low"], row["high"], row["n_songs"], row["n_seeds"], "it")
+    return (
+        f"trained on {row['trained']} songs instead of {row['against']}, tested {row['tested']}, {row['method']}: "
+        if row["trained"] != "one song"
+        else f"mixtures of one song instead of two, tested {row['tested']}, {row['method']}: "
+    ) + (
+        f"{row['difference']:+.2f} dB ({_interval(row)}, {counted(row['n_songs'], 'test song')}, "
+        f"{counted(row['n_seeds'], 'pre-training')}): {told}"
+    )
+
+
+def share_sentence(row: pd.Series) -> str:
+    """One sentence on one row of ``shares.csv``."""
+    ends = f"95% interval {row['low_db']:+.2f} to {row['high_db']:+.2f} dB"
+    if row["what"] == "whole distance":
+        return f"the supervised model lies {row['decibels']:+.2f} dB above one chosen output per stem ({ends})"
+    return (
+        f"{row['what']} closes {row['decibels']:+.2f} dB of it ({ends}), {100 * row['share']:.0f}% of the distance "
+        f"({100 * row['low']:.0f} to {100 * row['high']:.0f}%)"
+    )
+
+
+def schedule_sentences(study: Study, means: pd.DataFrame) -> list[str]:
+    """What the search of schedules says, and what the profile uses."""
+    stage = study.profile.finetune
+    used = stage.learning_rate or study.size.learning_rate
+    rates = {"scratch": used, "pre-trained": stage.transfer_learning_rate or used}
+    words = [f"this profile uses {stage.steps} steps, " + ", ".join(f"{k} {v:g}" for k, v in rates.items())]
+    best = means[means["best"]] if len(means) else means
+    return words + [
+        f"{row.method} is best with a learning rate of {row.learning_rate:g} and {row.steps} steps: {row.mean:.2f} dB"
+        for row in best.itertuples()
+    ]
+
+
+def axis_sentence(axis: str, effects: pd.DataFrame) -> str:
+    """What an axis of the ablations shows: the range of the effect, and whether its ends' intervals part."""
+    low, high = (effects.loc[effects["difference"].agg(end)] for end in ("idxmin", "idxmax"))
+    apart = low["high"] < high["low"]
+    return (
+        f"**{axis}**: pre-training differs from scratch by {low['difference']:+.2f} dB ({low['level']}; "
+        f"{_interval(low)}) to {high['difference']:+.2f} dB ({high['level']}; {_interval(high)}); these two intervals "
+        f"{'do not overlap' if apart else 'overlap: the axis is not shown to matter'}."
+    )
+
+
+def protocol(study: Study) -> pd.DataFrame:
+    """The numbers of the protocol: songs, budgets, steps, seeds and arms of this profile."""
+    profile = study.profile
+    pre, fine, splits = profile.pretrain, profile.finetune, ("train", "validation", "test")
+    counts = [sum(song.split == split for song in study.labeled) for split in splits]
+    rows = {
+        "labelled songs": ", ".join(f"{split} {count}" for split, count in zip(splits, counts, strict=True)),
+        "unlabelled songs": str(sum(song.split == "train" for song in study.unlabeled)),
+        "label budgets": ", ".join(map(str, fine.labeled_songs)),
+        "arms": ", ".join(["scratch", *fine.controls, *fine.transfers]),
+        "pre-training": f"{pre.steps} steps of {pre.batch} x {pre.crop_seconds:g} s, seeds {list(pre.seeds)}",
+        "supervised": f"{fine.steps} steps of {fine.batch} x {fine.crop_seconds:g} s, seeds {list(fine.seeds)}",
+        "corpus seed": str(profile.corpus.rendered.seed),
+    }
+    return pd.DataFrame({"this profile": rows})
 
 
 def sentence(text: str) -> str:

@@ -16,9 +16,18 @@ from lib.runs import atomic
 from lib.scoring import read_table
 
 SECTIONS = {
-    "03_finetune": ("Does pre-training help?", "claim scores songs finetune_curves real_song cost"),
-    "01_probes": ("What MixIT separates by itself", "probes outputs"),
-    "02_pretrain": ("Pre-training and the choice of outputs", "pretrain_curves before_after"),
+    "03_finetune": (
+        "Does pre-training help?",
+        "claims claim claim_stems budgets songs_worth scores songs finetune_curves real_song cost",
+    ),
+    "01_probes": (
+        "What MixIT separates by itself, and what limits it",
+        "probes outputs correlation_table correlation_means correlation_effects within_songs ill_posed shares",
+    ),
+    "02_pretrain": (
+        "Pre-training, the choice of outputs, and of the regime",
+        "pretrain_curves before_after search search_means regime",
+    ),
     "04_ablations": ("What it depends on", "ablation_effects ablations"),
     "00_corpora": ("The music", "levels correlation variety corpora composition skipped"),
     "05_listening": ("Listening", "listening"),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 
 from lib import UserError, evaluation
 from lib.intervals import Origin, own, paired_interval, songs_worth
-from lib.profile import resolve
+from lib.profile import Level, resolve
 from lib.runs import Run
 from lib.scoring import MEAN, read_table
 from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
@@ -114,15 +113,15 @@ def ablation_levels(study: Study) -> Iterator[tuple[str, str, bool, str, Study]]
     short = study.variant(pretrain=settings.pretrain_steps, finetune=settings.finetune_steps)
     for axis in settings.axes:
         for level in axis.levels:
-            variant = short.variant(level.set)
-            if not missing_music(variant):
-                yield axis.name, level.label, level.label == axis.base, level.transfer or settings.transfer, variant
+            if has_music(study, level):
+                transfer, base = level.transfer or settings.transfer, level.label == axis.base
+                yield axis.name, level.label, base, transfer, short.variant(level.set)
 
 
-def missing_music(study: Study) -> list[Path]:
-    """Folders of unlabelled music that a study names and that are not there."""
-    folders = [resolve(part) for part in study.profile.corpus.unlabeled_parts if part != "rendered"]
-    return [folder for folder in folders if not folder.is_dir()]
+def has_music(study: Study, level: Level) -> bool:
+    """Whether the folders of unlabelled music that a level names are there: without them it is left out."""
+    parts = study.variant(level.set).profile.corpus.unlabeled_parts
+    return all(resolve(part).is_dir() for part in parts if part != "rendered")
 
 
 def ablation_runs(study: Study) -> list[tuple[str, str, bool, str, int, Study, Run]]:

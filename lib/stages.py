@@ -19,7 +19,7 @@ from lib.compute import resolve_precision, start_fabric
 from lib.corpora import Track, corpus_fingerprint
 from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
-from lib.model import Separator
+from lib.model import SIZES, Separator, Size
 from lib.outputs import Statistics, is_body, segment_statistics, shuffled, transfer
 from lib.profile import Finetune, Profile, override, resolve
 from lib.runs import Run, code_fingerprint
@@ -106,6 +106,11 @@ class Study:
         """``seconds`` as whole STFT hops, in samples."""
         audio = self.profile.audio
         return max(1, round(seconds * audio.rate / audio.hop)) * audio.hop
+
+    @property
+    def size(self) -> Size:
+        """The size of the profile's model."""
+        return SIZES[self.profile.model.size]
 
     def new_separator(self, sources: int, seed: int) -> Separator:
         """A separator of the profile's size with weights drawn from ``seed``."""

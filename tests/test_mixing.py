@@ -205,8 +205,23 @@ def test_global_random_state_is_neither_used_nor_changed(corpus):
 
 
 def test_validation_mixtures_are_fixed_and_may_exceed_an_epoch(corpus):
-    one, two = (validation_mixtures(*corpus[:2], 10, SAMPLES, RATE, 5, LEVEL) for _ in range(2))
+    one, two = (validation_mixtures(10, MixturesOfMixtures(*corpus[:2], SAMPLES, RATE, 5, LEVEL)) for _ in range(2))
     assert one.shape == (10, 2, 2, SAMPLES) and torch.equal(one, two)
+
+
+def test_mixtures_of_one_song_come_from_its_two_halves(corpus):
+    tracks, manifest = corpus[:2]
+    pairs = MixturesOfMixtures(tracks, manifest, SAMPLES, RATE, 5, LEVEL, same_song=True)
+    table = pairs.crops
+    assert pairs.pairs == len(set(manifest.table["track"]))
+    for epoch in range(3):
+        first, second = pairs.order(epoch)
+        np.testing.assert_array_equal(table.track[first], table.track[second])
+        assert sorted(table.track[first]) == sorted(set(manifest.table["track"]))
+        apart = np.abs(table.start[first] - table.start[second])
+        np.testing.assert_allclose(apart, table.seconds[first])
+        assert set(table.start[first] < table.start[second]) == {True, False} or len(first) < 3
+    assert pairs[0].shape == (2, 2, SAMPLES)
 
 
 def test_song_segments_cut_songs_into_consecutive_pieces(corpus):

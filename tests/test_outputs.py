@@ -12,10 +12,14 @@ from lib.outputs import (
     choose_outputs,
     collect,
     group_outputs,
-    new_decoders,
+    is_body,
+    most_frequent_outputs,
     output_snr,
+    partly_new,
+    shuffled,
     slice_outputs,
     song_statistics,
+    transfer,
 )
 from lib.scoring import usdr
 
@@ -136,7 +140,7 @@ def test_grouped_model_sums_its_outputs_and_learns_the_matrix(tiny):
 
 
 def test_new_decoders_keep_encoder_and_blocks(tiny):
-    fresh = new_decoders(tiny, seed=1)
+    fresh = partly_new(tiny, 1, is_body)
     old, new = tiny.state_dict(), fresh.state_dict()
     kept = [name for name in new if ".blocks." in name or ".encoder" in name]
     assert all(torch.equal(old[name], new[name]) for name in kept)
@@ -149,3 +153,46 @@ def test_collect_separates_the_sum_of_the_stems(tiny):
     with torch.inference_mode():
         expected = Statistics.of(tiny(stems.sum(0, keepdim=True))[0], stems)
     np.testing.assert_array_equal(collect(tiny, [stems])[0].gram, expected.gram)
+
+
+def test_the_most_frequent_output_may_be_shared_and_counts_segments_not_decibels():
+    """Two quiet wins outvote one loud one; where two stems win the same output in turn, both keep it."""
+    clear, outputs = planted(np.eye(6)[[0, 1, 2, 3]])
+    swapped = clear[[1, 0, 2, 3]]
+    often = [Statistics.of(outputs, clear)] + 2 * [Statistics.of(outputs, swapped)]
+    assert most_frequent_outputs(often) == [1, 0, 2, 3]
+    shared = clear.clone()
+    shared[1] = 0  # stem 1 is silent: it does not vote, and takes output 0 in the only segment where it sounds
+    moved = torch.stack([clear[1], clear[0], clear[2], clear[3]])
+    votes = 3 * [Statistics.of(outputs, shared)] + [Statistics.of(outputs, moved)]
+    assert most_frequent_outputs(votes)[:2] == [0, 0]
+
+
+@pytest.mark.parametrize("how", ["group", "sliced", "frequent", "random", "blocks", "encoder"])
+def test_every_transfer_gives_four_stems_and_depends_on_its_seed_alone(tiny, how):
+    segments = [[Statistics.of(noise(5, 2, 100, seed=seed), noise(4, 2, 100, seed=seed + 9))] for seed in range(3)]
+    one, two, other = (transfer(tiny, how, segments, seed).state_dict() for seed in (0, 0, 1))
+    assert transfer(tiny, how, segments, 0).sources == 4
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    drawn = any(not torch.equal(one[name], other[name]) for name in one)
+    assert drawn == (how in ("random", "blocks", "encoder"))
+
+
+def test_the_encoder_alone_is_kept(tiny):
+    old, new = tiny.state_dict(), transfer(tiny, "encoder", [[Statistics.of(noise(5, 2, 99), noise(4, 2, 99))]], 1)
+    same = {name for name, value in new.state_dict().items() if name in old and torch.equal(value, old[name])}
+    trained = {name for name, _ in new.named_parameters() if new.state_dict()[name].unique().numel() > 1}
+    assert trained & same == {name for name in trained if ".encoder" in name}
+
+
+def test_shuffled_weights_keep_their_values_and_lose_their_order(tiny):
+    grouped = group_outputs(tiny, np.eye(4, 5))
+    permuted = shuffled(grouped, 0)
+    moved = 0
+    for (name, old), new in zip(grouped.named_parameters(), permuted.parameters(), strict=True):
+        torch.testing.assert_close(old.flatten().sort().values, new.flatten().sort().values, rtol=0, atol=0)
+        moved += not torch.equal(old, new)
+        assert name != "stem_matrix" or torch.equal(old, new)
+    assert moved > 10
+    wave = noise(1, 2, 64 * 30)
+    assert not torch.allclose(permuted(wave), grouped(wave), atol=1e-3)

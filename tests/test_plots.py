@@ -8,10 +8,15 @@ import pytest
 matplotlib.use("agg")
 
 from lib import STEMS, plots
-from lib.scoring import paired_interval, summarise, table
+from lib.intervals import paired_interval
+from lib.scoring import summarise, table
 
 SONGS = [f"Song {i}" for i in range(6)]
-METHODS = ("scratch", "pre-trained (group)", "pre-trained (sliced)", "pre-trained (blocks)")
+METHODS = (
+    *("scratch", "pre-trained (group)", "pre-trained (sliced)"),
+    *("scratch, equal compute", "pre-trained, shuffled"),
+)
+BUDGETS = (1, 4, 16)
 
 
 def make_scores() -> pd.DataFrame:
@@ -25,10 +30,10 @@ def make_scores() -> pd.DataFrame:
                 rows += [row | {"method": "mixture", "value": -6.0}]
                 rows += [row | {"method": "ideal ratio mask", "value": 11.0}]
                 for i, method in enumerate(METHODS):
-                    values = level + i / 5 + rng.normal(0, 0.2, (3, 2))
+                    values = level + i / 5 + rng.normal(0, 0.2, (3, 3))
                     rows += [
-                        row | {"method": method, "seed": seed, "labeled_songs": (2, 8)[b], "value": values[seed, b]}
-                        for seed, b in np.ndindex(3, 2)
+                        row | {"method": method, "seed": seed, "labeled_songs": BUDGETS[b], "value": values[seed, b]}
+                        for seed, b in np.ndindex(3, 3)
                     ]
     return table(rows)
 
@@ -36,15 +41,16 @@ def make_scores() -> pd.DataFrame:
 def make_claim(scores: pd.DataFrame) -> pd.DataFrame:
     test = scores[scores["experiment"] == "test"]
     return pd.concat([
-        paired_interval(test[test["labeled_songs"] == budget], method, "scratch", metric, resamples=200)
-        .assign(labeled_songs=budget, method=method, metric=metric)
-        for budget in (2, 8) for method in METHODS[1:] for metric in ("uSDR", "cSDR")
+        paired_interval(test[test["labeled_songs"] == budget], method, "scratch", metric)
+        .assign(labeled_songs=budget, method=method, against="scratch", metric=metric)
+        for budget in BUDGETS for method in METHODS[1:] for metric in ("uSDR", "cSDR")
     ])  # fmt: skip
 
 
 def make_probes() -> pd.DataFrame:
     rng, rows = np.random.default_rng(0), []
     names = ["mixture", "best output", "best group", "chosen output", "chosen group"]
+    names += ["harmonic-percussive", "supervised", "ideal ratio mask"]
     names += [f"output {n}" for n in range(8)]
     for song in SONGS:
         for i, stem in enumerate(STEMS):
@@ -96,15 +102,66 @@ def make_composition() -> pd.DataFrame:
 
 def make_ablation() -> tuple[pd.DataFrame, pd.DataFrame]:
     scores = make_scores()
-    test = scores[(scores["experiment"] == "test") & (scores["labeled_songs"] == 8)]
-    test = test[test["method"].isin(METHODS[:2])].assign(experiment="unlabelled music")
-    levels = [test.assign(level=level, base=level == "all") for level in ("1/8", "1/2", "all")]
+    test = scores[(scores["experiment"] == "test") & (scores["labeled_songs"] == 4)]
+    test = test[test["method"].isin(METHODS[:2])]
+    arm = test["method"].map({METHODS[0]: "scratch", METHODS[1]: "pre-trained"})
+    test = test.assign(experiment="unlabelled music", arm=arm)
+    names = ("0", "1/8", "rendered + game music", "game music", "all")
+    levels = [test.assign(level=level, base=level == "all") for level in names]
     effects = [
-        paired_interval(part, METHODS[1], METHODS[0], "uSDR", resamples=200).assign(level=part["level"].iloc[0])
-        for part in levels
+        paired_interval(part, METHODS[1], METHODS[0], "uSDR").assign(level=part["level"].iloc[0]) for part in levels
     ]
     effects = pd.concat(effects)
     return pd.concat(levels), effects[effects["stem"] == "mean"]
+
+
+def make_regime() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [(steps, songs, rng.normal(0, 0.4)) for steps in (250, 1000, 4000) for songs in BUDGETS]
+    table = pd.DataFrame(rows, columns=["pretrain_steps", "labeled_songs", "difference"])
+    return table.assign(low=table["difference"] - 0.2, high=table["difference"] + 0.3, n_songs=8, n_seeds=2)
+
+
+def make_search() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        (m, rate, steps, rng.normal(3, 1)) for m in METHODS[:2] for rate in (5e-4, 1e-3, 2e-3) for steps in (200, 400)
+    ]
+    table = pd.DataFrame(rows, columns=["method", "learning_rate", "steps", "mean"])
+    return table.assign(best=table["mean"] == table.groupby("method")["mean"].transform("max"))
+
+
+def make_correlation() -> pd.DataFrame:
+    rng, methods = np.random.default_rng(0), ("chosen output", "chosen group", "best output", "best group")
+    rows = [
+        (trained, tested, method, rng.normal(3, 1))
+        for trained in ("as composed", "re-dealt", "one song") for tested in ("as composed", "re-dealt")
+        for method in methods
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["trained", "tested", "method", "mean"])
+    return table.assign(low=table["mean"] - 0.2, high=table["mean"] + 0.3, n_songs=24, n_seeds=3)
+
+
+def make_within_songs() -> tuple[pd.DataFrame, pd.DataFrame]:
+    kinds = ("waveform", "envelope", "spectrogram")
+    songs = pd.DataFrame(np.random.default_rng(0).random((24, 4)), columns=[*kinds, "gain"])
+    ranks = pd.DataFrame([{"kind": kind, "rho": -0.31, "low": -0.62, "high": 0.11} for kind in kinds])
+    return songs, ranks
+
+
+def make_ill_posed() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    rng = np.random.default_rng(0)
+    rows = [(seed, stem, rng.uniform(1, 8)) for seed in range(3) for stem in STEMS]
+    grouping = [(method, stem, rng.normal(1, 0.3)) for method in ("best group", "chosen group") for stem in STEMS]
+    grouping = pd.DataFrame(grouping, columns=["method", "stem", "difference"])
+    grouping = grouping.assign(low=grouping["difference"] - 0.2, high=grouping["difference"] + 0.2)
+    return make_probes(), pd.DataFrame(rows, columns=["seed", "stem", "outputs"]), grouping
+
+
+def make_shares() -> pd.DataFrame:
+    names = ["definition", "definition, with hindsight", "correlation", "both", "whole distance"]
+    table = pd.DataFrame({"what": names, "share": [0.3, 0.5, 0.05, 0.35, 1.0], "decibels": [1.2, 2, 0.2, 1.4, 4]})
+    return table.assign(low=table["share"] - 0.1, high=table["share"] + 0.1, n_songs=24, n_seeds=3)
 
 
 FIGURES = {
@@ -118,12 +175,20 @@ FIGURES = {
         folder, "pretrain_curves", make_curves((None,), ("MixIT",), (0,)), "MixIT loss (dB)"
     ),
     "finetune_curves": lambda folder: plots.learning_curves(
-        folder, "finetune_curves", make_curves((2, 8), METHODS, (0, 1)), "validation loss (dB)"
+        folder, "finetune_curves", make_curves(BUDGETS, METHODS, (0, 1)), "validation loss (dB)"
     ),
-    "scores": lambda folder: plots.scores(folder, make_scores(), "scores"),
-    "real_song": lambda folder: plots.scores(folder, make_scores(), "real_song", "real song"),
+    "scores": lambda folder: plots.scores(folder, make_scores(), "scores", 4),
+    "real_song": lambda folder: plots.scores(folder, make_scores(), "real_song", 4, "real song"),
     "claim": lambda folder: plots.claim(folder, make_claim(make_scores())),
-    "songs": lambda folder: plots.songs(folder, make_scores(), 8),
+    "claim_stems": lambda folder: plots.claim_stems(folder, make_claim(make_scores()), METHODS[1]),
+    "budgets": lambda folder: plots.budgets(folder, make_scores()),
+    "songs": lambda folder: plots.songs(folder, make_scores(), 16),
+    "search": lambda folder: plots.search(folder, make_search()),
+    "regime": lambda folder: plots.regime(folder, make_regime()),
+    "correlation_table": lambda folder: plots.correlation_table(folder, make_correlation()),
+    "within_songs": lambda folder: plots.within_songs(folder, *make_within_songs()),
+    "ill_posed": lambda folder: plots.ill_posed(folder, *make_ill_posed()),
+    "shares": lambda folder: plots.shares(folder, make_shares()),
     "ablation_unlabelled_music": lambda folder: plots.ablation(folder, *make_ablation()),
 }
 
@@ -149,17 +214,17 @@ def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
     claim = make_claim(make_scores())
     axis = plots.claim(tmp_path, claim).axes[0]
     for container in axis.containers:
-        rows = claim[(claim["metric"] == "uSDR") & (claim["labeled_songs"] == 2)]
-        ordered = rows[rows["method"] == container.get_label()].set_index("stem").loc[list(plots.ORDER)]
+        rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean")]
+        ordered = rows[rows["method"] == container.get_label()].set_index("labeled_songs").loc[list(BUDGETS)]
         np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), ordered["difference"].to_numpy(float))
         ends = np.array([segment[:, 1] for segment in container.lines[2][0].get_segments()])
         np.testing.assert_allclose(ends, ordered[["low", "high"]].to_numpy(float), atol=1e-9)
-    assert len(axis.containers) == 3
+    assert len(axis.containers) == len(METHODS) - 1
 
 
 def test_means_over_songs_are_those_of_the_score_tables():
     scores = make_scores()
-    chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 8)]
+    chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 4)]
     expected = summarise(chosen[chosen["method"] == "scratch"]).groupby("stem")["value"].mean()
     found = plots.intervals(plots.per_song(chosen, "scratch"))
     np.testing.assert_allclose(found["mean"], expected[list(plots.ORDER)])
@@ -167,4 +232,4 @@ def test_means_over_songs_are_those_of_the_score_tables():
 
 
 def test_every_method_has_a_colour_of_its_own():
-    assert len({plots.COLORS[method] for method in (*METHODS, "mixture", "ideal ratio mask")}) == 6
+    assert len({plots.COLORS[method] for method in (*METHODS, "mixture", "ideal ratio mask")}) == 7

@@ -69,7 +69,7 @@ def test_overrides_are_typed_and_texts_are_taken_as_typed(write):
         ("pretrain: {steps: 1.5}", "pretrain.steps must be a whole number"),
         ("pretrain: {steps: true}", "pretrain.steps must be a whole number"),
         ("pretrain: {steps: 0}", "pretrain.steps must be more than 0"),
-        ("pretrain: {seed: -1}", "pretrain.seed must be"),
+        ("pretrain: {seeds: [-1]}", "pretrain.seeds must be"),
         ("pretrain: {clip_norm: .nan}", "pretrain.clip_norm must be a finite number"),
         ("pretrain: {clip_norm: .inf}", "pretrain.clip_norm must be a finite number"),
         ("pretrain: {level_db: [5, -5]}", "pretrain.level_db"),

@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from lib import STEMS, UserError, scoring
@@ -120,68 +119,6 @@ def test_museval_reads_our_json_and_aggregates_to_our_scores(tmp_path):
     for i, stem in enumerate(STEMS):
         assert total[stem, "SDR"] == pytest.approx(np.median([v[i] for v in ours.values()]), abs=1e-12)
     assert "vocals" in str(store)
-
-
-def _scores(difference, songs=20, seeds=(0, 1, 2), noise=0.0):
-    """A scratch and a pre-trained arm, ``difference`` [stem] dB apart, songs and seeds of very different difficulty."""
-    rng = np.random.default_rng(7)
-    rows = []
-    for seed in seeds:
-        for song in range(songs):
-            for i, stem in enumerate(STEMS):
-                base = rng.normal(0, 5)
-                facts = {"experiment": "e", "labeled_songs": 8, "seed": seed, "song": f"s{song}", "stem": stem}
-                gain = difference[i] + noise * rng.standard_normal()
-                rows.append({**facts, "method": "scratch", "metric": "uSDR", "value": base})
-                rows.append({**facts, "method": "mixit", "metric": "uSDR", "value": base + gain})
-    return scoring.table(rows)
-
-
-def test_paired_interval_is_paired_and_signed():
-    got = scoring.paired_interval(_scores([1, 2, 3, 4]), "mixit", "scratch", "uSDR", resamples=200).set_index("stem")
-    np.testing.assert_allclose(got.loc[[*STEMS, "mean"], "difference"], [1, 2, 3, 4, 2.5])
-    np.testing.assert_allclose(got["low"], got["difference"])  # paired: differences between songs cancel
-    np.testing.assert_allclose(got["high"], got["difference"])
-    assert set(got["n_songs"]) == {20} and set(got["n_seeds"]) == {3}
-    back = scoring.paired_interval(_scores([1, 2, 3, 4]), "scratch", "mixit", "uSDR", resamples=50)
-    assert back["difference"].iloc[-1] == pytest.approx(-2.5)
-
-
-def test_paired_interval_is_reproducible_and_of_the_right_width():
-    scores = _scores([0, 0, 0, 0], songs=50, seeds=(0,), noise=1.0)
-    first = scoring.paired_interval(scores, "mixit", "scratch", "uSDR", resamples=4000, seed=3)
-    again = scoring.paired_interval(scores.sample(frac=1, random_state=0), "mixit", "scratch", "uSDR", 4000, 3)
-    pd.testing.assert_frame_equal(first, again)
-    assert not first.equals(scoring.paired_interval(scores, "mixit", "scratch", "uSDR", 4000, 4))
-    width = (first["high"] - first["low"]).to_numpy()
-    np.testing.assert_allclose(width[:4], 2 * 1.96 / np.sqrt(50), rtol=0.25)
-    assert width[4] < width[:4].min()
-
-
-def test_songs_shared_by_seeds_do_not_count_once_per_seed():
-    rng = np.random.default_rng(8)
-    scores = _scores([0, 0, 0, 0], songs=12, seeds=range(8))
-    effect = dict(zip(sorted(set(scores["song"])), rng.standard_normal(12), strict=True))
-    mixit = scores["method"] == "mixit"
-    scores.loc[mixit, "value"] += scores.loc[mixit, "song"].map(effect)
-    got = scoring.paired_interval(scores, "mixit", "scratch", "uSDR", resamples=2000)
-    expected = 2 * 1.96 * np.std(list(effect.values())) / np.sqrt(12)
-    np.testing.assert_allclose(got["high"] - got["low"], expected, rtol=0.15)
-
-
-def test_paired_interval_leaves_out_what_one_arm_lacks():
-    scores = _scores([1, 1, 1, 1], songs=3, seeds=(0,))
-    scores.loc[(scores["song"] == "s0") & (scores["stem"] == "bass"), "value"] = np.nan
-    scores.loc[(scores["song"] == "s1") & (scores["stem"] == "drums") & (scores["method"] == "mixit"), "value"] = np.inf
-    scores = scores[~((scores["stem"] == "other") & (scores["method"] == "scratch"))]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        got = scoring.paired_interval(scores, "mixit", "scratch", "uSDR", resamples=100).set_index("stem")
-    assert list(got.index) == ["bass", "drums", "vocals", "mean"]
-    assert list(got["n_songs"]) == [2, 2, 3, 3]
-    np.testing.assert_allclose(got["difference"], 1)
-    with pytest.raises(UserError, match="nobody"):
-        scoring.paired_interval(scores, "mixit", "nobody", "uSDR")
 
 
 def test_summary_is_the_mean_of_stem_means():

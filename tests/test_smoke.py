@@ -20,7 +20,14 @@ NOTEBOOKS = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 TABLES = {
     "scores": COLUMNS,
     "claim": ("experiment", "labeled_songs", "method", "against", "metric", "stem", "difference", "low", "high"),
+    "claims": ("statement", "effect", "low", "high", "unit", "n", "verdict"),
+    "songs_worth": ("labeled_songs", "method", "worth", "low", "high"),
+    "search": (*COLUMNS, "learning_rate", "steps"),
+    "regime": ("pretrain_steps", "labeled_songs", "difference", "low", "high", "n_songs", "n_seeds"),
     "probes": COLUMNS,
+    "correlation": (*COLUMNS, "trained", "tested"),
+    "correlation_means": ("trained", "tested", "method", "mean", "low", "high"),
+    "shares": ("what", "decibels", "share", "low", "high"),
     "ablations": (*COLUMNS, "level", "base"),
     "cost": ("stage", "method", "seed", "labeled_songs", "metric", "value"),
     "skipped": ("corpus", "file", "reason"),
@@ -28,6 +35,8 @@ TABLES = {
 FIGURES = {
     *("claim", "scores", "real_song", "songs", "finetune_curves", "pretrain_curves", "before_after", "probes"),
     *("outputs", "levels", "correlation", "variety", "ablation_model_size", "ablation_unlabelled_music"),
+    *("claim_stems", "budgets", "search", "regime", "correlation_table", "within_songs", "ill_posed", "shares"),
+    *("ablation_what_is_transferred", "ablation_kind_of_music"),
 }
 
 
@@ -59,10 +68,23 @@ def test_every_table_of_the_contract_is_there(results):
 
 def test_scores_hold_every_method_song_stem_and_metric(results):
     scores = read_table(results / "tables" / "scores.csv")
-    models = {"scratch": 2, "pre-trained (group)": 2, "pre-trained (sliced)": 2, "mixture": 1, "ideal ratio mask": 1}
+    arms = ("scratch", "scratch, equal compute", "pre-trained, shuffled", "pre-trained (group)", "pre-trained (sliced)")
+    models = dict.fromkeys(arms, 2 * 2) | {"mixture": 1, "ideal ratio mask": 1}
     counts = scores.groupby("method").size()
-    assert counts.to_dict() == {method: seeds * 3 * 4 * 2 for method, seeds in models.items()}
+    assert counts.to_dict() == {method: models[method] * 3 * 4 * 2 for method in counts.index}
+    assert set(counts.index) == set(models)
     assert set(scores.loc[scores["experiment"] == "real song", "song"]) == {"The Easton Ellises - Falcon 69"}
+
+
+def test_music_that_is_not_there_is_left_out_of_its_axis(results):
+    levels = read_table(results / "tables" / "ablations.csv").groupby("experiment")["level"].unique()
+    assert list(levels["kind of music"]) == ["rendered"]
+    assert list(levels["what is transferred"]) == ["nothing", "encoder", "all"]
+
+
+def test_where_nothing_is_transferred_nothing_differs(results):
+    effects = read_table(results / "tables" / "ablation_effects.csv").set_index("level")
+    assert tuple(effects.loc["nothing", ["difference", "low", "high"]]) == (0, 0, 0)
 
 
 def test_every_figure_is_there_twice(results):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
+import torch
 from IPython import get_ipython
 
 from lib import STEMS, UserError, audio, evaluation, scoring
 from lib.corpora import Track
 from lib.listening.players import REFERENCE, Excerpt, page, row, rows
+from lib.outputs import Statistics, best_groups
 from lib.results import claim_runs
 from lib.runs import Run, code_fingerprint, fingerprint
 from lib.separate import Progress, Song
@@ -52,6 +54,21 @@ def excerpt(study: Study, song: Track) -> Excerpt:
         )
     versions["ideal ratio mask"] = scoring.ideal_ratio_mask(mixture, stems, front.n_fft, front.hop)
     return Excerpt(song.name, start, front.rate, mixture, versions)
+
+
+def clearest(study: Study, song: Track) -> Excerpt:
+    """The same seconds as in `excerpt`, by the first pre-trained model alone: per stem its nearest output, and group.
+
+    Nearest with the stems known, as no one could choose them.
+    """
+    rate, seconds = study.profile.audio.rate, min(study.profile.listening.seconds, song.seconds)
+    stems = song.stems(math.floor((song.seconds - seconds) * 5) / 10, seconds, rate)
+    outputs = evaluation.estimate(study, study.load(study.pretrain()), stems.sum(0))
+    statistics = Statistics.of(torch.from_numpy(outputs), torch.from_numpy(stems))
+    single = np.eye(len(outputs))[np.nan_to_num(statistics.snr(np.eye(len(outputs)))).argmax(1)]
+    versions = {"nearest output": single, "nearest group": best_groups([statistics])}
+    sums = {name: np.tensordot(chosen, outputs, 1).astype(np.float32) for name, chosen in versions.items()}
+    return Excerpt(song.name, 0.0, rate, stems.sum(0), {REFERENCE: stems, **sums})
 
 
 def _kept(folder: Path, rate: int, estimate: Callable[[], np.ndarray]) -> np.ndarray:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.plots.style import COLORS, WIDTH, counted, dots, drawn, intervals, names, offsets, per_song
+from lib.plots.style import COLORS, WIDTH, dots, drawn, intervals, names, offsets, per_song
+from lib.prose import counted
 from lib.scoring import MEAN
 
 

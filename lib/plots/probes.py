@@ -14,7 +14,6 @@ from lib import STEMS
 from lib.plots.style import (
     COLORS,
     WIDTH,
-    counted,
     dots,
     drawn,
     intervals,
@@ -23,6 +22,7 @@ from lib.plots.style import (
     per_song,
     stem_axis,
 )
+from lib.prose import counted
 
 SHOWN = {
     "harmonic-percussive": "harmonic-percussive",

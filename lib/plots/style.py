@@ -122,16 +122,3 @@ def names(figure: Figure, axis: Axes, columns: int = 4) -> None:
     handles, labels = axis.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique, loc="outside upper left", ncols=columns, labelcolor="linecolor")
-
-
-def counted(number: int, name: str) -> str:
-    """ "1 seed", "3 seeds"."""
-    return f"{number} {name}{'s' * (number != 1)}"
-
-
-def direct_labels(axis: Axes, x: float, labels: dict[str, tuple[float, str]], gap: float) -> None:
-    """Texts in their colours at ``x``, ``gap`` apart at least: ``labels`` gives each its (height, colour)."""
-    last = -np.inf
-    for text, (y, color) in sorted(labels.items(), key=lambda item: item[1][0]):
-        last = max(y, last + gap)
-        axis.annotate(text, (x, last), color=color, va="center", fontsize=9.5, annotation_clip=False)

@@ -15,7 +15,6 @@ from lib.plots.style import (
     METRICS,
     ORDER,
     WIDTH,
-    counted,
     dots,
     drawn,
     intervals,
@@ -24,6 +23,7 @@ from lib.plots.style import (
     per_song,
     stem_axis,
 )
+from lib.prose import counted
 from lib.scoring import MEAN
 
 

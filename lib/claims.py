@@ -1,0 +1,88 @@
+"""What the whole study allows to say: a statement a row, with its effect, interval, n and verdict."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.intervals import paired_interval
+from lib.probes import CHOSEN, CHOSEN_GROUP, COMPOSED, ONE_SONG, REDEALT, rank_correlations
+from lib.prose import FEW_SONGS, counted
+from lib.results import method_name
+from lib.scoring import MEAN
+from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+
+
+def verdict(low: float, high: float, sign: int, songs: int) -> str:
+    """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other."""
+    if songs < FEW_SONGS or low <= 0 <= high:
+        return UNDECIDED
+    return SUPPORTED if (low > 0) == (sign > 0) else NOT_SUPPORTED
+
+
+def table(study: Study) -> pd.DataFrame:
+    """``tables/claims.csv``: statement, effect, low, high (95%), unit, n, verdict; of what the profile has run."""
+    return study.write("claims", pd.DataFrame([*_pretraining(study), *_limits(study)]))
+
+
+def _row(statement: str, sign: int, effect, low, high, songs: int, seeds: str, unit: str = "dB") -> dict:
+    n = ", ".join(filter(None, (counted(int(songs), "song"), seeds)))
+    facts = {"statement": statement, "effect": effect, "low": low, "high": high, "unit": unit, "n": n}
+    return facts | {"verdict": verdict(low, high, sign, int(songs))}
+
+
+def _pretraining(study: Study):
+    claim = study.read("claim")
+    claim = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
+    statements = {
+        SCRATCH: "with {songs}, {method} beats scratch (mean uSDR)",
+        EQUAL_COMPUTE: "with {songs}, {method} beats scratch given the same compute",
+        SHUFFLED: "with {songs}, {method} beats its own weights shuffled",
+    }
+    for against, text in statements.items():
+        for row in claim[claim["against"] == method_name(against)].itertuples():
+            if not row.method.startswith("pre-trained ("):
+                continue
+            statement = text.format(songs=counted(row.labeled_songs, "labelled song"), method=row.method)
+            seeds = counted(row.n_seeds, "seed")
+            yield _row(statement, 1, row.difference, row.low, row.high, row.n_songs, seeds)
+
+
+def _limits(study: Study):
+    effects = study.read("correlation_effects")
+    composed = effects[effects["tested"] == COMPOSED] if len(effects) else effects
+    statements = {
+        (REDEALT, CHOSEN): (1, "without correlation in training, one output per stem separates better"),
+        (REDEALT, CHOSEN_GROUP): (1, "without correlation in training, a group of outputs per stem separates better"),
+        (ONE_SONG, CHOSEN): (-1, "mixtures of one song teach worse than mixtures of two (one output per stem)"),
+    }
+    for (trained, method), (sign, statement) in statements.items():
+        for row in composed[(composed["trained"] == trained) & (composed["method"] == method)].itertuples():
+            seeds = counted(row.n_seeds, "pre-training")
+            yield _row(statement, sign, row.difference, row.low, row.high, row.n_songs, seeds)
+    for row in rank_correlations(study.read("within_songs")).itertuples():
+        if row.kind != "waveform":
+            statement = f"songs whose stems' {row.kind}s correlate more are separated worse"
+            yield _row(statement, -1, row.rho, row.low, row.high, row.n, "", "rank correlation")
+    shares = study.read("shares").set_index("what")
+    if "definition" in shares.index:
+        row = shares.loc["definition"]
+        statement = "labels that only group outputs close part of the distance to the supervised model"
+        yield _row(statement, 1, 100 * row["share"], 100 * row["low"], 100 * row["high"], row["n_songs"],
+                   counted(int(row["n_seeds"]), "pre-training"), "% of it")  # fmt: skip
+    yield from _contest(study)
+
+
+def _contest(study: Study):
+    """Definition against correlation: what grouping adds minus what training without correlation adds."""
+    gains = study.read("correlation")
+    gains = gains[gains["tested"] == COMPOSED]
+    if REDEALT not in set(gains["trained"]):
+        return
+    arms = gains.assign(method=gains["trained"] + ", " + gains["method"])
+    found = paired_interval(arms, f"{COMPOSED}, {CHOSEN_GROUP}", f"{REDEALT}, {CHOSEN}", "gain")
+    row = found.set_index("stem").loc[MEAN]
+    statement = "definition (grouping outputs) adds more than the absence of correlation in training"
+    yield _row(statement, 1, row["difference"], row["low"], row["high"], row["n_songs"],
+               counted(int(row["n_seeds"]), "pre-training"))  # fmt: skip
