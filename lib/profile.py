@@ -318,10 +318,11 @@ _CHOICES = {
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "fma_subset": ("small", "medium", "large", "full"),
 }
-_MAY_BE_ZERO = (
+_MAY_BE_ZERO = {
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
     *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "kept_rate"),
-)
+    "ablations.labeled_songs",
+}
 _MAY_BE_EMPTY = (
     *("finetune.controls", "regime.learning_rates", "regime.steps", "regime.searched_songs"),
     *("regime.pretrain_steps", "regime.labeled_songs"),
@@ -352,7 +353,8 @@ def _validate(profile: Profile) -> None:
             choices = _CHOICES.get(name, (item,))
             require(item in choices, dotted, f"must be one of {', '.join(map(str, choices))}, not '{item}'")
             if not isinstance(item, str):
-                require(item > 0 or name in _MAY_BE_ZERO, dotted, f"must be more than 0, not {item}")
+                zero = name in _MAY_BE_ZERO or dotted in _MAY_BE_ZERO
+                require(item > 0 or zero, dotted, f"must be more than 0, not {item}")
                 require(item >= 0, dotted, f"must be at least 0, not {item}")
                 require(item <= _AT_MOST.get(name, item), dotted, f"must be at most {_AT_MOST.get(name)}, not {item}")
     # the model's input lacks the last frame, so that at the end of a wave only windows further in can be inverted

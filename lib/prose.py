@@ -54,7 +54,7 @@ def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.Dat
 
 def counted(number: int, name: str) -> str:
     """ "1 seed", "3 seeds"."""
-    return f"{number} {name}{'s' * (number != 1)}"
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def verdict(low: float, high: float, songs: int, seeds: int, what: str = "pre-training") -> str:

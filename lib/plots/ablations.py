@@ -16,7 +16,8 @@ from lib.scoring import MEAN
 def ablation(results: Path, table: pd.DataFrame, effects: pd.DataFrame) -> Figure:
     """One axis: uSDR over stems of both arms by level, and their paired difference (``effects``)."""
     axis_name, levels = table["experiment"].iloc[0], list(dict.fromkeys(table["level"]))
-    table = table[table["metric"] == "uSDR"].assign(method=table["arm"])
+    table = table[table["metric"] == "uSDR"]
+    table = table.assign(method=table["arm"])
     by_level = [table[table["level"] == level] for level in levels]
     name = re.sub(r"\W+", "_", f"ablation {axis_name}")
     with drawn(results, name, nrows=2, sharex=True, figsize=(WIDTH, 4.4), height_ratios=[1.2, 1]) as (figure, axes):

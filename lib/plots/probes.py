@@ -115,7 +115,7 @@ def correlation_table(results: Path, means: pd.DataFrame) -> Figure:
     trained = [kind for kind in KINDS if kind in set(means["trained"])]
     labels = {"as composed": "pairs of songs as composed", "re-dealt": "pairs of re-dealt songs",
               "one song": "two passages of one song"}  # fmt: skip
-    with drawn(results, "correlation_table", ncols=len(tests), sharey=True, figsize=(WIDTH, 3.8)) as (figure, axes):
+    with drawn(results, "correlation_table", ncols=len(tests), sharey=True, figsize=(WIDTH, 4.2)) as (figure, axes):
         for axis, tested in zip(axes[0], tests, strict=True):
             for offset, kind in zip(offsets(len(trained), 0.5), trained, strict=True):
                 rows = means[(means["trained"] == kind) & (means["tested"] == tested)]
@@ -128,8 +128,8 @@ def correlation_table(results: Path, means: pd.DataFrame) -> Figure:
         counts = (
             f"{counted(means['n_songs'].max(), 'test song')}, {counted(means['n_seeds'].max(), 'pre-training')} each"
         )
-        figure.supxlabel(f"mean over stems, 95% interval; {counts}; colour: what MixIT mixed")
-        names(figure, axes[0, 0], 3)
+        figure.supxlabel(f"mean over stems, 95% interval; {counts}\ncolour: what MixIT mixed")
+        names(figure, axes[0, 0], 2)
     return figure
 
 
@@ -194,7 +194,7 @@ def shares(results: Path, table: pd.DataFrame) -> Figure:
                           ha="center", fontsize=9)  # fmt: skip
         axis.axvline(0, color="#7F7F7F", lw=1.2)
         axis.set(yticks=table.index, yticklabels=table["what"], ylim=(-0.6, len(table) - 0.3),
-                 xlabel="share of the distance from MixIT to the supervised model (%)")  # fmt: skip
+                 xlabel="share of the distance to the supervised model (%)")  # fmt: skip
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
         axis.set_title(f"{counted(table['n_songs'].max(), 'test song')}, "

@@ -76,7 +76,7 @@ def search(results: Path, means: pd.DataFrame) -> Figure:
             axis.set_xticklabels([f"{1000 * rate:g}" for rate in rates])
         axes[0, 0].set_ylabel("validation uSDR (dB)")
         figure.supxlabel(
-            "learning rate (thousandths); mean over stems, songs, seeds and budgets; ring: best of the arm"
+            "learning rate (thousandths); ring: best of its arm\nmean over stems, songs, seeds and budgets"
         )
         names(figure, axes[0, 0], 2)
     return figure
@@ -137,7 +137,7 @@ def claim(results: Path, table: pd.DataFrame) -> Figure:
             _budgets(axis, budgets)
         axes[0, 0].set_ylabel("above scratch (dB)")
         counts = f"{counted(table['n_songs'].max(), 'test song')}, {counted(table['n_seeds'].max(), 'seed')}"
-        figure.supxlabel(f"mean over stems of paired differences, 95% interval; {counts}")
+        figure.supxlabel(f"mean over stems of paired differences\n95% interval; {counts}")
         names(figure, axes[0, 0], 2)
     return figure
 
@@ -160,7 +160,7 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
             stem_axis(axis)
             axis.set_ylabel(f"{metric} above scratch (dB)")
         counts = f"{counted(table['n_songs'].max(), 'test song')}, {counted(table['n_seeds'].max(), 'seed')}"
-        figure.supxlabel(f"{method}; 95% interval; {counts}; filled: p < 0.05 (stems: after Holm)")
+        figure.supxlabel(f"{method}; {counts}; 95% interval\nfilled: p < 0.05 (stems: after Holm's correction)")
         names(figure, axes[0, 0], 4)
     return figure
 
@@ -187,7 +187,7 @@ def budgets(results: Path, table: pd.DataFrame) -> Figure:
         _budgets(axis, counts)
         axis.set(xlabel="labelled songs", ylabel="uSDR (dB), mean over stems")
         songs, seeds = counted(table["song"].nunique(), "test song"), counted(table["seed"].nunique(), "seed")
-        figure.supxlabel(f"mean of {songs}, {seeds} averaged; thin bars: 95% interval over songs, not over differences")
+        figure.supxlabel(f"mean of {songs}, {seeds} averaged\nthin bars: 95% interval over songs, not of differences")
         names(figure, axis, 2)
     return figure
 
@@ -196,7 +196,7 @@ def scores(results: Path, table: pd.DataFrame, name: str, budget: int, experimen
     """uSDR and cSDR per stem of every method at one budget, between the mixture and the ideal ratio mask."""
     table = table[(table["experiment"] == experiment) & table["labeled_songs"].fillna(budget).eq(budget)]
     methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
-    with drawn(results, name, nrows=2, sharex=True, figsize=(WIDTH, 5.2)) as (figure, axes):
+    with drawn(results, name, nrows=2, sharex=True, figsize=(WIDTH, 5.8)) as (figure, axes):
         for axis, metric in zip(axes[:, 0], METRICS, strict=True):
             part = table[table["metric"] == metric]
             for baseline, style in (("ideal ratio mask", "-"), ("mixture", "--")):
@@ -209,8 +209,8 @@ def scores(results: Path, table: pd.DataFrame, name: str, budget: int, experimen
         songs = table["song"].nunique()
         spread = f"mean of {songs} test songs, 95% interval over songs" if songs > 1 else "one song"
         seeds = counted(table["seed"].nunique(), "seed")
-        figure.supxlabel(f"{counted(budget, 'labelled song')}; {spread}; {seeds} averaged")
-        names(figure, axes[0, 0], 3)
+        figure.supxlabel(f"{counted(budget, 'labelled song')}, {seeds} averaged\n{spread}")
+        names(figure, axes[0, 0], 2)
     return figure
 
 
