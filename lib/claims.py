@@ -27,7 +27,7 @@ def table(study: Study) -> pd.DataFrame:
 
 
 def _row(statement: str, sign: int, effect, low, high, songs: int, seeds: str, unit: str = "dB") -> dict:
-    n = ", ".join(filter(None, (counted(int(songs), "song"), seeds)))
+    n = ", ".join(filter(None, (counted(songs, "song"), seeds)))
     facts = {"statement": statement, "effect": effect, "low": low, "high": high, "unit": unit, "n": n}
     return facts | {"verdict": verdict(low, high, sign, int(songs))}
 
@@ -70,7 +70,7 @@ def _limits(study: Study):
         row = shares.loc["definition"]
         statement = "labels that only group outputs close part of the distance to the supervised model"
         yield _row(statement, 1, 100 * row["share"], 100 * row["low"], 100 * row["high"], row["n_songs"],
-                   counted(int(row["n_seeds"]), "pre-training"), "% of it")  # fmt: skip
+                   counted(row["n_seeds"], "pre-training"), "% of it")  # fmt: skip
     yield from _contest(study)
 
 
@@ -85,4 +85,4 @@ def _contest(study: Study):
     row = found.set_index("stem").loc[MEAN]
     statement = "definition (grouping outputs) adds more than the absence of correlation in training"
     yield _row(statement, 1, row["difference"], row["low"], row["high"], row["n_songs"],
-               counted(int(row["n_seeds"]), "pre-training"))  # fmt: skip
+               counted(row["n_seeds"], "pre-training"))  # fmt: skip

@@ -52,9 +52,9 @@ def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.Dat
     return pd.DataFrame(rows).drop_duplicates().set_index("run")
 
 
-def counted(number: int, name: str) -> str:
+def counted(number: float, name: str) -> str:
     """ "1 seed", "3 seeds"."""
-    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+    return f"{int(number)} {name}" if number == 1 else f"{int(number)} {name}s"
 
 
 def verdict(low: float, high: float, songs: int, seeds: int, what: str = "pre-training") -> str:
@@ -91,8 +91,11 @@ def _where(row: pd.Series) -> str:
 
 
 def answer(claim: pd.DataFrame) -> list[str]:
-    """The study's answer, a sentence per budget and pair of arms: mean uSDR over stems."""
+    """The study's answer, a sentence per budget: mean uSDR of the first transfer against scratch, either compute."""
     chosen = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
+    pretrained = chosen["method"].str.startswith("pre-trained (")
+    chosen = chosen[pretrained & (chosen["method"] == chosen["method"][pretrained].iloc[0])]
+    chosen = chosen[chosen["against"].str.startswith("scratch")]
     return [claim_sentence(row) for _, row in chosen.iterrows()]
 
 

@@ -203,6 +203,18 @@ def test_folder_reads_every_format_and_skips_the_rest(tmp_path):
     assert "0.3 s long" in reasons(skipped)["short.wav"]
 
 
+def test_several_sources_of_unlabelled_music_are_read_one_after_the_other(tmp_path):
+    for name, seeds in (("one", (1, 2)), ("two", (3,))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            soundfile.write(tmp_path / name / f"{seed}.wav", noise(1.0, seed), RATE)
+    both = f"{tmp_path / 'one'} + {tmp_path / 'two'}"
+    songs, skipped = corpora.unlabeled(write_profile(unlabeled=both), tmp_path / "cache")
+    assert [song.name for song in songs] == ["one/1.wav", "one/2.wav", "two/3.wav"] and not skipped
+    with pytest.raises(UserError, match="no such folder"):
+        corpora.unlabeled(write_profile(unlabeled=f"{tmp_path / 'one'} + {tmp_path / 'three'}"), tmp_path / "cache")
+
+
 def test_folder_survives_hostile_names(tmp_path):
     root = tmp_path / "music"
     root.mkdir()

@@ -87,7 +87,7 @@ def test_estimates_are_kept_until_the_run_changes(study, monkeypatch):
     first = listening.excerpt(study, study.real_song)
     runs = listening.methods(study)
     with monkeypatch.context() as patch:
-        patch.setattr(study, "estimate", lambda *_: pytest.fail("separated again"))
+        patch.setattr(evaluation, "estimate", lambda *_: pytest.fail("separated again"))
         again = listening.excerpt(study, study.real_song)
     np.testing.assert_array_equal(first.versions["scratch"], again.versions["scratch"])
     other = study.results / "runs" / "scratch-other"

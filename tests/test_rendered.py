@@ -202,6 +202,35 @@ def test_mp3_holds_the_mixture(corpus):
     assert np.square(wave - mixture).mean() < 0.03 * np.square(mixture).mean()
 
 
+def test_dealt_groups_use_each_song_once_and_differ_in_tempo_and_key(songs):
+    unlabeled = songs[-188:]
+    groups = rendered.deal(unlabeled)
+    assert sorted(index for group in groups for index in group) == list(range(188))
+    alike = [
+        (unlabeled[a].bpm == unlabeled[b].bpm, unlabeled[a].key == unlabeled[b].key)
+        for group in groups
+        for i, a in enumerate(group)
+        for b in group[:i]
+    ]
+    assert not any(tempo for tempo, _ in alike)
+    assert np.mean([key for _, key in alike]) < 0.02
+    assert rendered.deal(unlabeled[:3]) == []
+
+
+def test_a_re_dealt_mixture_holds_one_stem_of_each_of_four_songs(tmp_path):
+    settings = replace(SMALL, unlabeled_songs=4, redealt=True)
+    root = rendered.build(settings, RATE, tmp_path)
+    ((*group,),) = rendered.deal([compose(SMALL.seed, "unlabeled", i, SMALL.song_seconds) for i in range(4)])
+    stems = [rendered.render(compose(SMALL.seed, "unlabeled", i, SMALL.song_seconds), RATE) for i in group]
+    for first, index in enumerate(group):
+        wave, _ = soundfile.read(root / "unlabeled" / "000" / f"{rendered.FIRST_ID + index:06d}.mp3")
+        expected = sum(stems[(first + k) % 4][k] for k in range(4)).T
+        expected *= min(1.0, rendered.PEAK / np.abs(expected).max()) if np.abs(expected).max() > 1 else 1.0
+        assert np.square(wave - expected).mean() < 0.03 * np.square(expected).mean()
+    plain = rendered.build(replace(settings, redealt=False), RATE, tmp_path / "plain")
+    assert contents(plain / "labeled") == contents(root / "labeled")
+
+
 @pytest.mark.parametrize(("count", "validation", "test"), [(1, 0, 0), (2, 1, 0), (20, 2, 1), (240, 12, 12)])
 def test_splits_are_about_90_5_5(tmp_path, count, validation, test):
     song = {"groove": "rock", "name": "Unlabeled 001 - Slow River", "seconds": 20.0, "genre": "Rock"}

@@ -48,6 +48,8 @@ def test_the_answer_quotes_the_mean_over_stems(tmp_path):
         "method": "pre-trained (group)",
         "against": "scratch",
         "n_songs": 12,
+        "effect": 0.8,
+        "p_holm": 0.01,
     }
     rows = [
         row

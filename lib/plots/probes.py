@@ -44,6 +44,8 @@ def probes(results: Path, table: pd.DataFrame) -> Figure:
         for offset, method in zip(offsets(len(methods), 0.75), methods, strict=True):
             gain = intervals(per_song(table, method) - per_song(table, "mixture"))
             dots(axis, gain, offset, COLORS[method], SHOWN[method], hollow=method.startswith("best"))
+        silence, places = intervals(-per_song(table, "mixture"))["mean"], np.arange(len(ORDER))
+        axis.hlines(silence, places - 0.45, places + 0.45, COLORS["mixture"], "--", lw=1.4, label="silence as estimate")
         axis.axhline(0, color=COLORS["mixture"], lw=1.2)
         stem_axis(axis)
         axis.set(ylabel="SNR above the mixture's (dB)")
@@ -64,7 +66,7 @@ def outputs(results: Path, table: pd.DataFrame) -> Figure:
     spread = table[table["metric"] == "effective outputs"].groupby(["song", "stem"])["value"].mean().reset_index()
     with drawn(results, "outputs", ncols=2, figsize=(WIDTH, 2.9), width_ratios=[1.7, 1]) as (figure, axes):
         left, right = axes[0]
-        heat(left, np.transpose(gains), "SNR above the mixture's (dB), mean")
+        _heat(left, np.transpose(gains), "SNR above the mixture's (dB), mean")
         for y, stem in enumerate(STEMS):
             values = spread.loc[spread["stem"] == stem, "value"]
             right.plot(values, [y] * len(values), "o", ms=5, alpha=0.5, mew=0, color="#0072B2")
@@ -80,7 +82,7 @@ def before_after(results: Path, table: pd.DataFrame) -> Figure:
     with drawn(results, "before_after", nrows=2, figsize=(WIDTH, 4.6), sharex=True) as (figure, axes):
         for axis, (state, part) in zip(axes[:, 0], table.groupby("state", sort=False), strict=True):
             grid = part.pivot(index="stem", columns="output", values="SNR").reindex(STEMS)
-            heat(axis, grid.to_numpy(), f"{state}: SNR (dB)", (table["SNR"].min(), table["SNR"].max()))
+            _heat(axis, grid.to_numpy(), f"{state}: SNR (dB)", (table["SNR"].min(), table["SNR"].max()))
         final = table[table["state"] == table["state"].iloc[-1]]
         for row in final.itertuples():
             y = STEMS.index(row.stem)
@@ -93,7 +95,7 @@ def before_after(results: Path, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def heat(axis: Axes, grid: np.ndarray, title: str, limits: tuple[float, float] | None = None) -> None:
+def _heat(axis: Axes, grid: np.ndarray, title: str, limits: tuple[float, float] | None = None) -> None:
     low, high = limits or (np.nanmin(grid), np.nanmax(grid))
     axis.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     for (y, x), value in np.ndenumerate(grid):

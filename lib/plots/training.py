@@ -102,9 +102,7 @@ def regime(results: Path, table: pd.DataFrame) -> Figure:
         axis.tick_params(length=0)
         axis.grid(False)
         figure.colorbar(image, ax=axis, label="uSDR above scratch (dB)", shrink=0.9)
-        counts = (
-            f"{counted(int(table['n_songs'].max()), 'validation song')}, {counted(int(table['n_seeds'].max()), 'seed')}"
-        )
+        counts = f"{counted(table['n_songs'].max(), 'validation song')}, {counted(table['n_seeds'].max(), 'seed')}"
         axis.set_title(f"{counts}, 95% interval")
     return figure
 
