@@ -45,7 +45,8 @@ def probes(results: Path, table: pd.DataFrame) -> Figure:
             gain = intervals(per_song(table, method) - per_song(table, "mixture"))
             dots(axis, gain, offset, COLORS[method], SHOWN[method], hollow=method.startswith("best"))
         silence, places = intervals(-per_song(table, "mixture"))["mean"], np.arange(len(ORDER))
-        axis.hlines(silence, places - 0.45, places + 0.45, COLORS["mixture"], "--", lw=1.4, label="silence as estimate")
+        ends = places - 0.45, places + 0.45
+        axis.hlines(silence, *ends, COLORS["mixture"], "--", lw=1.4, label="silence as estimate")
         axis.axhline(0, color=COLORS["mixture"], lw=1.2)
         stem_axis(axis)
         axis.set(ylabel="SNR above the mixture's (dB)")
