@@ -167,7 +167,7 @@ def correlation(study: Study) -> pd.DataFrame:
     tested = {COMPOSED: (study.songs("validation"), study.songs("test"))}
     tested[REDEALT] = tuple(dealt(songs) for songs in tested[COMPOSED])
     rows = []
-    for (trained, variant), seed in itertools.product(trainings(study).items(), study.profile.pretrain.seeds):
+    for (trained, variant), seed in itertools.product(trainings(study).items(), study.profile.probes.seeds):
         separator = variant.load(variant.pretrain(seed))
         for kind, (validation, test) in tested.items():
             chosen = choices(study, separator, validation)

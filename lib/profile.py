@@ -163,8 +163,12 @@ class Regime:
 
 @dataclass(frozen=True)
 class Probes:
-    """What is pre-trained beside the base for the probes: on re-dealt songs, and on mixtures of one song's halves."""
+    """What is pre-trained beside the base for the probes: on re-dealt songs, and on mixtures of one song's halves.
 
+    ``seeds`` are those of all trainings that are compared there.
+    """
+
+    seeds: tuple[int, ...] = (0,)
     redealt: bool = True
     same_song: bool = True
 

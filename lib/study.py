@@ -79,7 +79,8 @@ def planned_bytes(profile: Profile) -> float:
             (1 + profile.probes.redealt) * rendered.unlabeled_songs * rendered.song_seconds * 32_000
         )  # MP3, at most 256 kbit/s
     regime, budgets = profile.regime, len(tuning.labeled_songs)
-    pretrainings = len(profile.pretrain.seeds) * (1 + profile.probes.redealt + profile.probes.same_song)
+    variants = profile.probes.redealt + profile.probes.same_song
+    pretrainings = len(profile.pretrain.seeds) + len(profile.probes.seeds) * (1 + variants)
     searched = 2 * len(regime.learning_rates) * len(regime.steps) * len(regime.searched_songs)
     mapped = (1 + 2 * len(regime.labeled_songs)) * len(regime.pretrain_steps)
     count = pretrainings + len(regime.seeds) * (searched + mapped)

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from lib import STEMS
 from lib.plots.style import (
     COLORS,
+    ORDER,
     WIDTH,
     dots,
     drawn,
