@@ -149,13 +149,14 @@ class Regime:
     """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
 
     The search trains scratch and ``transfer`` with every ``learning_rates`` x ``steps`` at every budget of
-    ``searched_songs``; the map with every ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
+    ``searched_songs``, and the transfer with every ``kept_rates`` as `Finetune.kept_rate`; the map with every ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
     """
 
     seeds: tuple[int, ...] = (0,)
     transfer: str = "group"
     learning_rates: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
+    kept_rates: tuple[float, ...] = (1.0,)
     searched_songs: tuple[int, ...] = ()
     pretrain_steps: tuple[int, ...] = ()
     labeled_songs: tuple[int, ...] = ()
@@ -333,7 +334,7 @@ _MAY_BE_EMPTY = (
 )
 _AT_MOST = {
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
-    **{"transfer_learning_rate": 1, "kept_rate": 1, "unlabeled_fraction": 1},
+    **{"transfer_learning_rate": 1, "kept_rate": 1, "unlabeled_fraction": 1, "kept_rates": 1},
 }
 
 

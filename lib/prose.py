@@ -150,10 +150,15 @@ def schedule_sentences(study: Study, means: pd.DataFrame) -> list[str]:
     stage = study.profile.finetune
     used = stage.learning_rate or study.size.learning_rate
     rates = {"scratch": used, "pre-trained": stage.transfer_learning_rate or used}
-    words = [f"this profile uses {stage.steps} steps, " + ", ".join(f"{k} {v:g}" for k, v in rates.items())]
+    words = [
+        f"this profile uses {stage.steps} steps, "
+        + ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+        + f" (kept weights: x {stage.kept_rate:g})"
+    ]
     best = means[means["best"]] if len(means) else means
     return words + [
-        f"{row.method} is best with a learning rate of {row.learning_rate:g} and {row.steps} steps: {row.mean:.2f} dB"
+        f"{row.method} is best with a learning rate of {row.learning_rate:g} (kept weights: x {row.kept_rate:g}) and "
+        f"{row.steps} steps: {row.mean:.2f} dB"
         for row in best.itertuples()
     ]
 

@@ -12,24 +12,24 @@ from lib.results import method_name, origin
 from lib.scoring import MEAN, summarise
 from lib.stages import SCRATCH, Study
 
-SEARCH = ["method", "learning_rate", "steps"]
+SEARCH = ["method", "learning_rate", "steps", "kept_rate"]
 
 
 def search(study: Study) -> pd.DataFrame:
     """Validation scores of scratch and of the transfer under every schedule: ``tables/search.csv``.
 
-    Columns: those of the scores, and ``learning_rate`` and ``steps``. Every model is the average of its checkpoints
+    Columns: those of the scores, and ``learning_rate``, ``steps`` and ``kept_rate``. Every model is the average of its checkpoints
     of lowest validation loss: the length of training is chosen within each run as well.
     """
     settings, frames = study.profile.regime, []
-    plan = itertools.product(settings.learning_rates, settings.steps, settings.searched_songs, settings.seeds)
-    for rate, steps, songs, seed in plan:
-        changes = {"finetune.learning_rate": rate, "finetune.transfer_learning_rate": rate}
-        variant = study.variant(changes, finetune=steps)
-        for how in (SCRATCH, settings.transfer):
-            run = variant.supervised(how, seed, songs)
-            scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")
-            frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps))
+    arms = [(SCRATCH, 1.0), *((settings.transfer, kept) for kept in settings.kept_rates)]
+    plan = itertools.product(settings.learning_rates, settings.steps, arms, settings.searched_songs, settings.seeds)
+    for rate, steps, (how, kept), songs, seed in plan:
+        rates = {"learning_rate": rate, "transfer_learning_rate": rate, "kept_rate": kept}
+        variant = study.variant({f"finetune.{name}": value for name, value in rates.items()}, finetune=steps)
+        run = variant.supervised(how, seed, songs)
+        scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")
+        frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps, kept_rate=kept))
     return study.write("search", pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
 
 

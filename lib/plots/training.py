@@ -64,9 +64,11 @@ def search(results: Path, means: pd.DataFrame) -> Figure:
     lengths = sorted(means["steps"].unique())
     with drawn(results, "search", ncols=len(lengths), sharey=True, figsize=(WIDTH, 3.2)) as (figure, axes):
         for axis, steps in zip(axes[0], lengths, strict=True):
-            for method, part in means[means["steps"] == steps].groupby("method", sort=False):
-                part = part.sort_values("learning_rate")
-                axis.plot(part["learning_rate"], part["mean"], "o-", color=COLORS[method], lw=1.6, ms=5, label=method)
+            chosen = means[means["steps"] == steps]
+            for (method, kept), part in chosen.groupby(["method", "kept_rate"], sort=False):
+                part, line = part.sort_values("learning_rate"), "-" if kept == 1 else ":"
+                label = method if kept == 1 else f"{method}, kept weights at {kept:g} of the rate"
+                axis.plot(part["learning_rate"], part["mean"], f"o{line}", color=COLORS[method], ms=5, label=label)
                 best = part[part["best"]]
                 axis.plot(best["learning_rate"], best["mean"], "o", ms=13, mfc="none", mew=1.6, color=COLORS[method])
             axis.set(xscale="log", title=f"{steps} steps")
