@@ -149,7 +149,8 @@ class Regime:
     """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
 
     The search trains scratch and ``transfer`` with every ``learning_rates`` x ``steps`` at every budget of
-    ``searched_songs``, and the transfer with every ``kept_rates`` as `Finetune.kept_rate`; the map with every ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
+    ``searched_songs``, and the transfer with every ``kept_rates`` as `Finetune.kept_rate`; the map with every
+    ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
     """
 
     seeds: tuple[int, ...] = (0,)

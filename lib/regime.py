@@ -18,8 +18,8 @@ SEARCH = ["method", "learning_rate", "steps", "kept_rate"]
 def search(study: Study) -> pd.DataFrame:
     """Validation scores of scratch and of the transfer under every schedule: ``tables/search.csv``.
 
-    Columns: those of the scores, and ``learning_rate``, ``steps`` and ``kept_rate``. Every model is the average of its checkpoints
-    of lowest validation loss: the length of training is chosen within each run as well.
+    Columns: those of the scores, and ``learning_rate``, ``steps`` and ``kept_rate``. Every model is the average of its
+    checkpoints of lowest validation loss: the length of training is chosen within each run as well.
     """
     settings, frames = study.profile.regime, []
     arms = [(SCRATCH, 1.0), *((settings.transfer, kept) for kept in settings.kept_rates)]
