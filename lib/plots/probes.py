@@ -197,7 +197,7 @@ def shares(results: Path, table: pd.DataFrame) -> Figure:
             axis.annotate(f"{row.decibels:+.2f} dB", (100 * row.share, row.Index), (0, 7), textcoords="offset points",
                           ha="center", fontsize=9)  # fmt: skip
         axis.axvline(0, color="#7F7F7F", lw=1.2)
-        axis.set(yticks=table.index, yticklabels=table["what"], ylim=(-0.6, len(table) - 0.3),
+        axis.set(yticks=table.index, yticklabels=table["what"].str.replace(", ", ",\n"), ylim=(-0.6, len(table) - 0.3),
                  xlabel="share of the distance to the supervised model (%)")  # fmt: skip
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
