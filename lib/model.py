@@ -47,6 +47,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(1, 16, 24, 2, 2, 2e-3),
+    "mini": Size(2, 32, 48, 4, 4, 2e-3),
     "demo": Size(2, 48, 64, 4, 4, 2e-3),
     "small": Size(4, 96, 128, 4, 4, 1e-3),
     "medium": Size(6, 128, 192, 8, 8, 1e-3),

@@ -315,7 +315,7 @@ TRANSFERS = ("group", "sliced", "frequent", "random", "blocks", "encoder")
 CONTROLS = ("equal compute", "shuffled")
 
 _CHOICES = {
-    "size": ("tiny", "demo", "small", "medium", "large"),
+    "size": ("tiny", "mini", "demo", "small", "medium", "large"),
     "transfers": TRANSFERS,
     "transfer": TRANSFERS,
     "controls": CONTROLS,
