@@ -174,15 +174,19 @@ def shuffled(separator: Separator, seed: int) -> Separator:
     return permuted
 
 
-def transfer(separator: Separator, how: str, segments: list[list[Statistics]], seed: int) -> Separator:
-    """The separator that fine-tuning starts from; ``how`` as at the top, ``segments`` of each labelled song."""
-    songs = [reduce(add, song) for song in segments]
-    if how == "sliced":
-        return slice_outputs(separator, choose_outputs(songs))
-    if how == "frequent":
-        return slice_outputs(separator, most_frequent_outputs([segment for song in segments for segment in song]))
+def transfer(separator: Separator, how: str, segments: Callable[[], list[list[Statistics]]], seed: int) -> Separator:
+    """The separator that fine-tuning starts from; ``how`` as at the top.
+
+    ``segments`` is asked for the statistics of every segment of each labelled song if outputs are to be chosen.
+    """
+    if how in ("blocks", "encoder"):
+        return partly_new(separator, seed, is_body if how == "blocks" else lambda name: ".encoder" in name)
     if how == "random":
         return slice_outputs(separator, np.random.default_rng(seed).permutation(separator.sources)[: len(STEMS)])
+    chosen = segments()
+    if how == "frequent":
+        return slice_outputs(separator, most_frequent_outputs([segment for song in chosen for segment in song]))
+    songs = [reduce(add, song) for song in chosen]
     if how == "group":
         return group_outputs(separator, best_groups(songs))
-    return partly_new(separator, seed, is_body if how == "blocks" else lambda name: ".encoder" in name)
+    return slice_outputs(separator, choose_outputs(songs))

@@ -20,8 +20,10 @@ from lib.losses import all_assignments
 from lib.mixing import song_segments
 from lib.model import Separator
 from lib.outputs import Statistics, best_groups, choose_outputs, mean_snr, output_snr, song_statistics
+from lib.runs import Run
 from lib.scoring import MEAN, song_rows, table
 from lib.stages import SCRATCH, Study
+from lib.workers import MIXIT, Job, ahead
 
 SNR, SPREAD = "SNR", "effective outputs"
 COMPOSED, REDEALT, ONE_SONG = "as composed", "re-dealt", "one song"
@@ -49,6 +51,7 @@ def references(study: Study) -> pd.DataFrame:
     """SNR of the supervised model with most labels, the ideal ratio mask, and harmonic-percussive separation."""
     songs = max(study.profile.finetune.labeled_songs)
     seeds = study.profile.finetune.seeds
+    ahead(Job(study.profile, SCRATCH, seed, songs, "test") for seed in seeds)
     trained = (study.supervised(SCRATCH, seed, songs) for seed in seeds)
     frames = [evaluation.scores(study, run, SUPERVISED, seed, songs) for seed, run in zip(seeds, trained, strict=True)]
     frames += [evaluation.baselines(study), evaluation.reference(study, HPSS, harmonic_percussive)]
@@ -156,6 +159,16 @@ def trainings(study: Study) -> dict[str, Study]:
     if settings.same_song:
         found[ONE_SONG] = study.variant({"pretrain.same_song": True})
     return found
+
+
+def pretrainings(study: Study) -> list[tuple[str, int, Study, Run]]:
+    """(what it hears, seed, study, run) of every pre-training that the probes look at, trained where missing."""
+    settings, found = study.profile, []
+    for kind, variant in trainings(study).items():
+        seeds = {*settings.probes.seeds, *(settings.pretrain.seeds if variant is study else ())}
+        found += [(kind, seed, variant) for seed in sorted(seeds)]
+    ahead(Job(variant.profile, MIXIT, seed) for _, seed, variant in found)
+    return [(kind, seed, variant, variant.pretrain(seed)) for kind, seed, variant in found]
 
 
 def correlation(study: Study) -> pd.DataFrame:

@@ -148,13 +148,13 @@ class Separate:
 class Regime:
     """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
 
-    The search trains scratch and ``transfer`` with every ``learning_rates`` x ``steps`` at every budget of
-    ``searched_songs``, and the transfer with every ``kept_rates`` as `Finetune.kept_rate`; the map with every
-    ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
+    The search trains scratch and ``transfers`` with every ``learning_rates`` x ``steps`` at every budget of
+    ``searched_songs``, and the first transfer with every ``kept_rates`` as `Finetune.kept_rate`; the map trains scratch
+    and that first transfer with every ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
     """
 
     seeds: tuple[int, ...] = (0,)
-    transfer: str = "group"
+    transfers: tuple[str, ...] = ("blocks",)
     learning_rates: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
     kept_rates: tuple[float, ...] = (1.0,)
@@ -222,11 +222,15 @@ class Listening:
 
 @dataclass(frozen=True)
 class Compute:
-    """Device, precision (one of `PRECISIONS`) and CPU threads (0 leaves torch's choice)."""
+    """Device, precision (one of `PRECISIONS`), CPU threads of a run (0 leaves torch's choice), runs at a time.
+
+    On CPUs two runs of one thread each are done sooner than one run of two threads after the other.
+    """
 
     accelerator: str = "auto"
     precision: str = "32-true"
     threads: int = 0
+    jobs: int = 1
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,27 @@ from lib.intervals import paired_interval
 from lib.results import method_name, origin
 from lib.scoring import MEAN, summarise
 from lib.stages import SCRATCH, Study
+from lib.workers import Job, ahead
 
 SEARCH = ["method", "learning_rate", "steps", "kept_rate"]
 
 
 def search(study: Study) -> pd.DataFrame:
-    """Validation scores of scratch and of the transfer under every schedule: ``tables/search.csv``.
+    """Validation scores of scratch and of every transfer under every schedule: ``tables/search.csv``.
 
     Columns: those of the scores, and ``learning_rate``, ``steps`` and ``kept_rate``. Every model is the average of its
     checkpoints of lowest validation loss: the length of training is chosen within each run as well.
     """
-    settings, frames = study.profile.regime, []
-    arms = [(SCRATCH, 1.0), *((settings.transfer, kept) for kept in settings.kept_rates)]
-    plan = itertools.product(settings.learning_rates, settings.steps, arms, settings.searched_songs, settings.seeds)
-    for rate, steps, (how, kept), songs, seed in plan:
+    settings, frames, plan = study.profile.regime, [], []
+    arms = [(SCRATCH, 1.0), *((settings.transfers[0], kept) for kept in settings.kept_rates)]
+    arms += [(how, 1.0) for how in settings.transfers[1:]]
+    for rate, steps, (how, kept) in itertools.product(settings.learning_rates, settings.steps, arms):
         rates = {"learning_rate": rate, "transfer_learning_rate": rate, "kept_rate": kept}
         variant = study.variant({f"finetune.{name}": value for name, value in rates.items()}, finetune=steps)
+        runs = itertools.product(settings.searched_songs, settings.seeds)
+        plan += [(variant, rate, steps, how, kept, songs, seed) for songs, seed in runs]
+    ahead(Job(variant.profile, how, seed, songs, "validation") for variant, _, _, how, _, songs, seed in plan)
+    for variant, rate, steps, how, kept, songs, seed in plan:
         run = variant.supervised(how, seed, songs)
         scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")
         frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps, kept_rate=kept))
@@ -50,12 +55,19 @@ def regime_map(study: Study) -> pd.DataFrame:
     (its mean uSDR).
     """
     settings, rows = study.profile.regime, []
-    for steps, songs in itertools.product(settings.pretrain_steps, settings.labeled_songs):
+    cells = list(itertools.product(settings.pretrain_steps, settings.labeled_songs))
+    arms = list(itertools.product(settings.seeds, (SCRATCH, settings.transfers[0])))
+    ahead(
+        Job(study.variant(pretrain=steps).profile, how, seed, songs, "validation")
+        for steps, songs in cells
+        for seed, how in arms
+    )
+    for steps, songs in cells:
         variant, frames = study.variant(pretrain=steps), []
-        for seed, how in itertools.product(settings.seeds, (SCRATCH, settings.transfer)):
+        for seed, how in arms:
             run = variant.supervised(how, seed, songs)
             frames.append(evaluation.scores(variant, run, method_name(how), seed, songs, "validation"))
-        scored, names = pd.concat(frames, ignore_index=True), (method_name(settings.transfer), SCRATCH)
+        scored, names = pd.concat(frames, ignore_index=True), (method_name(settings.transfers[0]), SCRATCH)
         gain = paired_interval(scored, *names, "uSDR", origin(study)).set_index("stem").loc[MEAN]
         scratch = scored[(scored["method"] == SCRATCH) & (scored["metric"] == "uSDR")]["value"].mean()
         facts = {"pretrain_steps": steps, "labeled_songs": songs, "method": names[0], "against": names[1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pandas as pd
@@ -12,6 +13,7 @@ from lib.profile import Level, resolve
 from lib.runs import Run
 from lib.scoring import MEAN, read_table
 from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
+from lib.workers import Job, ahead
 
 METRICS = ("uSDR", "cSDR")
 NAMES = {
@@ -50,12 +52,9 @@ def pairs(study: Study) -> list[tuple[str, str]]:
 def claim_runs(study: Study) -> list[tuple[str, int, int, Run]]:
     """(method, seed, labelled songs, run) of every arm, trained where missing."""
     settings = study.profile.finetune
-    return [
-        (method_name(how), seed, songs, study.supervised(how, seed, songs))
-        for songs in settings.labeled_songs
-        for seed in settings.seeds
-        for how in arms(study)
-    ]
+    plan = list(itertools.product(settings.labeled_songs, settings.seeds, arms(study)))
+    ahead(Job(study.profile, how, seed, songs, "test") for songs, seed, how in plan)
+    return [(method_name(how), seed, songs, study.supervised(how, seed, songs)) for songs, seed, how in plan]
 
 
 def scores(study: Study) -> pd.DataFrame:
@@ -127,12 +126,14 @@ def has_music(study: Study, level: Level) -> bool:
 def ablation_runs(study: Study) -> list[tuple[str, str, bool, str, int, Study, Run]]:
     """(axis, level, is base, how, seed, study, run), trained where missing; scratch stands beside every level."""
     settings, songs = study.profile.ablations, ablation_songs(study)
-    return [
-        (axis, level, base, how, seed, variant, variant.supervised(how, seed, songs))
+    plan = [
+        (axis, level, base, how, seed, variant)
         for axis, level, base, transfer, variant in ablation_levels(study)
         for seed in settings.seeds
         for how in dict.fromkeys((SCRATCH, transfer))
     ]
+    ahead(Job(variant.profile, how, seed, songs, "test") for _, _, _, how, seed, variant in plan)
+    return [(*facts, how, seed, variant, variant.supervised(how, seed, songs)) for *facts, how, seed, variant in plan]
 
 
 def ablation_songs(study: Study) -> int:

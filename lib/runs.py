@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +33,15 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Wait for the lock file ``path`` and hold it; it stays where it is, and is free again when the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _umask() -> int:
@@ -78,18 +88,22 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder ``runs/STAGE-HASH``; it is finished once ``done.json`` is there."""
+    """A run folder ``runs/STAGE-HASH``, there once the run has begun; it is finished once ``done.json`` is there."""
 
     folder: Path
+    identity: Mapping | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
-    def open(cls, results: Path | str, stage: str, identity: Mapping) -> Run:
-        """Find or make the folder of the run that ``identity`` determines, and write ``identity`` into it."""
-        run = cls(Path(results) / "runs" / f"{stage}-{fingerprint(identity)}")
-        run.folder.mkdir(parents=True, exist_ok=True)
-        if not (run.folder / "identity.json").exists():
-            write_json(run.folder / "identity.json", identity)
-        return run
+    def of(cls, results: Path | str, stage: str, identity: Mapping) -> Run:
+        """The run that ``identity`` determines; nothing is written."""
+        return cls(Path(results) / "runs" / f"{stage}-{fingerprint(identity)}", identity)
+
+    def begin(self) -> Run:
+        """Make the folder, with ``identity.json`` in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "identity.json").exists():
+            write_json(self.folder / "identity.json", self.identity)
+        return self
 
     @property
     def name(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
+from itertools import chain
 from operator import add
 
 import numpy as np
@@ -22,11 +23,12 @@ from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validati
 from lib.model import SIZES, Separator, Size
 from lib.outputs import Statistics, is_body, segment_statistics, shuffled, transfer
 from lib.profile import Finetune, Profile, override, resolve
-from lib.runs import Run, code_fingerprint
+from lib.runs import Run, code_fingerprint, held
 from lib.segments import mixture_manifest, stem_manifest
 from lib.training import Task, fit
 
 SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
+FROM_SCRATCH = (SCRATCH, EQUAL_COMPUTE)
 TRAINING_CODE = ("model", "losses", "mixing", "segments", "outputs", "training", "stages", "audio", "corpora/tracks")
 """Modules whose code can change weights: their syntax is part of the hash of every run."""
 
@@ -94,11 +96,12 @@ class Study:
     def _list(self, kind: str, skipped: Iterable[corpora.Skipped]) -> None:
         """Put what was left out, and why, into ``tables/skipped.csv`` in place of an earlier look at the same."""
         path = self.results / "tables" / "skipped.csv"
-        rows = [] if not path.exists() else scoring.read_table(path).to_dict("records")
-        rows = [row for row in rows if row["corpus"] != kind]
-        rows += [{"corpus": kind, "file": item.path, "reason": item.reason} for item in skipped]
-        rows.sort(key=lambda row: (row["corpus"], row["file"]))
-        scoring.write_table(path, pd.DataFrame(rows, columns=["corpus", "file", "reason"]))
+        with held(self.results / "runs" / "skipped.lock"):
+            rows = [] if not path.exists() else scoring.read_table(path).to_dict("records")
+            rows = [row for row in rows if row["corpus"] != kind]
+            rows += [{"corpus": kind, "file": item.path, "reason": item.reason} for item in skipped]
+            rows.sort(key=lambda row: (row["corpus"], row["file"]))
+            scoring.write_table(path, pd.DataFrame(rows, columns=["corpus", "file", "reason"]))
 
     # Training
 
@@ -117,21 +120,30 @@ class Study:
         front = {**dataclasses.asdict(self.profile.audio), "band_scale": self.profile.model.band_scale}
         return Separator.from_size(self.profile.model.size, sources, seed, dropout=self.profile.model.dropout, **front)
 
+    def pretrain_run(self, seed: int | None = None) -> Run:
+        """The run of `pretrain`, finished or not; nothing is trained."""
+        stage = self.profile.pretrain
+        seed = stage.seeds[0] if seed is None else seed
+        identity = {"pretrain": dataclasses.replace(stage, seeds=()), "seed": seed}
+        return self._run("pretrain", {**identity, "corpus": corpus_fingerprint(list(chain(*self._unlabeled_splits())))})
+
+    def _unlabeled_splits(self) -> tuple[list[Track], list[Track]]:
+        """Unlabelled songs to train on and to validate on: the same where none are held out."""
+        training = [track for track in self.unlabeled if track.split == "train"]
+        return training, [track for track in self.unlabeled if track.split == "validation"] or training
+
     def pretrain(self, seed: int | None = None) -> Run:
         """MixIT pre-training on the unlabelled songs (arXiv 2006.12701; arXiv 2505.07631), from the first seed."""
         profile, stage = self.profile, self.profile.pretrain
         seed = stage.seeds[0] if seed is None else seed
-        training = [track for track in self.unlabeled if track.split == "train"]
-        held_out = [track for track in self.unlabeled if track.split == "validation"] or training
-        identity = {"pretrain": dataclasses.replace(stage, seeds=()), "seed": seed}
-        run = self._run("pretrain", {**identity, "corpus": corpus_fingerprint([*training, *held_out])})
+        run = self.pretrain_run(seed)
         if run.finished:
             return run
+        training, held_out = self._unlabeled_splits()
         samples = self.samples(stage.crop_seconds)
         manifests = [self._mixture_manifest(tracks) for tracks in (training, held_out)]
         facts = (samples, profile.audio.rate, seed, stage.level_db, stage.same_song)
-        held_out = MixturesOfMixtures(held_out, manifests[1], *facts)
-        validation = validation_mixtures(stage.validation_moms, held_out)
+        validation = validation_mixtures(stage.validation_moms, MixturesOfMixtures(held_out, manifests[1], *facts))
         loss = self._mixit_loss
         task = Task(
             self.new_separator(profile.model.sources, seed),
@@ -139,58 +151,57 @@ class Study:
             loss,
             lambda separator: _mean_loss(loss, separator, validation.split(stage.batch)),
         )
-        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, f"MixIT pre-training, seed {seed}")
+        label = f"MixIT pre-training, seed {seed}"
+        fit(task, stage, run.begin(), seed, profile.compute, profile.corpus.workers, label)
         return run
 
     def _mixit_loss(self, separator: Separator, mixtures: Tensor) -> Tensor:
         rule = self.profile.pretrain.assignment
         return mixture_loss(separator(mixtures.sum(1), lambda estimates: assign(estimates, mixtures, rule)), mixtures)
 
-    def pretrained_for(self, seed: int) -> Run:
-        """The pre-training that supervised seed ``seed`` starts from."""
+    def pretraining_seed(self, seed: int) -> int:
+        """The seed of the pre-training that supervised seed ``seed`` starts from."""
         seeds = self.profile.pretrain.seeds
-        return self.pretrain(seeds[seed % len(seeds)])
+        return seeds[seed % len(seeds)]
+
+    def supervised_run(self, how: str, seed: int, labeled_songs: int) -> Run:
+        """The run of `supervised`, finished or not; nothing is trained."""
+        stage, from_scratch = self._schedule(how), how in FROM_SCRATCH
+        start = {"from": SCRATCH}
+        if not from_scratch:
+            source = f"{how} {self.shuffled_transfer}" if how == SHUFFLED else how
+            start = {"from": source, "pretrained": self.pretrain_run(self.pretraining_seed(seed)).name}
+        shared = {"seeds": (), "labeled_songs": (), "transfers": (), "controls": (), "transfer_learning_rate": 0}
+        identity = {
+            "finetune": dataclasses.replace(stage, **shared, kept_rate=1.0 if from_scratch else stage.kept_rate),
+            "seed": seed,
+            "corpus": corpus_fingerprint([*self.budget(labeled_songs), *self.songs("validation")]),
+            **start,
+        }
+        return self._run("scratch" if from_scratch else "finetune", identity)
 
     def supervised(self, how: str, seed: int, labeled_songs: int) -> Run:
         """Supervised training: ``how`` is scratch, a transfer (see `lib.outputs`) or a control.
 
         *Equal compute* is scratch with the pre-training's compute as further steps, its schedule stretched over all of
-        them; *shuffled* is fine-tuning from a group whose weights are permuted within each tensor.
+        them; *shuffled* is fine-tuning from the profile's first transfer, its weights permuted within each tensor.
         """
-        profile, stage = self.profile, self._schedule(how)
-        songs, held_out = self.budget(labeled_songs), self.songs("validation")
-        from_scratch = how in (SCRATCH, EQUAL_COMPUTE)
-        start = {"from": SCRATCH} if from_scratch else {"from": how, "pretrained": self.pretrained_for(seed).name}
-        shared = {"seeds": (), "labeled_songs": (), "transfers": (), "controls": (), "transfer_learning_rate": 0}
-        identity = {
-            "finetune": dataclasses.replace(stage, **shared, kept_rate=1.0 if from_scratch else stage.kept_rate),
-            "seed": seed,
-            "corpus": corpus_fingerprint([*songs, *held_out]),
-            **start,
-        }
-        run = self._run("scratch" if from_scratch else "finetune", identity)
+        profile, stage, run = self.profile, self._schedule(how), self.supervised_run(how, seed, labeled_songs)
         if run.finished:
             return run
+        songs, held_out = self.budget(labeled_songs), self.songs("validation")
         samples, rate = self.samples(stage.crop_seconds), profile.audio.rate
         manifest = stem_manifest(songs, profile.corpus.activity_seconds, self.cache, profile.corpus.workers)
         self._list("labeled segments", manifest.skipped)
-
         task = Task(
             self._start(how, seed),
             StemMixtures(songs, manifest, samples, rate, seed, stage.gain_db, stage.silence_probability),
             _supervised_loss,
             lambda separator: _mean_loss(_supervised_loss, separator, _batches(held_out, samples, rate, stage.batch)),
-            *((lambda name: False, 1.0) if from_scratch else (is_body, stage.kept_rate)),
+            *((lambda name: False, 1.0) if how in FROM_SCRATCH else (is_body, stage.kept_rate)),
         )
-        fit(
-            task,
-            stage,
-            run,
-            seed,
-            profile.compute,
-            profile.corpus.workers,
-            f"{how}, {labeled_songs} songs, seed {seed}",
-        )
+        label = f"{how}, {labeled_songs} songs, seed {seed}"
+        fit(task, stage, run.begin(), seed, profile.compute, profile.corpus.workers, label)
         return run
 
     def _schedule(self, how: str) -> Finetune:
@@ -201,14 +212,19 @@ class Study:
             return stage.stretched(stage.steps + self.equivalent_steps)
         return dataclasses.replace(stage, learning_rate=stage.transfer_learning_rate or stage.learning_rate)
 
+    @property
+    def shuffled_transfer(self) -> str:
+        """The transfer whose weights the control *shuffled* permutes: the first of the profile's."""
+        return self.profile.finetune.transfers[0]
+
     def _start(self, how: str, seed: int) -> Separator:
         """The separator that a supervised training starts from."""
-        if how in (SCRATCH, EQUAL_COMPUTE):
+        if how in FROM_SCRATCH:
             return self.new_separator(len(STEMS), seed)
-        pretrained = self.load(self.pretrained_for(seed))
-        statistics = self.segment_statistics("validation", pretrained)
+        pretrained = self.load(self.pretrain(self.pretraining_seed(seed)))
+        statistics = partial(self.segment_statistics, "validation", pretrained)
         if how == SHUFFLED:
-            return shuffled(transfer(pretrained, "group", statistics, seed), seed)
+            return shuffled(transfer(pretrained, self.shuffled_transfer, statistics, seed), seed)
         return transfer(pretrained, how, statistics, seed)
 
     @cached_property
@@ -261,7 +277,7 @@ class Study:
             "torch": torch.__version__,
             "code": code_fingerprint(*TRAINING_CODE),
         }
-        return Run.open(self.results, stage, {**general, **identity})
+        return Run.of(self.results, stage, {**general, **identity})
 
     # Tables
 

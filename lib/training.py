@@ -26,7 +26,7 @@ from lib.mixing import loader
 from lib.model import Separator
 from lib.profile import Compute, Optimisation
 from lib.progress import bar
-from lib.runs import Run, atomic
+from lib.runs import Run, atomic, held
 
 PATIENCE = 10
 """Steps in a row without a finite loss and gradient after which a run is given up."""
@@ -69,12 +69,18 @@ def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, 
     """Train until ``stage.steps``, going on from the run's last checkpoint, and return the averaged best separator.
 
     The run folder receives ``log.csv``, ``last.ckpt``, the ``stage.average_best`` best checkpoints by validation loss,
-    and at the end their average as ``model.safetensors``, with ``done.json``. A finished run is loaded, not repeated.
+    and at the end their average as ``model.safetensors``, with ``done.json``. A finished run is loaded, not repeated;
+    where another process is at it, its end is waited for.
 
     Raises: UserError after `PATIENCE` steps in a row without a finite loss and gradient.
     """
-    if run.finished:
-        return Separator.from_pretrained(run.folder)
+    with held(run.folder / "lock"):
+        if run.finished:
+            return Separator.from_pretrained(run.folder)
+        return _fit(task, stage, run, seed, compute, workers, label)
+
+
+def _fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, workers: int, label: str) -> Separator:
     fabric = start_fabric(compute)
     base_rate = stage.learning_rate or task.separator.size.learning_rate
     optimiser = torch.optim.AdamW(task.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True)

@@ -45,7 +45,7 @@ def study(tmp_path, monkeypatch):
     study.real_song = _track(tmp_path, "real", 1.0)
     runs = []
     for number, (seed, method) in enumerate([(0, "scratch"), (0, "pre-trained (group)"), (1, "scratch"), (1, "best")]):
-        run = Run.open(tmp_path, "scratch", {"number": number})
+        run = Run.of(tmp_path, "scratch", {"number": number}).begin()
         study.new_separator(4, number).save(run.folder / "model.safetensors")
         write_json(run.folder / "done.json", {"best_validation_loss": -float(number)})
         runs.append((method, seed, 2, run))

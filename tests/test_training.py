@@ -170,9 +170,9 @@ def test_damaged_checkpoint_names_the_file(tmp_path):
 
 
 def test_run_folder_depends_on_identity_alone(tmp_path):
-    first = Run.open(tmp_path, "stage", {"a": 1, "b": STAGE})
-    assert Run.open(tmp_path, "stage", {"b": STAGE, "a": 1}) == first
-    assert Run.open(tmp_path, "stage", {"a": 2, "b": STAGE}) != first
+    first = Run.of(tmp_path, "stage", {"a": 1, "b": STAGE}).begin()
+    assert Run.of(tmp_path, "stage", {"b": STAGE, "a": 1}) == first
+    assert Run.of(tmp_path, "stage", {"a": 2, "b": STAGE}) != first
     assert first.name == f"stage-{fingerprint({'a': 1, 'b': STAGE})}"
 
 

@@ -1,0 +1,99 @@
+"""Several runs at once: worker processes train and score what the notebooks are about to ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from lib import UserError, evaluation
+from lib.profile import Profile
+from lib.runs import fingerprint
+from lib.stages import FROM_SCRATCH, Study
+
+MIXIT = "MixIT"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run: pre-training (`MIXIT`) or what `Study.supervised` takes; scored on the songs of ``split``, if any."""
+
+    profile: Profile
+    how: str
+    seed: int
+    labeled_songs: int = 0
+    split: str = ""
+
+
+def ahead(jobs: Iterable[Job]) -> None:
+    """Train and score what is missing of ``jobs``, as many at a time as their profile's ``compute.jobs``.
+
+    Whoever asks for one of these runs afterwards finds it finished; with ``compute.jobs`` 1 nothing is done here.
+    Pre-trainings go first: others start from them. Results do not depend on the number of jobs.
+
+    Raises: UserError of a run, or if a process was killed.
+    """
+    jobs = list(jobs)
+    processes = max((job.profile.compute.jobs for job in jobs), default=1)
+    if processes == 1:
+        return
+    studies = {}  # corpora are listed, and made, once for all
+    for job in jobs:
+        studies.setdefault(fingerprint(job.profile), Study(job.profile))
+    first, then = {}, {}
+    for job in jobs:
+        study = studies[fingerprint(job.profile)]
+        if job.how not in (MIXIT, *FROM_SCRATCH):
+            seed = study.pretraining_seed(job.seed)
+            first[study.pretrain_run(seed)] = Job(job.profile, MIXIT, seed)
+        if job.how == MIXIT:
+            first[study.pretrain_run(job.seed)] = job
+        else:
+            then.setdefault(study.supervised_run(job.how, job.seed, job.labeled_songs), job)
+    for runs in (first, then):
+        _work_off([job for run, job in runs.items() if not run.finished], processes)
+
+
+def _work_off(jobs: Sequence[Job], processes: int) -> None:
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")  # forked copies of a process with threads may hang
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _end_with_parent)
+    try:
+        for done in as_completed([pool.submit(_work, job) for job in jobs]):
+            done.result()
+        pool.shutdown()
+    except BaseException as error:
+        workers = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        if isinstance(error, BrokenProcessPool):
+            reason = "a training process was killed, most likely for lack of memory: lower compute.jobs"
+            raise UserError(reason) from None
+        raise
+
+
+def _work(job: Job) -> None:
+    study = Study(job.profile)
+    if job.how == MIXIT:
+        study.pretrain(job.seed)
+        return
+    run = study.supervised(job.how, job.seed, job.labeled_songs)
+    if job.split:
+        evaluation.scores(study, run, job.how, job.seed, job.labeled_songs, job.split)
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is gone, even if that was killed."""
+
+    def watch() -> None:
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,59 @@
+"""Runs made by several processes at once: the same bits, faults that name themselves."""
+
+import os
+import signal
+
+import pytest
+
+from lib import UserError, workers
+from lib.profile import load
+from lib.stages import SCRATCH, Study
+from lib.workers import MIXIT, Job, ahead
+
+SMALL = ["corpus.rendered.unlabeled_songs=4", "pretrain.steps=2", "finetune.steps=2", "pretrain.seeds=[0,1]"]
+
+
+def weights(study: Study) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in study.results.glob("runs/*-*/model.safetensors")}
+
+
+def jobs(study: Study) -> list[Job]:
+    arms = [(SCRATCH, 0), ("blocks", 0), ("blocks", 1), (SCRATCH, 0)]
+    return [Job(study.profile, MIXIT, 0), *(Job(study.profile, how, seed, 1, "validation") for how, seed in arms)]
+
+
+def test_two_processes_make_the_bits_of_one(tmp_path):
+    one, two = (Study(load("smoke", [f"results={tmp_path / name}", *SMALL])) for name in "ab")
+    two = two.variant({"compute.jobs": 2})
+    ahead(jobs(two))
+    for seed in (0, 1):
+        one.pretrain(seed)
+        one.supervised("blocks", seed, 1)
+    one.supervised(SCRATCH, 0, 1)
+    assert len(weights(one)) == 5 and weights(one) == weights(two)
+    assert len(list(two.results.glob("runs/*-*/scores-*.csv"))) == 3
+
+
+def test_one_job_does_nothing_ahead(tmp_path):
+    study = Study(load("smoke", [f"results={tmp_path}", *SMALL]))
+    ahead(jobs(study))
+    assert not weights(study)
+
+
+def test_a_fault_in_a_process_is_the_callers(tmp_path):
+    study = Study(load("smoke", [f"results={tmp_path}", *SMALL, "compute.jobs=2"]))
+    run = study.supervised_run(SCRATCH, 0, 1).begin()
+    (run.folder / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"last\.ckpt: damaged checkpoint"):
+        ahead([Job(study.profile, SCRATCH, 0, 1)])
+
+
+def kill_oneself(job: Job) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_named(tmp_path, monkeypatch):
+    study = Study(load("smoke", [f"results={tmp_path}", *SMALL, "compute.jobs=2"]))
+    monkeypatch.setattr(workers, "_work", kill_oneself)
+    with pytest.raises(UserError, match=r"lower compute\.jobs"):
+        ahead([Job(study.profile, SCRATCH, 0, 1)])
