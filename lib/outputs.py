@@ -3,7 +3,7 @@
 *Sliced*: one output per stem, chosen by an assignment solver, the other masks dropped. *Frequent*: the same by the
 published rule (arXiv 2505.07631): the output that a stem took in most segments; two stems may take the same one.
 *Random*: four outputs at random. *Group*: all outputs kept and summed into stems by a 4 x N matrix, its start the best
-subset of outputs per stem. *Blocks*: encoder and blocks kept, new decoders. *Encoder*: the encoder alone kept.
+subset of outputs per stem. *Body*: encoder and blocks kept, new decoders. *Blocks*, *encoder*: they alone kept.
 """
 
 from __future__ import annotations
@@ -149,6 +149,10 @@ def is_body(name: str) -> bool:
     return ".blocks." in name or ".encoder" in name
 
 
+PARTS = {"body": is_body, "blocks": lambda name: ".blocks." in name, "encoder": lambda name: ".encoder" in name}
+"""Which weights the transfers keep that make new decoders."""
+
+
 def partly_new(separator: Separator, seed: int, keep: Callable[[str], bool]) -> Separator:
     """A separator of four stems with fresh weights but for those of ``separator`` whose names ``keep`` picks."""
     config = {**separator.config(), "sources": len(STEMS), "stems": None}
@@ -179,8 +183,8 @@ def transfer(separator: Separator, how: str, segments: Callable[[], list[list[St
 
     ``segments`` is asked for the statistics of every segment of each labelled song if outputs are to be chosen.
     """
-    if how in ("blocks", "encoder"):
-        return partly_new(separator, seed, is_body if how == "blocks" else lambda name: ".encoder" in name)
+    if how in PARTS:
+        return partly_new(separator, seed, PARTS[how])
     if how == "random":
         return slice_outputs(separator, np.random.default_rng(seed).permutation(separator.sources)[: len(STEMS)])
     chosen = segments()

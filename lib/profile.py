@@ -154,7 +154,7 @@ class Regime:
     """
 
     seeds: tuple[int, ...] = (0,)
-    transfers: tuple[str, ...] = ("blocks",)
+    transfers: tuple[str, ...] = ("body",)
     learning_rates: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
     kept_rates: tuple[float, ...] = (1.0,)
@@ -315,7 +315,7 @@ def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
-TRANSFERS = ("group", "sliced", "frequent", "random", "blocks", "encoder")
+TRANSFERS = ("body", "sliced", "group", "frequent", "random", "blocks", "encoder")
 CONTROLS = ("equal compute", "shuffled")
 
 _CHOICES = {

@@ -168,14 +168,14 @@ def test_the_most_frequent_output_may_be_shared_and_counts_segments_not_decibels
     assert most_frequent_outputs(votes)[:2] == [0, 0]
 
 
-@pytest.mark.parametrize("how", ["group", "sliced", "frequent", "random", "blocks", "encoder"])
+@pytest.mark.parametrize("how", ["body", "sliced", "group", "frequent", "random", "blocks", "encoder"])
 def test_every_transfer_gives_four_stems_and_depends_on_its_seed_alone(tiny, how):
     segments = [[Statistics.of(noise(5, 2, 100, seed=seed), noise(4, 2, 100, seed=seed + 9))] for seed in range(3)]
     one, two, other = (transfer(tiny, how, lambda: segments, seed).state_dict() for seed in (0, 0, 1))
     assert transfer(tiny, how, lambda: segments, 0).sources == 4
     assert all(torch.equal(one[name], two[name]) for name in one)
     drawn = any(not torch.equal(one[name], other[name]) for name in one)
-    assert drawn == (how in ("random", "blocks", "encoder"))
+    assert drawn == (how in ("random", "body", "blocks", "encoder"))
 
 
 def test_the_encoder_alone_is_kept(tiny):

@@ -18,7 +18,7 @@ def weights(study: Study) -> dict[str, bytes]:
 
 
 def jobs(study: Study) -> list[Job]:
-    arms = [(SCRATCH, 0), ("blocks", 0), ("blocks", 1), (SCRATCH, 0)]
+    arms = [(SCRATCH, 0), ("body", 0), ("body", 1), (SCRATCH, 0)]
     return [Job(study.profile, MIXIT, 0), *(Job(study.profile, how, seed, 1, "validation") for how, seed in arms)]
 
 
@@ -28,7 +28,7 @@ def test_two_processes_make_the_bits_of_one(tmp_path):
     ahead(jobs(two))
     for seed in (0, 1):
         one.pretrain(seed)
-        one.supervised("blocks", seed, 1)
+        one.supervised("body", seed, 1)
     one.supervised(SCRATCH, 0, 1)
     assert len(weights(one)) == 5 and weights(one) == weights(two)
     assert len(list(two.results.glob("runs/*-*/scores-*.csv"))) == 3

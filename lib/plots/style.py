@@ -21,9 +21,10 @@ ORDER = (*STEMS, MEAN)
 METRICS = ("uSDR", "cSDR")
 COLORS = {
     "scratch": "#D55E00",
-    "pre-trained (group)": "#0072B2",
+    "pre-trained (body)": "#0072B2",
     "pre-trained (sliced)": "#009E73",
-    "pre-trained (blocks)": "#56B4E9",
+    "pre-trained (group)": "#56B4E9",
+    "pre-trained (blocks)": "#CC79A7",
     "scratch, equal compute": "#E69F00",
     "pre-trained, shuffled": "#CC79A7",
     "pre-trained (frequent)": "#56B4E9",
