@@ -78,7 +78,7 @@ def test_overrides_are_typed_and_texts_are_taken_as_typed(write):
         ("pretrain: [1]", "pretrain must be a map"),
         ("finetune: {seeds: []}", "finetune.seeds must not be empty"),
         ("finetune: {seeds: [1, 1]}", "twice"),
-        ("finetune: {transfers: [magic]}", "group, sliced, frequent"),
+        ("finetune: {transfers: [magic]}", "body, sliced, group"),
         ("model: {size: huge}", "model.size"),
         ("model: {sources: 17}", "model.sources"),
         ("compute: {precision: '16'}", "compute.precision"),

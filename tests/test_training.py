@@ -157,7 +157,7 @@ def test_the_best_validations_are_averaged(tmp_path):
     validations = {int(r["step"]): float(r["validation_loss"]) for r in rows(run) if r["validation_loss"]}
     assert sorted(validations) == [3, 6, 8]
     assert run.facts()["averaged_steps"] == sorted(validations, key=validations.get)[: STAGE.average_best]
-    assert sorted(file.name for file in run.folder.iterdir()) == ["done.json", "log.csv", "model.safetensors"]
+    assert sorted(file.name for file in run.folder.iterdir()) == ["done.json", "lock", "log.csv", "model.safetensors"]
 
 
 def test_damaged_checkpoint_names_the_file(tmp_path):
