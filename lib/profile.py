@@ -148,14 +148,16 @@ class Separate:
 class Regime:
     """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
 
-    The search trains scratch and ``transfers`` with every ``learning_rates`` x ``steps`` at every budget of
-    ``searched_songs``, and the first transfer with every ``kept_rates`` as `Finetune.kept_rate`; the map trains scratch
-    and that first transfer with every ``pretrain_steps`` x ``labeled_songs``. Empty lists leave either out.
+    The search trains scratch with every ``learning_rates``, and ``transfers`` with every ``transfer_learning_rates``
+    (empty: those of scratch) x ``kept_rates`` (as `Finetune.kept_rate`), each with every ``steps`` at every budget of
+    ``searched_songs``; the map trains scratch and the first transfer with every ``pretrain_steps`` x ``labeled_songs``.
+    Empty lists leave either out.
     """
 
     seeds: tuple[int, ...] = (0,)
     transfers: tuple[str, ...] = ("body",)
     learning_rates: tuple[float, ...] = ()
+    transfer_learning_rates: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
     kept_rates: tuple[float, ...] = (1.0,)
     searched_songs: tuple[int, ...] = ()
@@ -335,7 +337,7 @@ _MAY_BE_ZERO = {
 }
 _MAY_BE_EMPTY = (
     *("finetune.controls", "regime.learning_rates", "regime.steps", "regime.searched_songs"),
-    *("regime.pretrain_steps", "regime.labeled_songs"),
+    *("regime.transfer_learning_rates", "regime.pretrain_steps", "regime.labeled_songs"),
 )
 _AT_MOST = {
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},

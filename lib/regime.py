@@ -23,9 +23,11 @@ def search(study: Study) -> pd.DataFrame:
     checkpoints of lowest validation loss: the length of training is chosen within each run as well.
     """
     settings, frames, plan = study.profile.regime, [], []
-    arms = [(SCRATCH, 1.0), *((settings.transfers[0], kept) for kept in settings.kept_rates)]
-    arms += [(how, 1.0) for how in settings.transfers[1:]]
-    for rate, steps, (how, kept) in itertools.product(settings.learning_rates, settings.steps, arms):
+    arms = [(SCRATCH, rate, 1.0) for rate in settings.learning_rates]
+    arms += itertools.product(
+        settings.transfers, settings.transfer_learning_rates or settings.learning_rates, settings.kept_rates
+    )
+    for (how, rate, kept), steps in itertools.product(arms, settings.steps):
         rates = {"learning_rate": rate, "transfer_learning_rate": rate, "kept_rate": kept}
         variant = study.variant({f"finetune.{name}": value for name, value in rates.items()}, finetune=steps)
         runs = itertools.product(settings.searched_songs, settings.seeds)
