@@ -1,7 +1,7 @@
 """``python -m benchmarks.precision``: do loss curves in bfloat16 stay within the seed noise of float32?
 
-Runs the demo's MixIT pre-training for 200 steps with three seeds in either precision (a quarter of an hour on two
-cores; finished runs are kept), writes ``results/benchmarks/tables/precision.csv`` and draws it.
+Runs MixIT pre-training of size demo on the demo's music for 200 steps with three seeds in either precision (a quarter
+of an hour on two cores; finished runs are kept), writes ``results/benchmarks/tables/precision.csv`` and draws it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from benchmarks.cases import SMALL_STEP
 from benchmarks.figures import FOLDER
 from lib.plots import drawn
 from lib.profile import load
@@ -25,7 +26,7 @@ def curves() -> pd.DataFrame:
     for seed in SEEDS:
         for precision in PRECISIONS:
             changes = [f"results={FOLDER / 'runs' / 'precision'}", f"compute.precision={precision}"]
-            changes += [f"pretrain.seeds=[{seed}]"]
+            changes += [f"pretrain.seeds=[{seed}]", *SMALL_STEP]
             changes += [f"pretrain.steps={STEPS}", f"pretrain.decay_start={STEPS // 2}", "pretrain.decay_every=25"]
             run = Study(load("demo", changes)).pretrain()
             log = read_table(run.folder / "log.csv")
