@@ -120,12 +120,12 @@ class Finetune(Optimisation):
     """Supervised training on stems: budgets, seeds, and the arms that are compared with training from scratch.
 
     ``transfers`` says how MixIT outputs become stems, ``controls`` what else is trained. ``transfer_learning_rate``
-    is that of every arm that starts pre-trained (0: the same as from scratch), ``kept_rate`` the learning rate of
-    encoder and blocks there, relative to that of the decoders.
+    is that of every arm that starts pre-trained (0: the same as from scratch), ``body_rate`` the learning rate of
+    encoder and blocks in every arm, relative to that of the decoders.
     """
 
     transfer_learning_rate: float = 0.0
-    kept_rate: float = 1.0
+    body_rate: float = 1.0
     seeds: tuple[int, ...] = (0, 1, 2)
     labeled_songs: tuple[int, ...] = (8,)
     transfers: tuple[str, ...] = ("group",)
@@ -148,18 +148,16 @@ class Separate:
 class Regime:
     """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
 
-    The search trains scratch with every ``learning_rates``, and ``transfers`` with every ``transfer_learning_rates``
-    (empty: those of scratch) x ``kept_rates`` (as `Finetune.kept_rate`), each with every ``steps`` at every budget of
-    ``searched_songs``; the map trains scratch and the first transfer with every ``pretrain_steps`` x ``labeled_songs``.
-    Empty lists leave either out.
+    The search trains scratch and ``transfers`` with every ``learning_rates`` x ``body_rates`` x ``steps`` at every
+    budget of ``searched_songs``; the map trains scratch and the first transfer with every ``pretrain_steps`` x
+    ``labeled_songs``. Empty lists leave either out.
     """
 
     seeds: tuple[int, ...] = (0,)
     transfers: tuple[str, ...] = ("body",)
     learning_rates: tuple[float, ...] = ()
-    transfer_learning_rates: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
-    kept_rates: tuple[float, ...] = (1.0,)
+    body_rates: tuple[float, ...] = (1.0,)
     searched_songs: tuple[int, ...] = ()
     pretrain_steps: tuple[int, ...] = ()
     labeled_songs: tuple[int, ...] = ()
@@ -332,16 +330,16 @@ _CHOICES = {
 }
 _MAY_BE_ZERO = {
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
-    *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "kept_rate"),
+    *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "body_rate"),
     "ablations.labeled_songs",
 }
 _MAY_BE_EMPTY = (
     *("finetune.controls", "regime.learning_rates", "regime.steps", "regime.searched_songs"),
-    *("regime.transfer_learning_rates", "regime.pretrain_steps", "regime.labeled_songs"),
+    *("regime.pretrain_steps", "regime.labeled_songs"),
 )
 _AT_MOST = {
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
-    **{"transfer_learning_rate": 1, "kept_rate": 1, "unlabeled_fraction": 1, "kept_rates": 1},
+    **{"transfer_learning_rate": 1, "body_rate": 1, "unlabeled_fraction": 1, "body_rates": 1},
 }
 
 

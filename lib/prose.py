@@ -153,12 +153,12 @@ def schedule_sentences(study: Study, means: pd.DataFrame) -> list[str]:
     words = [
         f"this profile uses {stage.steps} steps, "
         + ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
-        + f" (kept weights: x {stage.kept_rate:g})"
+        + f" (encoder and blocks: x {stage.body_rate:g})"
     ]
     best = means[means["best"]] if len(means) else means
     return words + [
-        f"{row.method} is best with a learning rate of {row.learning_rate:g} (kept weights: x {row.kept_rate:g}) and "
-        f"{row.steps} steps: {row.mean:.2f} dB"
+        f"{row.method} is best with a learning rate of {row.learning_rate:g} (encoder and blocks: x {row.body_rate:g}) "
+        f"and {row.steps} steps: {row.mean:.2f} dB"
         for row in best.itertuples()
     ]
 

@@ -13,30 +13,27 @@ from lib.scoring import MEAN, summarise
 from lib.stages import SCRATCH, Study
 from lib.workers import Job, ahead
 
-SEARCH = ["method", "learning_rate", "steps", "kept_rate"]
+SEARCH = ["method", "learning_rate", "steps", "body_rate"]
 
 
 def search(study: Study) -> pd.DataFrame:
     """Validation scores of scratch and of every transfer under every schedule: ``tables/search.csv``.
 
-    Columns: those of the scores, and ``learning_rate``, ``steps`` and ``kept_rate``. Every model is the average of its
+    Columns: those of the scores, and ``learning_rate``, ``steps`` and ``body_rate``. Every model is the average of its
     checkpoints of lowest validation loss: the length of training is chosen within each run as well.
     """
     settings, frames, plan = study.profile.regime, [], []
-    arms = [(SCRATCH, rate, 1.0) for rate in settings.learning_rates]
-    arms += itertools.product(
-        settings.transfers, settings.transfer_learning_rates or settings.learning_rates, settings.kept_rates
-    )
-    for (how, rate, kept), steps in itertools.product(arms, settings.steps):
-        rates = {"learning_rate": rate, "transfer_learning_rate": rate, "kept_rate": kept}
+    schedules = itertools.product(settings.learning_rates, settings.body_rates, settings.steps)
+    for (rate, body, steps), how in itertools.product(schedules, (SCRATCH, *settings.transfers)):
+        rates = {"learning_rate": rate, "transfer_learning_rate": rate, "body_rate": body}
         variant = study.variant({f"finetune.{name}": value for name, value in rates.items()}, finetune=steps)
         runs = itertools.product(settings.searched_songs, settings.seeds)
-        plan += [(variant, rate, steps, how, kept, songs, seed) for songs, seed in runs]
+        plan += [(variant, rate, steps, how, body, songs, seed) for songs, seed in runs]
     ahead(Job(variant.profile, how, seed, songs, "validation") for variant, _, _, how, _, songs, seed in plan)
-    for variant, rate, steps, how, kept, songs, seed in plan:
+    for variant, rate, steps, how, body, songs, seed in plan:
         run = variant.supervised(how, seed, songs)
         scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")
-        frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps, kept_rate=kept))
+        frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps, body_rate=body))
     return study.write("search", pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
 
 

@@ -173,7 +173,7 @@ class Study:
             start = {"from": source, "pretrained": self.pretrain_run(self.pretraining_seed(seed)).name}
         shared = {"seeds": (), "labeled_songs": (), "transfers": (), "controls": (), "transfer_learning_rate": 0}
         identity = {
-            "finetune": dataclasses.replace(stage, **shared, kept_rate=1.0 if from_scratch else stage.kept_rate),
+            "finetune": dataclasses.replace(stage, **shared),
             "seed": seed,
             "corpus": corpus_fingerprint([*self.budget(labeled_songs), *self.songs("validation")]),
             **start,
@@ -198,7 +198,8 @@ class Study:
             StemMixtures(songs, manifest, samples, rate, seed, stage.gain_db, stage.silence_probability),
             _supervised_loss,
             lambda separator: _mean_loss(_supervised_loss, separator, _batches(held_out, samples, rate, stage.batch)),
-            *((lambda name: False, 1.0) if how in FROM_SCRATCH else (is_body, stage.kept_rate)),
+            is_body,
+            stage.body_rate,
         )
         label = f"{how}, {labeled_songs} songs, seed {seed}"
         fit(task, stage, run.begin(), seed, profile.compute, profile.corpus.workers, label)

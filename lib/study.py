@@ -81,9 +81,8 @@ def planned_bytes(profile: Profile) -> float:
     regime, budgets = profile.regime, len(tuning.labeled_songs)
     variants = profile.probes.redealt + profile.probes.same_song
     pretrainings = len(profile.pretrain.seeds) + len(profile.probes.seeds) * (1 + variants)
-    rates = len(regime.transfer_learning_rates) or len(regime.learning_rates)
-    arms = len(regime.learning_rates) + len(regime.transfers) * rates * len(regime.kept_rates)
-    searched = arms * len(regime.steps) * len(regime.searched_songs)
+    schedules = len(regime.learning_rates) * len(regime.body_rates) * len(regime.steps)
+    searched = (1 + len(regime.transfers)) * schedules * len(regime.searched_songs)
     mapped = (1 + 2 * len(regime.labeled_songs)) * len(regime.pretrain_steps)
     count = pretrainings + len(regime.seeds) * (searched + mapped)
     count += len(tuning.seeds) * budgets * (1 + len(tuning.transfers) + len(tuning.controls))

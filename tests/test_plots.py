@@ -125,11 +125,11 @@ def make_regime() -> pd.DataFrame:
 def make_search() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = [
-        (method, rate, steps, kept, rng.normal(3, 1))
+        (method, rate, steps, body, rng.normal(3, 1))
         for method in METHODS[:2] for rate in (5e-4, 1e-3, 2e-3) for steps in (200, 400)
-        for kept in (1.0, 0.3)[: 1 + (method != "scratch")]
+        for body in (1.0, 0.3)
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["method", "learning_rate", "steps", "kept_rate", "mean"])
+    table = pd.DataFrame(rows, columns=["method", "learning_rate", "steps", "body_rate", "mean"])
     return table.assign(best=table["mean"] == table.groupby("method")["mean"].transform("max"))
 
 

@@ -22,7 +22,7 @@ TABLES = {
     "claim": ("experiment", "labeled_songs", "method", "against", "metric", "stem", "difference", "low", "high"),
     "claims": ("statement", "effect", "low", "high", "unit", "n", "verdict"),
     "songs_worth": ("labeled_songs", "method", "worth", "low", "high"),
-    "search": (*COLUMNS, "learning_rate", "steps", "kept_rate"),
+    "search": (*COLUMNS, "learning_rate", "steps", "body_rate"),
     "regime": ("pretrain_steps", "labeled_songs", "difference", "low", "high", "n_songs", "n_seeds"),
     "probes": COLUMNS,
     "correlation": (*COLUMNS, "trained", "tested"),

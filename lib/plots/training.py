@@ -65,9 +65,9 @@ def search(results: Path, means: pd.DataFrame) -> Figure:
     with drawn(results, "search", ncols=len(lengths), sharey=True, figsize=(WIDTH, 3.2)) as (figure, axes):
         for axis, steps in zip(axes[0], lengths, strict=True):
             chosen = means[means["steps"] == steps]
-            for (method, kept), part in chosen.groupby(["method", "kept_rate"], sort=False):
-                part, line = part.sort_values("learning_rate"), "-" if kept == 1 else ":"
-                label = method if kept == 1 else f"{method}, kept weights at {kept:g} ×"
+            for (method, body), part in chosen.groupby(["method", "body_rate"], sort=False):
+                part, line = part.sort_values("learning_rate"), "-" if body == 1 else ":"
+                label = method if body == 1 else f"{method}, body at {body:g} ×"
                 axis.plot(part["learning_rate"], part["mean"], f"o{line}", color=COLORS[method], ms=5, label=label)
                 best = part[part["best"]]
                 axis.plot(best["learning_rate"], best["mean"], "o", ms=13, mfc="none", mew=1.6, color=COLORS[method])
