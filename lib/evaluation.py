@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,19 +72,33 @@ def reference(study: Study, name: str, function: Estimate) -> pd.DataFrame:
 def scored(study: Study, run: Run, function: Estimate, split: str) -> pd.DataFrame:
     """The score table of ``function`` on a split, kept in the folder of ``run``; method and seed are left empty."""
     chosen, rate = songs(study, split), study.profile.audio.rate
-    identity = [corpus_fingerprint([s for _, s in chosen]), study.profile.separate, code_fingerprint(*SCORING_CODE)]
-    path = run.folder / f"scores-{fingerprint(identity)}.csv"
-    if not path.exists():
+
+    def score() -> pd.DataFrame:
         rows = []
         for experiment, song in chosen:
             stems = song.stems(rate=rate)
             estimates = function(stems)
-            rows += scoring.song_rows(song.name, scoring.score_song(stems, estimates, rate), experiment=experiment)
+            rows.extend(scoring.song_rows(song.name, scoring.score_song(stems, estimates, rate), experiment=experiment))
             if split == "test":
                 frames = scoring.csdr(stems.swapaxes(1, 2), estimates.swapaxes(1, 2), rate)
                 scoring.museval_json(run.folder / "museval", song.name, frames)
-        scoring.write_table(path, scoring.table(rows))
-    return scoring.read_table(path)
+        return scoring.table(rows)
+
+    identity = [corpus_fingerprint([song for _, song in chosen]), study.profile.separate]
+    return kept(run, "scores", [*identity, code_fingerprint(*SCORING_CODE)], score)
+
+
+def kept(run: Run, name: str, identity: Sequence, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """What ``measure`` finds of a run, made once per ``identity`` and weights: ``NAME-HASH.csv`` in its folder."""
+
+    def path() -> Path:
+        weights = run.facts()["weights"] if run.finished else None  # references have none
+        return run.folder / f"{name}-{fingerprint([*identity, weights])}.csv"
+
+    if not path().exists():
+        found = measure()
+        scoring.write_table(path(), found)  # a run whose weights had to be made again may have others now
+    return scoring.read_table(path())
 
 
 def _named(frame: pd.DataFrame, **facts: object) -> pd.DataFrame:

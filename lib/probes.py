@@ -6,28 +6,22 @@ All qualities are SNRs in dB over whole songs, as uSDR is; gains are taken over 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.ndimage import median_filter
 
-from lib import STEMS, evaluation
-from lib.corpora import Track, dealt
+from lib import STEMS, evaluation, probing
+from lib.corpora import dealt
 from lib.intervals import mean_interval, own, paired_interval, rank_correlation, share_interval
-from lib.losses import all_assignments
-from lib.mixing import song_segments
-from lib.model import Separator
-from lib.outputs import Statistics, best_groups, choose_outputs, mean_snr, output_snr, song_statistics
+from lib.probing import BEST, BEST_GROUP, CHOSEN, CHOSEN_GROUP, SNR
 from lib.runs import Run
-from lib.scoring import MEAN, song_rows, table
+from lib.scoring import MEAN
 from lib.stages import SCRATCH, Study
 from lib.workers import MIXIT, Job, ahead
 
-SNR, SPREAD = "SNR", "effective outputs"
 COMPOSED, REDEALT, ONE_SONG = "as composed", "re-dealt", "one song"
-CHOSEN, CHOSEN_GROUP, BEST, BEST_GROUP = "chosen output", "chosen group", "best output", "best group"
 SUPERVISED, HPSS = "supervised", "harmonic-percussive"
 
 
@@ -37,13 +31,10 @@ SUPERVISED, HPSS = "supervised", "harmonic-percussive"
 def probe(study: Study) -> pd.DataFrame:
     """Tidy table of the probes on test songs and the real song, for every pre-training seed: ``tables/probes.csv``.
 
-    Metric `SNR` in dB over the song for the mixture, every single output ("output 3"), the output and the group chosen
-    per stem on validation songs, the best output and the best group with the song's own stems known (an upper bound);
-    metric `SPREAD` for the model. Beside them, without a seed of pre-training, `references`. A stem that is silent in a
-    song has no row.
+    See `lib.probing.outputs`; beside the models, without a seed of pre-training, stand `references`. A stem that is
+    silent in a song has no row.
     """
-    frames = [_probed(study, study.songs("test"), "test", seed) for seed in study.profile.pretrain.seeds]
-    frames += [_probed(study, [study.real_song], "real song", seed) for seed in study.profile.pretrain.seeds]
+    frames = [probing.outputs(study, seed) for seed in study.profile.pretrain.seeds]
     return study.write("probes", pd.concat([*frames, references(study)], ignore_index=True))
 
 
@@ -73,79 +64,6 @@ def harmonic_percussive(stems: np.ndarray, n_fft: int = 1024, hop: int = 256, le
     mask = torch.from_numpy(percussive / np.maximum(harmonic + percussive, 1e-12))
     drums = torch.istft(spectrum * mask, n_fft, hop, window=window, length=mixture.shape[-1])
     return np.stack([(drums if stem == "drums" else mixture - drums).numpy() for stem in STEMS])
-
-
-def _probed(study: Study, songs: Iterable[Track], experiment: str, seed: int) -> pd.DataFrame:
-    separator = study.load(study.pretrain(seed))
-    chosen = choices(study, separator, study.songs("validation"))
-    rows = []
-    for song in songs:
-        statistics = _statistics(study, separator, song)
-        spread = np.where(statistics.active, effective_outputs(routed_energy(study, separator, song)), np.nan)
-        values = {SNR: qualities(statistics, chosen, every=True), SPREAD: {"MixIT": spread}}
-        scores = [
-            (stem, metric, method, value)
-            for metric, found in values.items()
-            for method, per_stem in found.items()
-            for stem, value in zip(STEMS, per_stem, strict=True)
-            if np.isfinite(value)
-        ]
-        for stem, metric, method, value in scores:
-            facts = {"experiment": experiment, "method": method, "seed": seed, "labeled_songs": 0}
-            rows += song_rows(song.name, [(stem, metric, float(value))], **facts)
-    return table(rows)
-
-
-def choices(study: Study, separator: Separator, songs: Iterable[Track]) -> dict[str, np.ndarray]:
-    """What a few labelled songs say the outputs are: one output per stem, and the best group, each binary [4, N]."""
-    statistics = [_statistics(study, separator, song) for song in songs]
-    single = np.eye(separator.sources)[choose_outputs(statistics)]
-    return {CHOSEN: single, CHOSEN_GROUP: best_groups(statistics)}
-
-
-def qualities(statistics: Statistics, chosen: dict[str, np.ndarray], every: bool = False) -> dict[str, np.ndarray]:
-    """SNR in dB [4] of one song: mixture, chosen and best outputs and groups, and with ``every`` each single output."""
-    outputs = len(statistics.gram)
-    singles = statistics.snr(np.eye(outputs))
-    groups = statistics.snr(all_assignments(outputs).numpy().astype(float))
-    return {
-        "mixture": mixture_snr(statistics),
-        BEST: singles.max(1),
-        BEST_GROUP: groups.max(1),
-        **{name: np.diagonal(statistics.snr(groups)) for name, groups in chosen.items()},
-        **({f"output {n}": singles[:, n] for n in range(outputs)} if every else {}),
-    }
-
-
-def mixture_snr(statistics: Statistics) -> np.ndarray:
-    """SNR in dB [4] of the mixture itself as the estimate of every stem; nan for silent stems."""
-    error = statistics.mixture - 2 * statistics.with_mixture + statistics.energy
-    energy = np.maximum(statistics.energy, 1e-300)
-    snr = 10 * np.log10(energy / np.maximum(error, 1e-12 * energy))
-    return np.where(statistics.active, snr, np.nan)
-
-
-def _seconds(study: Study) -> float:
-    return study.samples(study.profile.pretrain.crop_seconds) / study.profile.audio.rate
-
-
-def _statistics(study: Study, separator: Separator, song: Track) -> Statistics:
-    return song_statistics(separator, song, _seconds(study))
-
-
-def describe(statistics: list[Statistics]) -> pd.DataFrame:
-    """Stem by output: mean SNR in dB over songs, whether the output is chosen for the stem and is in its best group.
-
-    Columns stem, output, SNR, chosen, group, and group_SNR, that of the whole group (the same in all rows of a stem).
-    """
-    snr, chosen, groups = output_snr(statistics), choose_outputs(statistics), best_groups(statistics)
-    together = np.diagonal(mean_snr(statistics, groups))
-    return pd.DataFrame([
-        {"stem": stem, "output": n, "SNR": snr[i, n], "chosen": chosen[i] == n, "group": groups[i, n] > 0,
-         "group_SNR": together[i]}
-        for i, stem in enumerate(STEMS)
-        for n in range(snr.shape[1])
-    ])  # fmt: skip
 
 
 # Correlation
@@ -179,21 +97,12 @@ def correlation(study: Study) -> pd.DataFrame:
     """
     tested = {COMPOSED: (study.songs("validation"), study.songs("test"))}
     tested[REDEALT] = tuple(dealt(songs) for songs in tested[COMPOSED])
-    rows = []
-    for (trained, variant), seed in itertools.product(trainings(study).items(), study.profile.probes.seeds):
-        separator = variant.load(variant.pretrain(seed))
-        for kind, (validation, test) in tested.items():
-            chosen = choices(study, separator, validation)
-            for song in test:
-                found = qualities(_statistics(study, separator, song), chosen)
-                mixture = found.pop("mixture")
-                for method, values in found.items():
-                    gains = [
-                        (s, "gain", float(v)) for s, v in zip(STEMS, values - mixture, strict=True) if np.isfinite(v)
-                    ]
-                    facts = {"experiment": "test", "method": method, "seed": seed, "labeled_songs": 0}
-                    rows += [row | {"trained": trained, "tested": kind} for row in song_rows(song.name, gains, **facts)]
-    frame = pd.DataFrame(rows)
+    frames = [
+        probing.gains(variant, seed, *songs).assign(trained=trained, tested=kind)
+        for (trained, variant), seed in itertools.product(trainings(study).items(), study.profile.probes.seeds)
+        for kind, songs in tested.items()
+    ]
+    frame = pd.concat(frames, ignore_index=True)
     first = ["trained", "tested"]
     return study.write("correlation", frame[[*first, *(name for name in frame if name not in first)]])
 
@@ -252,30 +161,6 @@ def rank_correlations(songs: pd.DataFrame) -> pd.DataFrame:
 
 
 # An undefined source
-
-
-def routed_energy(study: Study, separator: Separator, song: Track) -> np.ndarray:
-    """Energy of each stem that each output's mask lets through: [4, N].
-
-    Masks are linear filters once the mixture has fixed them, so that a stem's way through the separator can be followed
-    alone: the mask of output n, found from the mixture, is applied to the stem's own spectrum.
-    """
-    device, total = separator.window.device, 0.0
-    with torch.inference_mode():
-        for _, stems in song_segments([song], _seconds(study), separator.rate):
-            masks, spectrum = separator.masks(stems.sum(0, keepdim=True).to(device))
-            spectra = separator.stft(stems.to(device))[:, :, : spectrum.shape[2]]
-            let_through = separator.masker.filter(masks, torch.ones_like(spectrum))[0]
-            power = let_through.abs().square().flatten(1) @ spectra.abs().square().flatten(1).T
-            total = total + power.T.double().cpu().numpy()
-    return total
-
-
-def effective_outputs(energy: np.ndarray) -> np.ndarray:
-    """Over how many outputs, 1 to N, each stem spreads: exponential of the entropy of its shares, [4, N] -> [4]."""
-    total = energy.sum(1, keepdims=True)
-    share = np.divide(energy, total, out=np.full_like(energy, np.nan), where=total > 0)
-    return np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30)), axis=1))
 
 
 def constancy(probes: pd.DataFrame) -> pd.DataFrame:

@@ -116,12 +116,16 @@ def machine() -> dict:
     gpus = []
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         gpus = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").splitlines()
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, IndexError):
-        cpu = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"system": platform.system(), "cpu": cpu, "cores": cores, "memory_gb": round(memory, 1), "gpus": gpus}
+    return {"system": platform.system(), "cpu": cpu(), "cores": cores, "memory_gb": round(memory, 1), "gpus": gpus}
+
+
+def cpu() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError, IndexError):
+        return re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)[0]
+    return platform.processor() or platform.machine()
 
 
 def _now() -> str:

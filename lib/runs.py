@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 LIB = Path(__file__).resolve().parent
@@ -88,15 +88,20 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder ``runs/STAGE-HASH``, there once the run has begun; it is finished once ``done.json`` is there."""
+    """A run folder ``runs/STAGE-HASH``, there once the run has begun; it is finished once ``done.json`` is there.
+
+    A finished run may be a record, without its weights: its log and scores still count, and ``train()`` makes the
+    weights anew.
+    """
 
     folder: Path
     identity: Mapping | None = dataclasses.field(default=None, compare=False)
+    train: Callable[[], object] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, results: Path | str, stage: str, identity: Mapping) -> Run:
+    def of(cls, results: Path | str, stage: str, identity: Mapping, train: Callable[[], object] | None = None) -> Run:
         """The run that ``identity`` determines; nothing is written."""
-        return cls(Path(results) / "runs" / f"{stage}-{fingerprint(identity)}", identity)
+        return cls(Path(results) / "runs" / f"{stage}-{fingerprint(identity)}", identity, train)
 
     def begin(self) -> Run:
         """Make the folder, with ``identity.json`` in it."""
@@ -112,6 +117,15 @@ class Run:
     @property
     def finished(self) -> bool:
         return (self.folder / "done.json").exists()
+
+    @property
+    def weights(self) -> Path:
+        """Where a finished run keeps its weights, if they were kept."""
+        return self.folder / "model.safetensors"
+
+    def reopen(self) -> None:
+        """Take a finished run for unfinished, so that its weights are made again."""
+        (self.folder / "done.json").unlink(missing_ok=True)
 
     def finish(self, **facts: object) -> None:
         """Mark the run finished, with the facts (seconds, steps, ...) that tables quote."""

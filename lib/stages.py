@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial, reduce
 from itertools import chain
 from operator import add
@@ -125,7 +125,8 @@ class Study:
         stage = self.profile.pretrain
         seed = stage.seeds[0] if seed is None else seed
         identity = {"pretrain": dataclasses.replace(stage, seeds=()), "seed": seed}
-        return self._run("pretrain", {**identity, "corpus": corpus_fingerprint(list(chain(*self._unlabeled_splits())))})
+        identity["corpus"] = corpus_fingerprint(list(chain(*self._unlabeled_splits())))
+        return self._run("pretrain", identity, partial(self._pretrain, seed))
 
     def _unlabeled_splits(self) -> tuple[list[Track], list[Track]]:
         """Unlabelled songs to train on and to validate on: the same where none are held out."""
@@ -134,11 +135,13 @@ class Study:
 
     def pretrain(self, seed: int | None = None) -> Run:
         """MixIT pre-training on the unlabelled songs (arXiv 2006.12701; arXiv 2505.07631), from the first seed."""
-        profile, stage = self.profile, self.profile.pretrain
-        seed = stage.seeds[0] if seed is None else seed
         run = self.pretrain_run(seed)
-        if run.finished:
-            return run
+        if not run.finished:
+            run.train()
+        return run
+
+    def _pretrain(self, seed: int) -> None:
+        profile, stage, run = self.profile, self.profile.pretrain, self.pretrain_run(seed)
         training, held_out = self._unlabeled_splits()
         samples = self.samples(stage.crop_seconds)
         manifests = [self._mixture_manifest(tracks) for tracks in (training, held_out)]
@@ -153,7 +156,6 @@ class Study:
         )
         label = f"MixIT pre-training, seed {seed}"
         fit(task, stage, run.begin(), seed, profile.compute, profile.corpus.workers, label)
-        return run
 
     def _mixit_loss(self, separator: Separator, mixtures: Tensor) -> Tensor:
         rule = self.profile.pretrain.assignment
@@ -178,7 +180,8 @@ class Study:
             "corpus": corpus_fingerprint([*self.budget(labeled_songs), *self.songs("validation")]),
             **start,
         }
-        return self._run("scratch" if from_scratch else "finetune", identity)
+        train = partial(self._supervise, how, seed, labeled_songs)
+        return self._run("scratch" if from_scratch else "finetune", identity, train)
 
     def supervised(self, how: str, seed: int, labeled_songs: int) -> Run:
         """Supervised training: ``how`` is scratch, a transfer (see `lib.outputs`) or a control.
@@ -186,9 +189,13 @@ class Study:
         *Equal compute* is scratch with the pre-training's compute as further steps, its schedule stretched over all of
         them; *shuffled* is fine-tuning from the profile's first transfer, its weights permuted within each tensor.
         """
+        run = self.supervised_run(how, seed, labeled_songs)
+        if not run.finished:
+            run.train()
+        return run
+
+    def _supervise(self, how: str, seed: int, labeled_songs: int) -> None:
         profile, stage, run = self.profile, self._schedule(how), self.supervised_run(how, seed, labeled_songs)
-        if run.finished:
-            return run
         songs, held_out = self.budget(labeled_songs), self.songs("validation")
         samples, rate = self.samples(stage.crop_seconds), profile.audio.rate
         manifest = stem_manifest(songs, profile.corpus.activity_seconds, self.cache, profile.corpus.workers)
@@ -203,7 +210,6 @@ class Study:
         )
         label = f"{how}, {labeled_songs} songs, seed {seed}"
         fit(task, stage, run.begin(), seed, profile.compute, profile.corpus.workers, label)
-        return run
 
     def _schedule(self, how: str) -> Finetune:
         stage = self.profile.finetune
@@ -246,7 +252,9 @@ class Study:
         return round(self.profile.pretrain.steps * sides[0] / sides[1])
 
     def load(self, run: Run) -> Separator:
-        """The separator of a finished run, on the profile's device."""
+        """The separator of a finished run, on the profile's device; trained again where its weights were not kept."""
+        if not run.weights.exists():
+            run.train()
         return Separator.from_pretrained(run.folder).to(start_fabric(self.profile.compute).device)
 
     def segment_statistics(self, split: str, separator: Separator) -> list[list[Statistics]]:
@@ -266,7 +274,7 @@ class Study:
         self._list(f"unlabeled segments, {tracks[0].split}", manifest.skipped)
         return manifest
 
-    def _run(self, stage: str, identity: dict) -> Run:
+    def _run(self, stage: str, identity: dict, train: Callable[[], None]) -> Run:
         profile = self.profile
         general = {
             "audio": profile.audio,
@@ -278,7 +286,7 @@ class Study:
             "torch": torch.__version__,
             "code": code_fingerprint(*TRAINING_CODE),
         }
-        return Run.of(self.results, stage, {**general, **identity})
+        return Run.of(self.results, stage, {**general, **identity}, train)
 
     # Tables
 

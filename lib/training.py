@@ -8,6 +8,7 @@ therefore ends with the same weights, bit for bit on a CPU, as one that was not.
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import resource
 import time
@@ -26,6 +27,7 @@ from lib.mixing import loader
 from lib.model import Separator
 from lib.profile import Compute, Optimisation
 from lib.progress import bar
+from lib.provenance import cpu
 from lib.runs import Run, atomic, held
 
 PATIENCE = 10
@@ -69,14 +71,15 @@ def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, 
     """Train until ``stage.steps``, going on from the run's last checkpoint, and return the averaged best separator.
 
     The run folder receives ``log.csv``, ``last.ckpt``, the ``stage.average_best`` best checkpoints by validation loss,
-    and at the end their average as ``model.safetensors``, with ``done.json``. A finished run is loaded, not repeated;
-    where another process is at it, its end is waited for.
+    and at the end their average as ``model.safetensors``, with ``done.json``. A finished run is loaded, not repeated,
+    as long as its weights are there; where another process is at it, its end is waited for.
 
     Raises: UserError after `PATIENCE` steps in a row without a finite loss and gradient.
     """
     with held(run.folder / "lock"):
-        if run.finished:
+        if run.finished and run.weights.exists():
             return Separator.from_pretrained(run.folder)
+        run.reopen()
         return _fit(task, stage, run, seed, compute, workers, label)
 
 
@@ -187,7 +190,7 @@ def _finish(run: Run, separator: Separator, stage: Optimisation, state: dict) ->
     if not files:
         raise UserError(f"{run.folder}: no finite validation loss in {stage.steps} steps; lower the learning rate")
     separator.load_state_dict(average(files))
-    separator.save(run.folder / "model.safetensors")
+    separator.save(run.weights)
     run.finish(
         steps=stage.steps,
         seconds=state["seconds"],
@@ -197,6 +200,8 @@ def _finish(run: Run, separator: Separator, stage: Optimisation, state: dict) ->
         averaged_steps=[step for _, step in state["best"]],
         audio_seconds=stage.steps * stage.batch * stage.crop_seconds,
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        weights=hashlib.sha256(run.weights.read_bytes()).hexdigest(),
+        cpu=cpu(),
     )
     for file in (*files, run.folder / "last.ckpt"):
         file.unlink()

@@ -48,15 +48,19 @@ def ahead(jobs: Iterable[Job]) -> None:
     first, then = {}, {}
     for job in jobs:
         study = studies[fingerprint(job.profile)]
+        pretraining = job.how == MIXIT
+        supervised = None if pretraining else study.supervised_run(job.how, job.seed, job.labeled_songs)
+        run = study.pretrain_run(job.seed) if pretraining else supervised
+        if run.finished:
+            continue
+        (first if pretraining else then).setdefault(run, job)
         if job.how not in (MIXIT, *FROM_SCRATCH):
             seed = study.pretraining_seed(job.seed)
-            first[study.pretrain_run(seed)] = Job(job.profile, MIXIT, seed)
-        if job.how == MIXIT:
-            first[study.pretrain_run(job.seed)] = job
-        else:
-            then.setdefault(study.supervised_run(job.how, job.seed, job.labeled_songs), job)
+            start = study.pretrain_run(seed)
+            if not start.weights.exists():
+                first.setdefault(start, Job(job.profile, MIXIT, seed))
     for runs in (first, then):
-        _work_off([job for run, job in runs.items() if not run.finished], processes)
+        _work_off(list(runs.values()), processes)
 
 
 def _work_off(jobs: Sequence[Job], processes: int) -> None:
@@ -82,7 +86,7 @@ def _work_off(jobs: Sequence[Job], processes: int) -> None:
 def _work(job: Job) -> None:
     study = Study(job.profile)
     if job.how == MIXIT:
-        study.pretrain(job.seed)
+        study.load(study.pretrain_run(job.seed))
         return
     run = study.supervised(job.how, job.seed, job.labeled_songs)
     if job.split:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import STEMS, probes
+from lib import STEMS, probes, probing
 from lib.corpora import Track, dealt
 from lib.scoring import song_rows, usdr
 
@@ -28,7 +28,7 @@ def test_clicks_are_percussive_and_tones_are_harmonic():
 
 def test_effective_outputs_count_equal_shares():
     energy = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], float)
-    found = probes.effective_outputs(energy)
+    found = probing.effective_outputs(energy)
     np.testing.assert_allclose(found[:3], [1, 2, 4])
     assert np.isnan(found[3])
 
@@ -77,14 +77,14 @@ def gains(trained: str, method: str, value: float, songs: int = 8, seeds: int = 
 def test_shares_are_of_the_distance_to_the_supervised_model():
     table = pd.concat(
         [
-            gains(probes.COMPOSED, probes.CHOSEN, 1.0),
-            gains(probes.COMPOSED, probes.CHOSEN_GROUP, 2.0),
-            gains(probes.COMPOSED, probes.BEST_GROUP, 3.0),
-            gains(probes.REDEALT, probes.CHOSEN, 1.5),
-            gains(probes.REDEALT, probes.CHOSEN_GROUP, 2.5),
+            gains(probes.COMPOSED, probing.CHOSEN, 1.0),
+            gains(probes.COMPOSED, probing.CHOSEN_GROUP, 2.0),
+            gains(probes.COMPOSED, probing.BEST_GROUP, 3.0),
+            gains(probes.REDEALT, probing.CHOSEN, 1.5),
+            gains(probes.REDEALT, probing.CHOSEN_GROUP, 2.5),
         ]
     )
-    supervised = gains("", probes.SUPERVISED, 5.0 - 6.0, seeds=3).assign(metric=probes.SNR)
+    supervised = gains("", probes.SUPERVISED, 5.0 - 6.0, seeds=3).assign(metric=probing.SNR)
     mixture = supervised[supervised["seed"] == 0].assign(method="mixture", value=-6.0)
     study = SimpleNamespace(write=lambda name, frame: frame)
     found = probes.shares(study, pd.concat([supervised, mixture]), table).set_index("what")
@@ -95,9 +95,9 @@ def test_shares_are_of_the_distance_to_the_supervised_model():
 
 
 def test_effects_of_another_training_are_paired_with_the_base():
-    table = pd.concat([gains(probes.COMPOSED, probes.CHOSEN, 1.0), gains(probes.ONE_SONG, probes.CHOSEN, 0.4)])
+    table = pd.concat([gains(probes.COMPOSED, probing.CHOSEN, 1.0), gains(probes.ONE_SONG, probing.CHOSEN, 0.4)])
     study = SimpleNamespace(write=lambda name, frame: frame)
     found = probes.correlation_effects(study, table).iloc[0]
     assert (found["trained"], found["against"]) == (probes.ONE_SONG, probes.COMPOSED)
     np.testing.assert_allclose(found[["difference", "low", "high"]].astype(float), -0.6)
-    assert probes.correlation_effects(study, gains(probes.COMPOSED, probes.CHOSEN, 1.0)).empty
+    assert probes.correlation_effects(study, gains(probes.COMPOSED, probing.CHOSEN, 1.0)).empty

@@ -1,6 +1,7 @@
 """`fit`: interrupted runs end where undisturbed ones do, bad steps are skipped, finished runs are not repeated."""
 
 import csv
+import hashlib
 import math
 
 import pytest
@@ -97,6 +98,16 @@ def test_finished_run_is_not_repeated(tmp_path):
     again, _ = train(tmp_path / "run", fail_at=0)
     assert (run.folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_a_run_without_its_weights_is_trained_again_to_the_same_bits(tmp_path):
+    _, run = train(tmp_path / "run")
+    weights, digest = run.weights.read_bytes(), run.facts()["weights"]
+    run.weights.unlink()
+    assert run.finished
+    train(tmp_path / "run")
+    assert run.weights.read_bytes() == weights
+    assert run.facts()["weights"] == digest == hashlib.sha256(weights).hexdigest()
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path):

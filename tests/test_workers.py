@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from lib import UserError, workers
+from lib import UserError, evaluation, workers
 from lib.profile import load
 from lib.stages import SCRATCH, Study
 from lib.workers import MIXIT, Job, ahead
@@ -32,6 +32,33 @@ def test_two_processes_make_the_bits_of_one(tmp_path):
     one.supervised(SCRATCH, 0, 1)
     assert len(weights(one)) == 5 and weights(one) == weights(two)
     assert len(list(two.results.glob("runs/*-*/scores-*.csv"))) == 3
+
+
+def test_a_record_counts_as_done_and_its_weights_are_made_again_for_what_starts_from_them(tmp_path):
+    study = Study(load("smoke", [f"results={tmp_path}", *SMALL, "compute.jobs=2"]))
+    ahead([Job(study.profile, MIXIT, 0), Job(study.profile, SCRATCH, 0, 1, "validation")])
+    before = weights(study)
+    for path in study.results.glob("runs/*-*/model.safetensors"):
+        path.unlink()
+    ahead([Job(study.profile, MIXIT, 0), Job(study.profile, SCRATCH, 0, 1, "validation")])
+    assert weights(study) == {}
+    ahead([Job(study.profile, "body", 0, 1)])
+    again = weights(study)
+    start = study.pretrain_run(0).name
+    assert set(again) == {start, study.supervised_run("body", 0, 1).name} and again[start] == before[start]
+    assert study.load(study.supervised(SCRATCH, 0, 1)).sources == 4
+    assert weights(study).items() >= before.items()
+
+
+def test_scores_belong_to_the_weights(tmp_path):
+    study = Study(load("smoke", [f"results={tmp_path}", *SMALL]))
+    run = study.supervised(SCRATCH, 0, 1)
+    first = evaluation.scores(study, run, SCRATCH, 0, 1, "validation")
+    run.weights.unlink()
+    assert evaluation.scores(study, run, SCRATCH, 0, 1, "validation").equals(first) and not run.weights.exists()
+    run.finish(**{**run.facts(), "weights": "others"})  # as if another machine had trained
+    assert evaluation.scores(study, run, SCRATCH, 0, 1, "validation").equals(first) and run.weights.exists()
+    assert len(list(run.folder.glob("scores-*.csv"))) == 1
 
 
 def test_one_job_does_nothing_ahead(tmp_path):
