@@ -154,5 +154,3 @@ def describe(songs: list[Statistics]) -> pd.DataFrame:
         for i, stem in enumerate(STEMS)
         for n in range(snr.shape[1])
     ])  # fmt: skip
-
-

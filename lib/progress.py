@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 def bar(label: str, total: int, start: int = 0) -> Callable[..., None]:
     """A bar of ``total`` steps; call it with the steps done so far and the values to show beside it."""
-    progress = tqdm(desc=label, total=total, initial=start, unit="step", mininterval=1.0)
+    progress = tqdm(desc=label, total=total, initial=start, unit="step")
 
     def update(done: int, **values: float | None) -> None:
         shown.update({name: f"{value:.2f}" for name, value in values.items() if value is not None})

@@ -25,7 +25,12 @@ def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
     commit = f"`{code['commit'][:12]}`{' with changes' if code['dirty'] else ''}" if code["commit"] else "none (no git)"
     changes = "".join(f" `{item}`" for item in overrides)
     text = f"**Profile** `{name}`{changes} · **commit** {commit} · **code of lib** `{code['lib']}`"
-    if not any((study.results / "runs").glob("*-*/done.json")):
+    finished = [path.parent for path in (study.results / "runs").glob("*-*/done.json")]
+    records = sum(not (folder / "model.safetensors").exists() for folder in finished)
+    if records:
+        text += f"\n\n{records} of {counted(len(finished), 'finished run')} are records: curves and scores without "
+        text += "weights. What needs weights trains them again; with another `results=FOLDER` everything is made anew."
+    if not finished:
         command = shlex.join(["./run_all.sh", name, *overrides])
         text += f"\n\n**No finished run of this profile was here at the start.** `{command}` makes all of them"
         text += f"{_took(study.results)}; the cells below make those that they need, and go on from where they stopped."

@@ -16,6 +16,7 @@ from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
 from lib.workers import Job, ahead
 
 METRICS = ("uSDR", "cSDR")
+MUSIC = "corpus.unlabeled"
 NAMES = {
     SCRATCH: SCRATCH,
     EQUAL_COMPUTE: "scratch, equal compute",
@@ -121,6 +122,30 @@ def has_music(study: Study, level: Level) -> bool:
     """Whether the folders of unlabelled music that a level names are there: without them it is left out."""
     parts = study.variant(level.set).profile.corpus.unlabeled_parts
     return all(resolve(part).is_dir() for part in parts if part != "rendered")
+
+
+def unlabelled_music(study: Study) -> pd.DataFrame:
+    """What the levels of an axis that changes the music pre-train on, by source: ``tables/unlabelled_music.csv``.
+
+    Columns: axis, level, source (``rendered``, or the first folder within the folder named: a package, an album), songs
+    and hours, both of training songs.
+    """
+    axes = [axis.name for axis in study.profile.ablations.axes if any(MUSIC in level.set for level in axis.levels)]
+    columns, rows = ["axis", "level", "source"], []
+    for axis, level, _, _, variant in ablation_levels(study):
+        parts = variant.profile.corpus.unlabeled_parts
+        songs = [song for song in variant.unlabeled if song.split == "train"] if axis in axes else []
+        rows += [(axis, level, _source(song.name, parts), song.seconds / 3600) for song in songs]
+    found = pd.DataFrame(rows, columns=[*columns, "hours"]).groupby(columns, sort=False)["hours"]
+    return study.write("unlabelled_music", found.agg(songs="count", hours="sum").reset_index())
+
+
+def _source(song: str, parts: tuple[str, ...]) -> str:
+    """The origin of an unlabelled song: joined corpora put the name of their folder before that of the song."""
+    folder, *rest = song.split("/")
+    if "rendered" in parts and (len(parts) == 1 or folder == "rendered"):
+        return "rendered"
+    return rest[0] if len(parts) > 1 and len(rest) > 1 else folder
 
 
 def ablation_runs(study: Study) -> list[tuple[str, str, bool, str, int, Study, Run]]:

@@ -29,6 +29,7 @@ TABLES = {
     "correlation_means": ("trained", "tested", "method", "mean", "low", "high"),
     "shares": ("what", "decibels", "share", "low", "high"),
     "ablations": (*COLUMNS, "level", "base"),
+    "unlabelled_music": ("axis", "level", "source", "songs", "hours"),
     "cost": ("stage", "method", "seed", "labeled_songs", "metric", "value"),
     "skipped": ("corpus", "file", "reason"),
 }
