@@ -13,10 +13,12 @@ from multiprocessing.connection import wait
 
 from lib import UserError, evaluation
 from lib.profile import Profile
-from lib.runs import fingerprint
-from lib.stages import FROM_SCRATCH, Study
+from lib.runs import Run, fingerprint
+from lib.stages import EQUAL_COMPUTE, SCRATCH, Study
 
 MIXIT = "MixIT"
+ORDER = {MIXIT: 0, EQUAL_COMPUTE: 1, SCRATCH: 2}
+"""Whose turn comes when; what starts from a pre-training comes last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,8 @@ def ahead(jobs: Iterable[Job]) -> None:
     """Train and score what is missing of ``jobs``, as many at a time as their profile's ``compute.jobs``.
 
     Whoever asks for one of these runs afterwards finds it finished; with ``compute.jobs`` 1 nothing is done here.
-    Pre-trainings go first: others start from them. Results do not depend on the number of jobs.
+    Pre-trainings go first: others start from them, and wait for them where they must. Then comes what starts from
+    nothing, the longest before the rest. Results do not depend on the number of jobs.
 
     Raises: UserError of a run, or if a process was killed.
     """
@@ -45,22 +48,22 @@ def ahead(jobs: Iterable[Job]) -> None:
     studies = {}  # corpora are listed, and made, once for all
     for job in jobs:
         studies.setdefault(fingerprint(job.profile), Study(job.profile))
-    first, then = {}, {}
+    plan: dict[Run, tuple[int, Job]] = {}
     for job in jobs:
         study = studies[fingerprint(job.profile)]
-        pretraining = job.how == MIXIT
-        supervised = None if pretraining else study.supervised_run(job.how, job.seed, job.labeled_songs)
-        run = study.pretrain_run(job.seed) if pretraining else supervised
+        if job.how == MIXIT:
+            turn, run = ORDER[MIXIT], study.pretrain_run(job.seed)
+        else:
+            turn, run = ORDER.get(job.how, len(ORDER)), study.supervised_run(job.how, job.seed, job.labeled_songs)
         if run.finished:
             continue
-        (first if pretraining else then).setdefault(run, job)
-        if job.how not in (MIXIT, *FROM_SCRATCH):
+        plan.setdefault(run, (turn, job))
+        if turn == len(ORDER):
             seed = study.pretraining_seed(job.seed)
             start = study.pretrain_run(seed)
             if not start.weights.exists():
-                first.setdefault(start, Job(job.profile, MIXIT, seed))
-    for runs in (first, then):
-        _work_off(list(runs.values()), processes)
+                plan.setdefault(start, (ORDER[MIXIT], Job(job.profile, MIXIT, seed)))
+    _work_off([job for _, job in sorted(plan.values(), key=lambda planned: planned[0])], processes)
 
 
 def _work_off(jobs: Sequence[Job], processes: int) -> None:
