@@ -196,6 +196,15 @@ def test_code_fingerprint_ignores_comments(tmp_path, monkeypatch):
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_code_of_the_same_bits_keeps_the_name_of_its_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.runs.LIB", tmp_path)
+    (tmp_path / "m.py").write_text("x = 1 + 1\n")
+    earlier = code_fingerprint("m")
+    (tmp_path / "m.py").write_text("x = 2\n")
+    monkeypatch.setattr("lib.runs.SAME_BITS", {code_fingerprint("m"): earlier})
+    assert code_fingerprint("m") == earlier
+
+
 def test_atomic_write_leaves_the_old_file_on_error(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
