@@ -25,8 +25,8 @@ def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
     commit = f"`{code['commit'][:12]}`{' with changes' if code['dirty'] else ''}" if code["commit"] else "none (no git)"
     changes = "".join(f" `{item}`" for item in overrides)
     text = f"**Profile** `{name}`{changes} · **commit** {commit} · **code of lib** `{code['lib']}`"
-    finished = [path.parent for path in (study.results / "runs").glob("*-*/done.json")]
-    records = sum(not (folder / "model.safetensors").exists() for folder in finished)
+    finished = [Run(path.parent) for path in (study.results / "runs").glob("*-*/done.json")]
+    records = sum(not run.weights.exists() for run in finished)
     if records:
         text += f"\n\n{records} of {counted(len(finished), 'finished run')} are records: curves and scores without "
         text += "weights. What needs weights trains them again; with another `results=FOLDER` everything is made anew."
