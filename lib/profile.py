@@ -76,7 +76,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """One training stage. ``batch`` counts examples a step; ``learning_rate`` 0 takes the model size's own."""
+    """One training stage. ``batch`` counts examples a step; ``learning_rate`` 0 takes the model size's own.
+
+    With ``patience``, the decay begins early once so many validations in a row brought no new lowest loss, and
+    training ends after as many steps of decay as there were to be.
+    """
 
     steps: int = 1000
     batch: int = 8
@@ -92,6 +96,15 @@ class Optimisation:
     validate_every: int = 100
     average_best: int = 5
     checkpoint_every: int = 100
+    patience: int = 0
+
+    def lengthened(self, steps: int) -> Optimisation:
+        """The same schedule with ``steps`` more at the full learning rate, before the decay."""
+        return replace(self, steps=self.steps + steps, decay_start=self.decay_start + steps)
+
+    def decaying_from(self, step: int) -> Optimisation:
+        """The same schedule with its decay begun at ``step``."""
+        return replace(self, steps=step + self.steps - self.decay_start, decay_start=step)
 
     def stretched(self, steps: int) -> Optimisation:
         """The same schedule, with as many validations, over another number of steps; the warm-up stays as it is."""

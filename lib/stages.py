@@ -186,8 +186,8 @@ class Study:
     def supervised(self, how: str, seed: int, labeled_songs: int) -> Run:
         """Supervised training: ``how`` is scratch, a transfer (see `lib.outputs`) or a control.
 
-        *Equal compute* is scratch with the pre-training's compute as further steps, its schedule stretched over all of
-        them; *shuffled* is fine-tuning from the profile's first transfer, its weights permuted within each tensor.
+        *Equal compute* is scratch with the pre-training's compute as further steps at the full learning rate, before
+        its decay; *shuffled* is fine-tuning from the profile's first transfer, its weights permuted within each tensor.
         """
         run = self.supervised_run(how, seed, labeled_songs)
         if not run.finished:
@@ -216,7 +216,7 @@ class Study:
         if how == SCRATCH:
             return stage
         if how == EQUAL_COMPUTE:
-            return stage.stretched(stage.steps + self.equivalent_steps)
+            return stage.lengthened(self.equivalent_steps)
         return dataclasses.replace(stage, learning_rate=stage.transfer_learning_rate or stage.learning_rate)
 
     @property

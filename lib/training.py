@@ -68,7 +68,7 @@ def learning_rate(stage: Optimisation, base: float, step: int) -> float:
 
 
 def fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, workers: int, label: str) -> Separator:
-    """Train until ``stage.steps``, going on from the run's last checkpoint, and return the averaged best separator.
+    """Train to the end of ``stage``, going on from the run's last checkpoint; return the averaged best separator.
 
     The run folder receives ``log.csv``, ``last.ckpt``, the ``stage.average_best`` best checkpoints by validation loss,
     and at the end their average as ``model.safetensors``, with ``done.json``. A finished run is loaded, not repeated,
@@ -93,8 +93,8 @@ def _fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute,
     batches = loader(task.dataset, stage.batch, state["step"], stage.steps, workers)
     progress = bar(label, stage.steps, state["step"])
     began, before = time.monotonic(), state["seconds"]
-    for step in range(state["step"], stage.steps):
-        asked = time.monotonic()
+    while state["step"] < (stage := _as_it_goes(stage, state)).steps:
+        step, asked = state["step"], time.monotonic()
         batch = next(batches)
         state["waited"] += time.monotonic() - asked
         rate = learning_rate(stage, base_rate, step)
@@ -113,12 +113,25 @@ def _fit(task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute,
         if done % stage.validate_every == 0 or done == stage.steps:
             validation = _validate(task, model)
             _keep_best(run, task.separator, state["best"], validation, done, stage.average_best)
+            state["stalled_at"] = state["stalled_at"] or _stalled_at(stage, state)
         log.write(done, loss, validation, rate, norm, state["skipped"], state["seconds"])
         if done % stage.checkpoint_every == 0 or validation is not None:
             _checkpoint(run, task.separator, optimiser, state)
         progress(done, loss=loss, validation=validation)
     log.close()
     return _finish(run, task.separator, stage, state)
+
+
+def _stalled_at(stage: Optimisation, state: dict) -> int:
+    """The present step, if before the decay ``patience`` validations in a row brought no new lowest loss, else 0."""
+    if not stage.patience or not state["best"] or state["step"] >= stage.decay_start:
+        return 0
+    since = state["step"] - state["best"][0][1]
+    return state["step"] if since >= stage.patience * stage.validate_every else 0
+
+
+def _as_it_goes(stage: Optimisation, state: dict) -> Optimisation:
+    return stage.decaying_from(state["stalled_at"]) if state["stalled_at"] else stage
 
 
 def _step(fabric, model, optimiser, task: Task, stage: Optimisation, batch: Tensor, rate: float, seed: int):
@@ -172,7 +185,7 @@ def _resume(run: Run, separator: Separator, optimiser, device: torch.device) -> 
     """Load ``last.ckpt`` into separator and optimiser; without one, the state of a run's start."""
     file = run.folder / "last.ckpt"
     if not file.exists():
-        return {"step": 0, "seconds": 0.0, "waited": 0.0, "skipped": 0, "bad_in_a_row": 0, "best": []}
+        return {"step": 0, "seconds": 0.0, "waited": 0.0, "skipped": 0, "bad_in_a_row": 0, "stalled_at": 0, "best": []}
     try:
         content = torch.load(file, map_location=device, weights_only=True)
         separator.load_state_dict(content["weights"])

@@ -1,6 +1,7 @@
 """`fit`: interrupted runs end where undisturbed ones do, bad steps are skipped, finished runs are not repeated."""
 
 import csv
+import dataclasses
 import hashlib
 import math
 
@@ -78,6 +79,37 @@ def test_learning_rate_warms_up_then_decays():
     assert rates[14] == 1.0
     assert rates[15] == 0.5
     assert rates[20] == 0.25
+
+
+def stalling(folder, losses, fail_at=None):
+    """A run of `PATIENT` whose validations give ``losses``, then ever worse ones: (steps done, steps of decay)."""
+    given, run = task(fail_at), Run(folder)
+    folder.mkdir(exist_ok=True)
+    seen = sum(row["validation_loss"] != "" for row in rows(run)) if (folder / "log.csv").exists() else 0
+    values = iter([*losses, *range(100)][seen:])
+    stalled = dataclasses.replace(given, validate=lambda model: float(next(values)))
+    fit(stalled, PATIENT, run, seed=5, compute=COMPUTE, workers=0, label="test")
+    rates = [float(row["learning_rate"]) for row in rows(run)]
+    return len(rates), sum(rate < max(rates) for rate in rates)
+
+
+PATIENT = dataclasses.replace(
+    STAGE, steps=20, warmup_steps=0, decay_start=16, decay_every=1, decay_factor=0.5, validate_every=2, patience=2
+)
+
+
+def test_a_run_that_stalls_decays_early_and_ends(tmp_path):
+    # lowest at step 4; two validations later, at step 8, the four steps of decay begin (the first at the full rate)
+    assert stalling(tmp_path / "stalls", [-1, -2]) == (12, 3)
+    assert stalling(tmp_path / "improves", range(0, -100, -1)) == (20, 3)
+
+
+def test_a_stalled_run_goes_on_where_it_was_cut(tmp_path):
+    stalling(tmp_path / "whole", [-1, -2])
+    with pytest.raises(Interrupted):
+        stalling(tmp_path / "cut", [-1, -2], fail_at=9)
+    assert stalling(tmp_path / "cut", [-1, -2]) == (12, 3)
+    assert rows(Run(tmp_path / "cut")) == rows(Run(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("fail_at", [1, 3, 5, 7])
