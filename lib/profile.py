@@ -343,7 +343,7 @@ _CHOICES = {
 }
 _MAY_BE_ZERO = {
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
-    *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "body_rate"),
+    *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "body_rate", "patience"),
     "ablations.labeled_songs",
 }
 _MAY_BE_EMPTY = (
