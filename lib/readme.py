@@ -1,0 +1,121 @@
+"""The numbers of README, written from the committed tables: ``python -m lib.readme [--check]``.
+
+A block stands between ``<!-- numbers: NAME FOLDER -->`` and ``<!-- end -->``; what it holds is one of `BLOCKS`, made
+from the tables and the provenance in ``results/FOLDER``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from lib import UserError, prose, provenance
+from lib.profile import ROOT
+from lib.runs import Run, atomic
+from lib.scoring import MEAN, read_table, summarise
+
+BLOCK = re.compile(r"(<!-- numbers: (\w+) ([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _table(results: Path, name: str) -> pd.DataFrame:
+    return read_table(results / "tables" / f"{name}.csv")
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, its cells as text."""
+    rows = [[str(cell) for cell in row] for row in [frame.columns, *frame.itertuples(index=False)]]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(frame.columns) + "|", *lines[1:]])
+
+
+def answer(results: Path) -> str:
+    """What the claim says, a sentence per label budget and rival."""
+    return "\n".join(f"- {prose.sentence(text)}" for text in prose.answer(_table(results, "claim")))
+
+
+def claims(results: Path) -> str:
+    """The table of claims."""
+    table = _table(results, "claims")
+    signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
+    interval = signed["low"] + " to " + signed["high"]
+    columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
+    return markdown(
+        pd.DataFrame(columns | {"95% interval": interval, "n": table["n"], "verdict": "**" + table["verdict"] + "**"})
+    )
+
+
+def scores(results: Path) -> str:
+    """Mean uSDR and cSDR in dB over the stems of the test songs, by method and label budget."""
+    summary = summarise(_table(results, "scores"))
+    summary = summary[(summary["stem"] == MEAN) & (summary["experiment"] == "test")]
+    budgets = summary["labeled_songs"].astype("string").fillna("none").rename("labelled songs")
+    means = summary.groupby(["method", budgets, "metric"], sort=False)["value"].mean().unstack("metric")
+    shown = means[["uSDR", "cSDR"]].map("{:.2f}".format).reset_index()
+    return markdown(shown.rename(columns={"uSDR": "uSDR (dB)", "cSDR": "cSDR (dB)"}))
+
+
+def cost(results: Path) -> str:
+    """Where, when and how long the notebooks ran."""
+    facts = provenance.read(results)
+    stages = [[datetime.fromisoformat(stage[key]) for key in ("start", "end")] for stage in facts["stages"].values()]
+    minutes, machine = sum((end - start).total_seconds() for start, end in stages) / 60, facts["machine"]
+    name = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB"
+    return f"Made on {stages[-1][1]:%-d %B %Y} in {minutes:.0f} minutes ({name})."
+
+
+def records(results: Path) -> str:
+    """How many runs are kept as records, and what they took."""
+    runs = [Run(path.parent).facts() for path in sorted((results / "runs").glob("*-*/done.json"))]
+    hours = sum(run["seconds"] for run in runs) / 3600
+    return f"{len(runs)} runs, {hours:.1f} core hours of training ({', '.join(sorted({run['cpu'] for run in runs}))})."
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "answer": answer,
+    "claims": claims,
+    "scores": scores,
+    "cost": cost,
+    "records": records,
+}
+
+
+def written(text: str, results: Path) -> str:
+    """``text`` with every block made anew from the tables below ``results``. Raises: UserError."""
+
+    def block(found: re.Match) -> str:
+        start, name, folder, end = found.groups()
+        if name not in BLOCKS:
+            raise UserError(f"README: no numbers called '{name}': use one of {', '.join(BLOCKS)}")
+        return f"{start}{BLOCKS[name](results / folder)}\n{end}"
+
+    return BLOCK.sub(block, text)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0 up to date or rewritten, 1 ``--check`` found other numbers, 2 wrong call or missing table."""
+    path = ROOT / "README.md"
+    try:
+        if arguments not in ([], ["--check"]):
+            raise UserError("usage: python -m lib.readme [--check]")
+        old = path.read_text("utf-8")
+        new = written(old, ROOT / "results")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if old == new:
+        return 0
+    if arguments:
+        print("README.md does not hold the numbers of the tables: run python -m lib.readme", file=sys.stderr)
+        return 1
+    with atomic(path) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,36 @@
+"""README says what the committed tables say."""
+
+import pandas as pd
+import pytest
+
+from lib import UserError, readme
+from lib.profile import ROOT
+from lib.scoring import write_table
+
+TEXT = "before\n<!-- numbers: claims mine -->\nold\n<!-- end -->\nafter\n"
+
+
+def claims(folder, effect):
+    facts = {"statement": "it helps", "low": 0.1, "high": 0.5, "unit": "dB", "n": "24 songs", "verdict": "supported"}
+    write_table(folder / "mine" / "tables" / "claims.csv", pd.DataFrame([{**facts, "effect": effect}]))
+
+
+def test_readme_holds_the_numbers_of_the_committed_tables():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert "<!-- numbers:" in text
+    assert readme.written(text, ROOT / "results") == text
+
+
+def test_a_block_is_made_anew_and_what_is_around_it_stays(tmp_path):
+    claims(tmp_path, 0.3)
+    text = readme.written(TEXT, tmp_path)
+    assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter\n") and "old" not in text
+    assert "| it helps | +0.30 dB | +0.10 to +0.50 | 24 songs | **supported** |" in text
+    assert readme.written(text, tmp_path) == text
+    claims(tmp_path, 0.4)
+    assert "+0.40" in readme.written(text, tmp_path)
+
+
+def test_unknown_numbers_are_refused():
+    with pytest.raises(UserError, match="no numbers called 'nothing'"):
+        readme.written(TEXT.replace("claims", "nothing"), ROOT)
