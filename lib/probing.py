@@ -141,6 +141,20 @@ def effective_outputs(energy: np.ndarray) -> np.ndarray:
     return np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30)), axis=1))
 
 
+def before_and_after(study: Study) -> pd.DataFrame:
+    """`describe` of the first pre-training on validation songs, by ``state``: initial weights, after MixIT."""
+    seed, songs = study.profile.pretrain.seeds[0], study.songs("validation")
+    run = study.pretrain(seed)
+
+    def measure() -> pd.DataFrame:
+        fresh = study.new_separator(study.profile.model.sources, seed)
+        states = {"initial weights": fresh, "after MixIT": study.load(run)}
+        found = {state: describe(study.output_statistics("validation", model)) for state, model in states.items()}
+        return pd.concat([frame.assign(state=state) for state, frame in found.items()], ignore_index=True)
+
+    return kept(run, "before-after", [corpus_fingerprint(songs), code_fingerprint(*PROBING_CODE)], measure)
+
+
 def describe(songs: list[Statistics]) -> pd.DataFrame:
     """Stem by output: mean SNR in dB over songs, whether the output is chosen for the stem and is in its best group.
 

@@ -237,13 +237,15 @@ class Listening:
 class Compute:
     """Device, precision (one of `PRECISIONS`), CPU threads of a run (0 leaves torch's choice), runs at a time.
 
-    On CPUs two runs of one thread each are done sooner than one run of two threads after the other.
+    On CPUs two runs of one thread each are done sooner than one run of two threads after the other. Without
+    ``training`` tables and figures are only drawn from finished runs, and one that is missing is an error.
     """
 
     accelerator: str = "auto"
     precision: str = "32-true"
     threads: int = 0
     jobs: int = 1
+    training: bool = True
 
 
 @dataclass(frozen=True)
@@ -343,8 +345,8 @@ _CHOICES = {
 }
 _MAY_BE_ZERO = {
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
-    *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "body_rate", "patience"),
-    "ablations.labeled_songs",
+    *("silence_probability", "pretrain_steps", "finetune_steps", "songs", "transfer_learning_rate", "body_rate"),
+    *("patience", "ablations.labeled_songs"),
 }
 _MAY_BE_EMPTY = (
     *("finetune.controls", "regime.learning_rates", "regime.steps", "regime.searched_songs"),

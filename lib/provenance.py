@@ -1,6 +1,7 @@
 """Where a result came from: ``provenance.json``, with code, profile, packages, machine, corpora, seeds and times.
 
-It names no host and no user, and its paths are relative to the project.
+It names no host and no user, and its paths are relative to the project. ``python -m lib.provenance results/PROFILE``
+checks tables and figures against it: see `lib.audit`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ def stage(results: Path | str, name: str) -> Iterator[None]:
     update(results, stages={**stages, name: {"start": start, "end": None}})
     yield
     update(results, stages={**read(results)["stages"], name: {"start": start, "end": _now()}})
+
+
+def files(results: Path | str, notebook: str, digests: dict[str, str]) -> None:
+    """Record the SHA-256 of the tables and figures that a notebook wrote; of two versions the later one counts."""
+    known = read(results).get("files", {})
+    others = {name: record for name, record in known.items() if record["notebook"] != notebook}
+    own = {name: {"notebook": notebook, "sha256": digest} for name, digest in digests.items()}
+    update(results, files=dict(sorted({**others, **own}.items())))
 
 
 def describe(profile: profiles.Profile) -> dict:
@@ -134,3 +143,11 @@ def _now() -> str:
 
 def _output(*command: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    import sys
+
+    from lib import audit
+
+    sys.exit(audit.main(sys.argv[1:]))

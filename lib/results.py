@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
@@ -17,6 +17,8 @@ from lib.workers import Job, ahead
 
 METRICS = ("uSDR", "cSDR")
 MUSIC = "corpus.unlabeled"
+Named = tuple[str, int | None, int | None, Run]
+"""Method, seed, labelled songs, run."""
 NAMES = {
     SCRATCH: SCRATCH,
     EQUAL_COMPUTE: "scratch, equal compute",
@@ -50,7 +52,7 @@ def pairs(study: Study) -> list[tuple[str, str]]:
     ]
 
 
-def claim_runs(study: Study) -> list[tuple[str, int, int, Run]]:
+def claim_runs(study: Study) -> list[Named]:
     """(method, seed, labelled songs, run) of every arm, trained where missing."""
     settings = study.profile.finetune
     plan = list(itertools.product(settings.labeled_songs, settings.seeds, arms(study)))
@@ -97,7 +99,22 @@ def worth(study: Study) -> pd.DataFrame:
     return study.write("songs_worth", pd.concat(rows, ignore_index=True))
 
 
-def learning_curves(study: Study, runs: list[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:
+def recorded(study: Study, notebook: str, runs: Iterable[Named]) -> list[Named]:
+    """The runs that a notebook stands on, named in ``tables/runs.csv``: notebook, method, seed, labeled_songs, run.
+
+    ``weights`` is the SHA-256 of what each was trained to.
+    """
+    runs, columns = list(runs), ["notebook", "method", "seed", "labeled_songs", "run", "weights"]
+    rows = [(notebook, method, seed, songs, run.name, run.facts()["weights"]) for method, seed, songs, run in runs]
+    table = pd.DataFrame(rows, columns=columns).astype({"seed": "Int64", "labeled_songs": "Int64"})
+    if (study.results / "tables" / "runs.csv").exists():
+        others = study.read("runs")
+        table = pd.concat([others[others["notebook"] != notebook], table])
+    study.write("runs", table.drop_duplicates().sort_values("notebook", kind="stable"))
+    return runs
+
+
+def learning_curves(study: Study, runs: list[Named]) -> pd.DataFrame:
     """Loss and validation loss in dB of several runs: method, seed, labeled_songs, step, metric, value."""
     frames = []
     for method, seed, songs, run in runs:
@@ -198,7 +215,7 @@ def ablation_effects(study: Study) -> pd.DataFrame:
     return study.write("ablation_effects", table[[*names, *(name for name in table if name not in names)]])
 
 
-def cost(study: Study, runs: list[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:
+def cost(study: Study, runs: list[Named]) -> pd.DataFrame:
     """What every run took, tidy (stage, method, seed, labeled_songs, metric, value): ``tables/cost.csv``."""
     rows = []
     for method, seed, songs, run in runs:

@@ -286,7 +286,7 @@ class Study:
             "torch": torch.__version__,
             "code": code_fingerprint(*TRAINING_CODE),
         }
-        return Run.of(self.results, stage, {**general, **identity}, train)
+        return Run.of(self.results, stage, {**general, **identity}, train if profile.compute.training else _refuse)
 
     # Tables
 
@@ -298,6 +298,10 @@ class Study:
     def read(self, name: str) -> pd.DataFrame:
         """Read ``tables/NAME.csv``. Raises: UserError if it is not there."""
         return scoring.read_table(self.results / "tables" / f"{name}.csv")
+
+
+def _refuse() -> None:
+    raise UserError("a run, or its weights, is not there, and compute.training=false: set it to true to train it")
 
 
 def _batches(songs: list[Track], samples: int, rate: int, batch: int) -> Iterable[Tensor]:

@@ -127,7 +127,7 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
     for path in notebooks[first:]:
         stamps[path].unlink(missing_ok=True)
     provenance.update(results, **provenance.describe(profile))
-    with _kernel_environment():
+    with kernel_environment():
         for path in notebooks[first:]:
             print(f"{path.stem} ({notebooks.index(path) + 1} of {len(notebooks)}) ...", flush=True)
             started, before = time.monotonic(), _products(results)
@@ -136,6 +136,7 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
             changed = [name for name, state in _products(results).items() if before.get(name) != state]
             files = {name: _sha256(results / name) for name in changed}
             runs.write_json(stamps[path], {"key": keys[path], "files": files})
+            provenance.files(results, path.stem, files)
             print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
         from lib import report
 
@@ -177,7 +178,7 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
 
 
 @contextlib.contextmanager
-def _kernel_environment() -> Iterator[None]:
+def kernel_environment() -> Iterator[None]:
     """Let kernels be this very interpreter, with this environment's programs and without anyone's home folder."""
     # a short path: kernels are reached by sockets in there, whose names may not exceed 107 characters
     with tempfile.TemporaryDirectory(prefix="study-", ignore_cleanup_errors=True) as home:
