@@ -160,6 +160,7 @@ def unpack(archive: Path, root: Path) -> None:
     other special files, encryption, and sizes that no music has. Refused on the way: members larger or smaller than
     declared. Raises: UserError.
     """
+    root.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(archive) as file:
             members = [_harmless(archive, info) for info in file.infolist()]
