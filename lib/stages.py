@@ -71,6 +71,8 @@ class Study:
     def unlabeled(self) -> Sequence[Track]:
         """All songs without stems that the profile's fraction leaves."""
         tracks = self._listed("unlabeled", *corpora.unlabeled(self.profile, self.cache))
+        if self.profile.corpus.unlabeled_fraction == 1:
+            return tracks
         training = [track.name for track in tracks if track.split == "train"]
         count = round(len(training) * self.profile.corpus.unlabeled_fraction)
         order = np.random.default_rng([self.profile.corpus.rendered.seed, 1]).permutation(len(training))

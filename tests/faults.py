@@ -1,15 +1,15 @@
-"""What worker processes are given in tests: a module of its own, so that they start without torch."""
+"""What worker processes are given in tests: a module of its own that imports nothing, so that they start at once."""
 
 import os
 import signal
 import time
 from pathlib import Path
 
-from lib.corpora.collection import look
-
 
 def crash_on_1000(root, rules, hop_seconds, path):
     """`lib.corpora.collection.look` with a decoder that crashes on one file."""
+    from lib.corpora.collection import look
+
     if path.endswith("001000.mp3"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return look(root, rules, hop_seconds, path)

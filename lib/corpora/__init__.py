@@ -123,7 +123,7 @@ def _root(profile: Profile, kind: str, value: str, cache: Path) -> Path:
 
 def of_split(tracks: Sequence[Track], split: str) -> Sequence[Track]:
     """The songs of ``train``, ``validation`` or ``test``, in the kind of sequence that they come in."""
-    return take(tracks, [index for index, track in enumerate(tracks) if track.split == split])
+    return tracks.of_split(split) if isinstance(tracks, Collection) else [t for t in tracks if t.split == split]
 
 
 def take(tracks: Sequence[Track], indices: Sequence[int]) -> Sequence[Track]:

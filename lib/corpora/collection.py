@@ -22,6 +22,7 @@ from typing import NamedTuple, overload
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lib import UserError, audio
@@ -65,15 +66,19 @@ class Collection(Sequence[Track]):
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
         row = range(len(self))[index]
-        return self._song(**{name: column[row].as_py() for name, column in zip(SONG, self.songs.columns, strict=True)})
+        return self._song(*(column[row].as_py() for column in self.songs.columns))
 
     def __iter__(self) -> Iterator[Track]:
         for batch in self.songs.to_batches(1024):
-            for row in batch.to_pylist():
-                yield self._song(**row)
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield self._song(*row)
 
     def _song(self, path: str, split: str, rate: int, frames: int, digest: str) -> Track:
         return Track(Path(path).stem, split, rate, frames, {"mixture": self.root / path}, digest)
+
+    def of_split(self, split: str) -> Collection:
+        """The songs of a split, with their segments."""
+        return self.take(np.flatnonzero(pc.equal(self.songs["split"], split)))
 
     def take(self, indices: Sequence[int]) -> Collection:
         """The songs of some (ascending) indices, with their segments."""
