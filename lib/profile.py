@@ -408,6 +408,8 @@ def _validate(profile: Profile) -> None:
     if any(part.startswith(FMA) for part in parts):
         alone = len(parts) == 1 and parts[0] in sets
         require(alone, "corpus.unlabeled", f"must be one of {', '.join(sets)}, alone, or folders and rendered")
+    require(MUSDB not in parts, "corpus.unlabeled", f"cannot be {MUSDB}: it would take stems for songs")
+    require(not profile.corpus.labeled.startswith(FMA), "corpus.labeled", "cannot be FMA: it has no stems")
     windows = profile.separate
     require(windows.hop_seconds <= windows.window_seconds, "separate.hop_seconds", "must not exceed window_seconds")
     for stage in ("pretrain", "finetune"):

@@ -142,6 +142,17 @@ def test_a_fraction_of_the_training_songs(small, scanned):
     assert list(of_split(study.unlabeled, "validation")) == list(of_split(scanned, "validation"))
 
 
+def test_pre_training_is_that_on_the_same_folder(small, scanned, tmp_path):
+    runs = []
+    for kind in ("fma:small", str(small)):
+        fields = [f"corpus.unlabeled={kind}", "corpus.fma_subset=small", f"results={tmp_path / kind[:3]}"]
+        study = Study(profile_of(small, *fields, "pretrain.steps=2"))
+        shutil.copytree(Study(profile_of(small)).cache, study.cache)
+        runs.append(study.pretrain(0))
+    assert runs[0].name == runs[1].name and runs[0].folder != runs[1].folder
+    assert runs[0].facts()["weights"] == runs[1].facts()["weights"]
+
+
 def test_memory_has_no_part_in_the_number_of_songs(tmp_path):
     costs = []
     for songs in (2_000, 40_000):
@@ -374,10 +385,16 @@ def test_nothing_usable_is_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("value", ["fma:tiny", "fma:", "fma:small + rendered", "fma:small + fma:medium"])
-def test_other_names_are_refused_with_the_profile(value):
-    with pytest.raises(UserError, match=r"corpus\.unlabeled"):
-        load("smoke", [f"corpus.unlabeled={value}"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("unlabeled", name) for name in ("fma:tiny", "fma:", "fma:small + rendered", "fma:small + fma:medium")),
+        *(("unlabeled", "musdb18hq"), ("labeled", "fma:small")),
+    ],
+)
+def test_other_names_are_refused_with_the_profile(field, value):
+    with pytest.raises(UserError, match=rf"corpus\.{field}"):
+        load("smoke", [f"corpus.{field}={value}"])
 
 
 def song_files(folder):
