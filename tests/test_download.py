@@ -47,10 +47,12 @@ def contents(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in files if path.suffix != ".zip"}
 
 
-def test_an_archive_is_fetched_checked_and_unpacked_once(server, tmp_path):
+def test_an_archive_is_fetched_checked_and_unpacked_once(server, tmp_path, monkeypatch):
     archive, root = archive_of(server, zipped(tmp_path / "set.zip").read_bytes()), tmp_path / "deep" / "root"
+    check, checked = download.check, []
+    monkeypatch.setattr(download, "check", lambda *facts: checked.append(facts[1].name) or check(*facts))
     provide(archive, root)
-    assert contents(root) == CONTENT and server.asked == [None]
+    assert contents(root) == CONTENT and server.asked == [None] and checked == ["set.zip.part"]
     (root / "set.zip").unlink()
     provide(archive, root)
     assert server.asked == [None], "what is there is not asked for again, without its archive either"

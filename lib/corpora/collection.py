@@ -326,9 +326,8 @@ class _Worker:
     def end(self) -> str:
         """End the process, if it has not ended, and say how it did."""
         self.pipe.close()
-        if self.index is not None or self.process.exitcode is None:
-            self.process.join(0.5)
-            self.process.kill()
+        self.process.join(0.5)
+        self.process.kill()
         self.process.join()
         code = self.process.exitcode
         if self.late:

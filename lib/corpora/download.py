@@ -70,7 +70,7 @@ def provide_archive(archive: Archive, root: Path, there: Callable[[], bool], dow
                 return  # another process was faster
             if not file.exists():
                 fetch(archive, file)
-            if not marker.exists() or json.loads(marker.read_text("utf-8")) != _stamp(file):
+            elif not marker.exists() or json.loads(marker.read_text("utf-8")) != _stamp(file):
                 check(archive, file, f"delete it and fetch it anew from {archive.url}")
             write_json(marker, _stamp(file))
             unpack(file, root)
