@@ -183,12 +183,13 @@ LEFT_OUT = {
     4: (clip(4, rate=8000), "sample rate 8000 Hz, below 16000 Hz"),
     5: (clip(5, seconds=3.5), "s long, shorter than 4 s"),
     6: (clip(6, spans=((0, 1.0),)), "half silent throughout"),
-    7: (b"no music" * 1000, ""),
+    7: (clip(7)[:20_000] + bytes(20_000) + clip(7)[40_000:], "internal error"),
+    9: (b"no music" * 1000, ""),
     8: (b"", ""),
 }
 
 
-def test_files_that_are_left_out_are_listed_and_counted_by_reason(tmp_path):
+def test_files_that_are_left_out_are_listed_and_counted_by_reason(tmp_path, capfd):
     rows = [(track, "training", "small") for track in range(1, 12)]
     clips = {1: clip(1), 2: clip(2, spans=((0, 5),))} | {track: data for track, (data, _) in LEFT_OUT.items()}
     root = written(tmp_path, files_of(rows, clips=clips | {10: clip(10, seconds=2.5)}))
@@ -202,8 +203,9 @@ def test_files_that_are_left_out_are_listed_and_counted_by_reason(tmp_path):
     for track, (_, expected) in LEFT_OUT.items():
         assert expected in reasons[track] and "\n" not in reasons[track]
     counts = read_table(root / "results" / "tables" / "skipped_reasons.csv").set_index("reason")["files"]
-    assert counts["N s long, shorter than N s"] == 2 and counts["mono"] == 1 and counts["no such file"] == 2
+    assert counts["N s long, shorter than N s"] == 2 and counts["mono"] == 1 and counts["no such file"] == 1
     assert counts.sum() == 9
+    assert "scanning" in (said := capfd.readouterr().err) and "mpg123" not in said and "resync" not in said
 
 
 def test_a_second_look_opens_no_file_and_a_larger_subset_scans_only_what_is_new(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import os
 import signal
 import time
 from collections import Counter, deque
@@ -337,6 +338,7 @@ class _Worker:
 
 def _serve(pipe: Connection, function: Callable) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders lament every bad frame there, between the lines of the bar
     pipe.send(True)
     with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
         while True:
