@@ -15,9 +15,7 @@ from pathlib import Path
 
 LIB = Path(__file__).resolve().parent
 
-SAME_BITS: dict[str, str] = {
-    "2a14ec924436": "ff4fcb095b46",  # training
-}
+SAME_BITS: dict[str, str] = {}
 """Fingerprints of code that gives the bits of earlier code, and the fingerprint of that: runs keep their names.
 
 Only what ``python -m tests.same_bits REVISION`` has shown belongs here.
