@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-NAMES = ("demo", "small", "medium", "mixit", "scores", "separation", "crops", "corpus")
+NAMES = ("demo", "small", "medium", "mixit", "scores", "separation", "crops", "collection", "corpus")
 
 
 def main() -> int:

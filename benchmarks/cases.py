@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from lib.separate import separate
 
 RATE, CROP = 44100, 264192  # 6 s at 44.1 kHz in whole hops
 SOURCES = 12
+CLIPS = 200
 # what is timed at the demo's audio and crop: kept apart from the profile, so that tables of different dates compare
 SMALL_STEP = ["model.size=demo", "pretrain.batch=6", "pretrain.learning_rate=0"]
 
@@ -196,6 +198,31 @@ def crops(repeats: int) -> list[dict]:
     return rows
 
 
+def collection(repeats: int) -> list[dict]:
+    """A large collection: files a second of the scan, crops a second of one core, opening a manifest."""
+    with tempfile.TemporaryDirectory() as folder:
+        listed = data.clips(Path(folder), CLIPS)
+        # processes take a second or two to start, which is nothing in a scan of hours
+        sides = {
+            (count, workers): Side(partial(data.scanned, Path(folder), listed[:count], workers))
+            for count in (8, CLIPS)
+            for workers in (1, 2)
+        }
+        times = medians(sides, 1)
+        one, two = ((CLIPS - 8) / (times[CLIPS, workers] - times[8, workers]) for workers in (1, 2))
+        mixtures = data.collection_mixtures(data.scanned(Path(folder), listed, 2))
+        crops = 100 / medians({"": Side(lambda: [mixtures[index] for index in range(50)])}, repeats)[""]
+        manifest = data.synthetic_manifest(Path(folder) / "manifest.parquet", 200_000, 5)
+        opened = medians({"": Side(lambda: data.open_manifest(manifest))}, repeats)[""]
+    fed, more = (data.cores_to_feed(rate, crops) for rate in (10, 100))
+    return [
+        row("scanning MP3s of 30 s, files, two processes", two, one, "one process", "", "1/s", two / one),
+        row("crops of 6 s from them into mixtures, one core", crops, None, "", "", "1/s"),
+        row("cores that feed 10 mixtures a second", fed, more, "100 a second", "", "", more / fed),
+        row("opening a manifest of 1,000,000 segments", opened, None, "", "<= 2 s"),
+    ]
+
+
 def corpus(repeats: int) -> list[dict]:
     """The embedded corpus, once: it is kept between runs."""
     with tempfile.TemporaryDirectory() as folder:
@@ -211,5 +238,6 @@ CASES = {
     "scores": song_scores,
     "separation": separation,
     "crops": crops,
+    "collection": collection,
     "corpus": corpus,
 }

@@ -13,6 +13,13 @@ from lib import UserError, schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "notebooks" / "profiles"
+RENDERED, MUSDB, FMA = "rendered", "musdb18hq", "fma:"
+"""Sources of music that are named: composed, and published data sets (``fma:small`` and so on)."""
+
+
+def is_named(source: str) -> bool:
+    """Whether a source of music goes by its name, as against a folder."""
+    return source in (RENDERED, MUSDB) or source.startswith(FMA)
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,18 @@ class Rendered:
 class Corpus:
     """Where the music comes from: ``rendered`` or a folder, and the rules that cut it into segments.
 
-    ``unlabeled`` may join several with " + ".
+    ``labeled`` may be ``musdb18hq``, which lies in ``musdb_root``, and ``unlabeled`` one of ``fma:small``, ``medium``,
+    ``large`` and ``full``, which lies in ``fma_root``; with ``download`` what is missing of them is fetched.
+    ``unlabeled`` may join several others with " + ".
     """
 
     labeled: str = "rendered"
     unlabeled: str = "rendered"
     rendered: Rendered = field(default_factory=Rendered)
     fma_subset: str = "large"
+    fma_root: str = "data/fma"
+    musdb_root: str = "data/musdb18hq"
+    download: bool = False
     unlabeled_fraction: float = 1.0
     validation_songs: int = 4
     segment_seconds: float = 10.0
@@ -62,6 +74,12 @@ class Corpus:
     def unlabeled_parts(self) -> tuple[str, ...]:
         """The sources that ``unlabeled`` joins by " + "."""
         return tuple(part.strip() for part in self.unlabeled.split(" + "))
+
+    def folder_of(self, source: str) -> Path | None:
+        """The folder of what ``labeled`` or a part of ``unlabeled`` names; None for composed music."""
+        if source == RENDERED:
+            return None
+        return resolve({MUSDB: self.musdb_root}.get(source, self.fma_root if source.startswith(FMA) else source))
 
 
 @dataclass(frozen=True)
@@ -332,6 +350,7 @@ def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 TRANSFERS = ("body", "sliced", "group", "frequent", "random", "blocks", "encoder")
 CONTROLS = ("equal compute", "shuffled")
+FMA_SUBSETS = ("small", "medium", "large", "full")
 
 _CHOICES = {
     "size": ("tiny", "mini", "demo", "small", "medium", "large"),
@@ -341,7 +360,7 @@ _CHOICES = {
     "assignment": ("exact", "least_squares"),
     "precision": PRECISIONS,
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
-    "fma_subset": ("small", "medium", "large", "full"),
+    "fma_subset": FMA_SUBSETS,
 }
 _MAY_BE_ZERO = {
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
@@ -385,6 +404,12 @@ def _validate(profile: Profile) -> None:
     # the model's input lacks the last frame, so that at the end of a wave only windows further in can be inverted
     require(3 * profile.audio.hop <= profile.audio.n_fft, "audio.hop", "must not exceed a third of audio.n_fft")
     require(profile.model.sources >= 4, "model.sources", "must be 4 to 16: four of them become stems")
+    parts, sets = profile.corpus.unlabeled_parts, [FMA + subset for subset in FMA_SUBSETS]
+    if any(part.startswith(FMA) for part in parts):
+        alone = len(parts) == 1 and parts[0] in sets
+        require(alone, "corpus.unlabeled", f"must be one of {', '.join(sets)}, alone, or folders and rendered")
+    require(MUSDB not in parts, "corpus.unlabeled", f"cannot be {MUSDB}: it would take stems for songs")
+    require(not profile.corpus.labeled.startswith(FMA), "corpus.labeled", "cannot be FMA: it has no stems")
     windows = profile.separate
     require(windows.hop_seconds <= windows.window_seconds, "separate.hop_seconds", "must not exceed window_seconds")
     for stage in ("pretrain", "finetune"):

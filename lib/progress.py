@@ -7,15 +7,18 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 
-def bar(label: str, total: int, start: int = 0) -> Callable[..., None]:
-    """A bar of ``total`` steps; call it with the steps done so far and the values to show beside it."""
-    progress = tqdm(desc=label, total=total, initial=start, unit="step")
+def bar(label: str, total: int | None, start: int = 0, unit: str = "step") -> Callable[..., None]:
+    """A bar of ``total`` steps; call it with the steps done so far and the values to show beside it.
+
+    Bytes (``unit`` "B") are shown as kB, MB, ...
+    """
+    progress = tqdm(desc=label, total=total, initial=start, unit=unit, unit_scale=unit == "B")
 
     def update(done: int, **values: float | None) -> None:
         shown.update({name: f"{value:.2f}" for name, value in values.items() if value is not None})
         progress.set_postfix(shown, refresh=False)
         progress.update(done - progress.n)
-        if done >= total:
+        if done >= (total or float("inf")):
             progress.close()
 
     shown: dict[str, str] = {}

@@ -21,6 +21,8 @@ from lib import profile as profiles
 from lib import runs
 
 ROOT = profiles.ROOT
+ARCHIVES = (".zip", ".part", ".lock")
+"""What lies beside unpacked music and may be deleted without any change to it."""
 
 
 def read(results: Path | str) -> dict:
@@ -62,9 +64,11 @@ def describe(profile: profiles.Profile) -> dict:
     """The fields of ``provenance.json`` that are known before a study runs."""
     content = profiles.to_dict(profile)
     content["results"] = os.path.relpath(profiles.resolve(profile.results), ROOT)
+    for key in ("fma_root", "musdb_root"):
+        content["corpus"][key] = os.path.relpath(profiles.resolve(content["corpus"][key]), ROOT)
     for key in ("labeled", "unlabeled"):
         parts = _parts(profile, key)
-        shown = [p if p == "rendered" else os.path.relpath(profiles.resolve(p), ROOT) for p in parts]
+        shown = [p if profiles.is_named(p) else os.path.relpath(profiles.resolve(p), ROOT) for p in parts]
         content["corpus"][key] = " + ".join(shown)
     seeds = {"rendered": profile.corpus.rendered.seed, "pretrain": list(profile.pretrain.seeds)}
     return {
@@ -83,7 +87,9 @@ def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False)
     ``times`` adds when each file was last written: to notice a change on this disk, not to compare two disks.
     """
     return runs.fingerprint([
-        [profile.corpus.rendered, profile.audio.rate] if part == "rendered" else _files(profiles.resolve(part), times)
+        [profile.corpus.rendered, profile.audio.rate]
+        if part == profiles.RENDERED
+        else _files(profile.corpus.folder_of(part), times)
         for part in _parts(profile, key)
     ])  # fmt: skip
 
@@ -93,7 +99,8 @@ def _parts(profile: profiles.Profile, key: str) -> tuple[str, ...]:
 
 
 def _files(root: Path, times: bool) -> list[tuple]:
-    paths = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
+    found = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
+    paths = (path for path in found if not path.endswith(ARCHIVES))
     facts = [(os.path.relpath(path, root), os.lstat(path)) for path in paths]
     return sorted((path, found.st_size, times and found.st_mtime_ns) for path, found in facts)
 

@@ -29,7 +29,7 @@ SECTIONS = {
         "pretrain_curves before_after search search_means regime",
     ),
     "04_ablations": ("What it depends on", "ablation_effects ablations"),
-    "00_corpora": ("The music", "levels correlation variety corpora composition skipped"),
+    "00_corpora": ("The music", "levels correlation variety corpora composition skipped_reasons skipped"),
     "05_listening": ("Listening", "listening"),
 }
 """Per notebook: the title of its section, and the figures and tables of it in their order."""

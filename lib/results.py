@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from lib import UserError, evaluation
+from lib import UserError, corpora, evaluation
 from lib.intervals import Origin, own, paired_interval, songs_worth
-from lib.profile import Level, resolve
+from lib.profile import FMA, Level
 from lib.runs import Run
 from lib.scoring import MEAN, read_table
 from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
@@ -136,22 +136,21 @@ def ablation_levels(study: Study) -> Iterator[tuple[str, str, bool, str, Study]]
 
 
 def has_music(study: Study, level: Level) -> bool:
-    """Whether the folders of unlabelled music that a level names are there: without them it is left out."""
-    parts = study.variant(level.set).profile.corpus.unlabeled_parts
-    return all(resolve(part).is_dir() for part in parts if part != "rendered")
+    """Whether the unlabelled music that a level names is there, or can be fetched: without it the level is left out."""
+    return corpora.available(study.variant(level.set).profile)
 
 
 def unlabelled_music(study: Study) -> pd.DataFrame:
     """What the levels of an axis that changes the music pre-train on, by source: ``tables/unlabelled_music.csv``.
 
-    Columns: axis, level, source (``rendered``, or the first folder within the folder named: a package, an album), songs
-    and hours, both of training songs.
+    Columns: axis, level, source (``rendered``, ``fma:SUBSET``, or the first folder within the folder named: a package,
+    an album), songs and hours, both of training songs.
     """
     axes = [axis.name for axis in study.profile.ablations.axes if any(MUSIC in level.set for level in axis.levels)]
     columns, rows = ["axis", "level", "source"], []
     for axis, level, _, _, variant in ablation_levels(study):
         parts = variant.profile.corpus.unlabeled_parts
-        songs = [song for song in variant.unlabeled if song.split == "train"] if axis in axes else []
+        songs = corpora.of_split(variant.unlabeled, "train") if axis in axes else []
         rows += [(axis, level, _source(song.name, parts), song.seconds / 3600) for song in songs]
     found = pd.DataFrame(rows, columns=[*columns, "hours"]).groupby(columns, sort=False)["hours"]
     return study.write("unlabelled_music", found.agg(songs="count", hours="sum").reset_index())
@@ -159,6 +158,8 @@ def unlabelled_music(study: Study) -> pd.DataFrame:
 
 def _source(song: str, parts: tuple[str, ...]) -> str:
     """The origin of an unlabelled song: joined corpora put the name of their folder before that of the song."""
+    if parts[0].startswith(FMA):
+        return parts[0]
     folder, *rest = song.split("/")
     if "rendered" in parts and (len(parts) == 1 or folder == "rendered"):
         return "rendered"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,12 @@ import pandas as pd
 
 from lib import STEMS
 from lib.audio import UndecodableError
-from lib.corpora import Skipped, Track, corpus_fingerprint, in_threads, skip
+from lib.corpora import Collection, Skipped, Track, corpus_fingerprint, in_threads, skip
+from lib.corpora.silence import SILENCE_CHUNK, SILENT_PEAK, audible, chunks
 from lib.runs import atomic, fingerprint
 
-SILENT_PEAK = 1e-4
-"""A chunk that stays below -80 dBFS is digitally silent: three steps of 16 bits leave room for dither and MP3."""
-SILENCE_CHUNK = 0.5
 ACTIVITY_CHUNKS = 10
 ENERGY_FLOOR, ENERGY_QUANTILE, ENERGY_THRESHOLD = 1e-5, 0.15, 1e-3
-BLOCK_CHUNKS = 100
 
 
 @dataclass(frozen=True)
@@ -34,9 +31,14 @@ class Manifest:
 
 
 def mixture_manifest(
-    tracks: list[Track], seconds: float, hop_seconds: float, cache: Path, workers: int = 1
+    tracks: Sequence[Track], seconds: float, hop_seconds: float, cache: Path, workers: int = 1
 ) -> Manifest:
-    """`audible_segments` of every track's mixture, in threads; read back from ``cache`` if nothing changed."""
+    """`audible_segments` of every track's mixture, in threads; read back from ``cache`` if nothing changed.
+
+    Those of a `Collection` were found when it was scanned, by the same rules.
+    """
+    if isinstance(tracks, Collection):
+        return Manifest(tracks.segments(), [])
     rules = ["audible", seconds, hop_seconds, SILENT_PEAK, SILENCE_CHUNK]
     return _manifest(tracks, {"mixture": lambda t: audible_segments(t, seconds, hop_seconds)}, rules, cache, workers)
 
@@ -49,20 +51,9 @@ def stem_manifest(tracks: list[Track], seconds: float, cache: Path, workers: int
 
 
 def audible_segments(track: Track, seconds: float, hop_seconds: float) -> list[tuple[float, float]]:
-    """(start, length) in seconds of segments every ``hop_seconds``, less the half silent ones (arXiv 2505.07631).
-
-    A segment is half silent if at least half of its 0.5 s chunks are. The last one may be up to a chunk short: FMA's
-    30 s clips last 29.98 s or so.
-    """
-    peaks = np.concatenate([np.abs(block).max((0, 2)) for block in _chunks(track, "mixture", SILENCE_CHUNK)] or [[]])
-    silent = peaks < SILENT_PEAK
-    found = []
-    for step in range(int((track.seconds - seconds + SILENCE_CHUNK) / hop_seconds) + 1):
-        start = step * hop_seconds
-        chunks = silent[round(start / SILENCE_CHUNK) : round((start + seconds) / SILENCE_CHUNK)]
-        if len(chunks) and start + seconds < track.seconds + SILENCE_CHUNK and chunks.mean() < 0.5:
-            found.append((start, min(seconds, track.seconds - start)))
-    return found
+    """(start, length) in seconds of the segments of a song's mixture that are not half silent (see `audible`)."""
+    peaks = np.concatenate([np.abs(block).max((0, 2)) for block in chunks(track, "mixture", SILENCE_CHUNK)] or [[]])
+    return audible(peaks, track.seconds, seconds, hop_seconds)
 
 
 def active_segments(track: Track, stem: str, seconds: float) -> list[tuple[float, float]]:
@@ -74,21 +65,11 @@ def active_segments(track: Track, stem: str, seconds: float) -> list[tuple[float
     """
     seconds = min(seconds, track.seconds)
     chunk = seconds / ACTIVITY_CHUNKS
-    energy = np.concatenate([np.square(block, dtype=np.float64).sum((0, 2)) for block in _chunks(track, stem, chunk)])
+    energy = np.concatenate([np.square(block, dtype=np.float64).sum((0, 2)) for block in chunks(track, stem, chunk)])
     energy = np.maximum(energy, ENERGY_FLOOR)
     active = energy >= max(np.quantile(energy, ENERGY_QUANTILE), ENERGY_THRESHOLD)
     firsts = range(0, len(active) - ACTIVITY_CHUNKS + 1, ACTIVITY_CHUNKS // 2)
     return [(first * chunk, seconds) for first in firsts if active[first : first + ACTIVITY_CHUNKS].mean() >= 0.5]
-
-
-def _chunks(track: Track, role: str, seconds: float) -> Iterator[np.ndarray]:
-    """Blocks [2, chunks, samples] of whole chunks at the native rate, so that memory stays flat in a song's length."""
-    samples = max(1, int(seconds * track.rate + 1e-6))
-    total = track.frames // samples
-    for first in range(0, total, BLOCK_CHUNKS):
-        count = min(BLOCK_CHUNKS, total - first)
-        wave = track.read(role, first * samples / track.rate, count * samples / track.rate)
-        yield wave.reshape(2, count, samples)
 
 
 def _manifest(tracks: list[Track], finders: dict[str, Callable], rules: list, cache: Path, workers: int) -> Manifest:

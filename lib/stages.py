@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial, reduce
 from itertools import chain
 from operator import add
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import STEMS, UserError, corpora, scoring
 from lib.compute import resolve_precision, start_fabric
-from lib.corpora import Track, corpus_fingerprint
+from lib.corpora import Track, corpus_fingerprint, of_split, take
 from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
 from lib.model import SIZES, Separator, Size
@@ -29,7 +29,18 @@ from lib.training import Task, fit
 
 SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
 FROM_SCRATCH = (SCRATCH, EQUAL_COMPUTE)
-TRAINING_CODE = ("model", "losses", "mixing", "segments", "outputs", "training", "stages", "audio", "corpora/tracks")
+TRAINING_CODE = (
+    "model",
+    "losses",
+    "mixing",
+    "segments",
+    "outputs",
+    "training",
+    "stages",
+    "audio",
+    "corpora/tracks",
+    "corpora/silence",
+)
 """Modules whose code can change weights: their syntax is part of the hash of every run."""
 
 
@@ -57,14 +68,16 @@ class Study:
         return self._listed("labeled", *corpora.labeled(self.profile, self.cache))
 
     @cached_property
-    def unlabeled(self) -> list[Track]:
+    def unlabeled(self) -> Sequence[Track]:
         """All songs without stems that the profile's fraction leaves."""
         tracks = self._listed("unlabeled", *corpora.unlabeled(self.profile, self.cache))
-        training = [track for track in tracks if track.split == "train"]
+        if self.profile.corpus.unlabeled_fraction == 1:
+            return tracks
+        training = [track.name for track in tracks if track.split == "train"]
         count = round(len(training) * self.profile.corpus.unlabeled_fraction)
         order = np.random.default_rng([self.profile.corpus.rendered.seed, 1]).permutation(len(training))
-        kept = {training[i].name for i in order[:count]}
-        return [track for track in tracks if track.split != "train" or track.name in kept]
+        kept = {training[i] for i in order[:count]}
+        return take(tracks, [i for i, track in enumerate(tracks) if track.split != "train" or track.name in kept])
 
     @cached_property
     def real_song(self) -> Track:
@@ -89,19 +102,26 @@ class Study:
         order = np.random.default_rng([self.profile.corpus.rendered.seed, 0]).permutation(len(songs))
         return [songs[i] for i in sorted(order[:count])]
 
-    def _listed(self, kind: str, tracks: list[Track], skipped: Iterable[corpora.Skipped]) -> list[Track]:
+    def _listed(self, kind: str, tracks: Sequence[Track], skipped: Iterable[corpora.Skipped]) -> Sequence[Track]:
         self._list(kind, skipped)
         return tracks
 
     def _list(self, kind: str, skipped: Iterable[corpora.Skipped]) -> None:
-        """Put what was left out, and why, into ``tables/skipped.csv`` in place of an earlier look at the same."""
+        """Put what was left out, and why, into ``tables/skipped.csv`` in place of an earlier look at the same.
+
+        ``tables/skipped_reasons.csv`` counts the files of every reason, numbers aside ("N s long, shorter than N s").
+        """
         path = self.results / "tables" / "skipped.csv"
         with held(self.results / "runs" / "skipped.lock"):
             rows = [] if not path.exists() else scoring.read_table(path).to_dict("records")
             rows = [row for row in rows if row["corpus"] != kind]
             rows += [{"corpus": kind, "file": item.path, "reason": item.reason} for item in skipped]
             rows.sort(key=lambda row: (row["corpus"], row["file"]))
-            scoring.write_table(path, pd.DataFrame(rows, columns=["corpus", "file", "reason"]))
+            table = pd.DataFrame(rows, columns=["corpus", "file", "reason"])
+            scoring.write_table(path, table)
+            table["reason"] = table["reason"].str.replace(r"\d+(\.\d+)?", "N", regex=True)
+            counts = table.groupby(["corpus", "reason"]).size().rename("files").reset_index()
+            scoring.write_table(path.with_name("skipped_reasons.csv"), counts)
 
     # Training
 
@@ -128,10 +148,10 @@ class Study:
         identity["corpus"] = corpus_fingerprint(list(chain(*self._unlabeled_splits())))
         return self._run("pretrain", identity, partial(self._pretrain, seed))
 
-    def _unlabeled_splits(self) -> tuple[list[Track], list[Track]]:
+    def _unlabeled_splits(self) -> tuple[Sequence[Track], Sequence[Track]]:
         """Unlabelled songs to train on and to validate on: the same where none are held out."""
-        training = [track for track in self.unlabeled if track.split == "train"]
-        return training, [track for track in self.unlabeled if track.split == "validation"] or training
+        training, held_out = (of_split(self.unlabeled, split) for split in ("train", "validation"))
+        return training, held_out or training
 
     def pretrain(self, seed: int | None = None) -> Run:
         """MixIT pre-training on the unlabelled songs (arXiv 2006.12701; arXiv 2505.07631), from the first seed."""
@@ -267,7 +287,7 @@ class Study:
         segments = self.segment_statistics(split, separator or self.load(self.pretrain()))
         return [reduce(add, song) for song in segments]
 
-    def _mixture_manifest(self, tracks: list[Track]):
+    def _mixture_manifest(self, tracks: Sequence[Track]):
         corpus = self.profile.corpus
         rules = (corpus.segment_seconds, corpus.segment_hop_seconds)
         manifest = mixture_manifest(tracks, *rules, self.cache, corpus.workers)

@@ -38,6 +38,10 @@ def main(arguments: Sequence[str]) -> int:
         profile = profiles.load(name, overrides)
         results = profiles.resolve(profile.results)
         check(profile, results)
+        if profile.corpus.labeled == profiles.MUSDB or profile.corpus.unlabeled.startswith(profiles.FMA):
+            from lib import corpora  # here, for it takes a second
+
+            corpora.provide(profile)
         with locked(results):
             run(profile, results, {"profile": _portable(profiles.find(name)), "overrides": overrides})
         print(f"done after {time.monotonic() - started:.0f} s: {results / 'report.html'}")
@@ -57,7 +61,7 @@ def check(profile: Profile, results: Path) -> None:
     """Raises: UserError if a folder of music does not exist or the disk cannot hold what is planned."""
     corpus = profile.corpus
     for key, parts in (("labeled", (corpus.labeled,)), ("unlabeled", corpus.unlabeled_parts)):
-        for folder in (profiles.resolve(part) for part in parts if part != "rendered"):
+        for folder in (profiles.resolve(part) for part in parts if not profiles.is_named(part)):
             if not folder.is_dir():
                 raise UserError(f"corpus.{key}: there is no folder {folder}: name one that exists, or 'rendered'")
     parent = next(folder for folder in (results, *results.parents) if folder.is_dir())
@@ -199,8 +203,8 @@ def _set_paths() -> None:
 
 def _keys(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, str]:
     """Per notebook, a hash over everything that can change what it shows."""
-    corpora = [provenance.corpus_fingerprint(profile, key, times=True) for key in ("labeled", "unlabeled")]
-    shared = [profile, corpora, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
+    music = [provenance.corpus_fingerprint(profile, key, times=True) for key in ("labeled", "unlabeled")]
+    shared = [profile, music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
     return {path: runs.fingerprint([*shared, _sha256(path)]) for path in notebooks}
 
 

@@ -84,7 +84,12 @@ def _spectra(waves: np.ndarray) -> np.ndarray:
 def composition(study: Study) -> pd.DataFrame:
     """Key, mode, tempo, genre, groove and number of instruments of every rendered song; empty for other corpora."""
     columns = ["split", "song", "key", "mode", "tempo", "genre", "groove", "instruments"]
-    roots = {p for song in (*study.labeled, *study.unlabeled) for f in song.files.values() for p in f.parents[1:4]}
+    roots = {
+        p
+        for song in itertools.chain(study.labeled, study.unlabeled)
+        for f in song.files.values()
+        for p in f.parents[1:4]
+    }
     lists = sorted(root / "songs.json" for root in roots if (root / "songs.json").is_file())
     rows = [
         [s["split"], s["name"], s["key"], s["mode"], s["bpm"], s["genre"], s["groove"], _instruments(s["parts"])]

@@ -1,11 +1,14 @@
-"""Shared fixtures: reference vectors, and a study small enough to train inside a test."""
+"""Shared fixtures: reference vectors, a separator small enough to train inside a test, and a server of archives."""
 
+import http.server
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lib.corpora import download
 from lib.model import Separator
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,3 +29,41 @@ def golden():
 def tiny():
     """A small separator with five outputs at 8 kHz, in evaluation mode."""
     return Separator.from_size("tiny", 5, seed=3, rate=8000, n_fft=256, hop=64, band_scale=4.0, dropout=0.0).eval()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves ``server.files``; each number in ``server.breaks`` ends one answer after so many bytes."""
+
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append(asked)
+        if self.path.lstrip("/") not in server.files:
+            return self.send_error(server.missing)
+        data = server.files[self.path.lstrip("/")]
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        if start >= len(data):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        self.wfile.write(data[start:][: server.breaks.pop(0) if server.breaks else None])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of ``files`` by name, at ``url``; ``asked`` lists the ranges of all requests."""
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    vars(found).update(files={}, asked=[], breaks=[], ranges=True, missing=404)
+    found.url = f"http://127.0.0.1:{found.server_port}/"
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    thread = threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield found
+    found.shutdown()
+    found.server_close()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
+from benchmarks.data import cores_to_feed
 from benchmarks.plain import PlainSeparator, mixit_by_pairs
 from benchmarks.timing import Side, medians
 from lib.losses import assign, mixit_loss, mixture_loss
@@ -94,3 +95,7 @@ def test_sides_are_called_in_turn_and_medians_taken():
     assert "".join(order) == "ab" + "aab" * 3
     assert set(times) == {"a", "b"}
     assert all(seconds >= 0 for seconds in times.values())
+
+
+def test_cores_that_feed_a_gpu_decode_two_crops_a_mixture():
+    assert [cores_to_feed(rate, 50.0) for rate in (1, 25, 26, 100)] == [1, 1, 2, 4]

@@ -292,14 +292,14 @@ def test_deleted_decoded_files_are_made_again(tmp_path):
 def test_unreadable_file_is_skipped_not_raised(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.wav", noise(1), RATE)
     soundfile.write(tmp_path / "b.wav", noise(1), RATE)
-    digest = tracks._digest
+    digest = tracks.content_digest
 
     def denied(files):
         if files["mixture"].name == "a.wav":
             raise PermissionError(13, "Permission denied")
         return digest(files)
 
-    monkeypatch.setattr(tracks, "_digest", denied)
+    monkeypatch.setattr(tracks, "content_digest", denied)
     songs, skipped = folder.read(tmp_path, tmp_path / "cache", 1, 0.5)
     assert [t.name for t in songs] == ["b.wav"] and "Permission denied" in reasons(skipped)["a.wav"]
     monkeypatch.undo()

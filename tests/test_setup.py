@@ -161,6 +161,7 @@ def active(bare):
         (["finetune.seeds=three"], "finetune.seeds must be a list"),
         (["finetune.steps=1.5"], "finetune.steps must be a whole number"),
         (["corpus.unlabeled=/no/such/folder"], "/no/such/folder"),
+        (["corpus.unlabeled=fma:small", "corpus.fma_root=/no/such/folder"], "put fma_metadata.zip there"),
         (["corpus.rendered.unlabeled_songs=999999999"], "GB needed"),
         (["results=/proc/results"], "/proc/results"),
     ],

@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lib import STEMS, UserError
 from lib.corpora import fma, folder, musdb18
+from lib.corpora.collection import Collection
 from lib.corpora.tracks import Candidate, Skipped, Track, corpus_fingerprint, in_threads, scan, skip
-from lib.profile import Profile, resolve
+from lib.profile import FMA, MUSDB, RENDERED, Corpus, Profile
 from lib.runs import fingerprint
 
-__all__ = ["Skipped", "Track", "corpus_fingerprint", "dealt", "in_threads", "labeled", "real_song", "skip", "unlabeled"]
+__all__ = [
+    "Collection",
+    "Skipped",
+    "Track",
+    "available",
+    "corpus_fingerprint",
+    "dealt",
+    "in_threads",
+    "labeled",
+    "of_split",
+    "provide",
+    "real_song",
+    "skip",
+    "take",
+    "unlabeled",
+]
+
+
+def provide(profile: Profile) -> None:
+    """Fetch and unpack what the profile names of published data sets, where ``corpus.download`` allows, or check it.
+
+    Raises: UserError, one line that says what to put where or which field to set.
+    """
+    for source in (profile.corpus.labeled, *profile.corpus.unlabeled_parts):
+        _provide(profile.corpus, source)
+
+
+def _provide(corpus: Corpus, source: str) -> None:
+    if source == MUSDB:
+        musdb18.provide(corpus.folder_of(source), corpus.download)
+    elif source.startswith(FMA):
+        fma.provide(corpus.folder_of(source), source.removeprefix(FMA), corpus.download)
+
+
+def available(profile: Profile) -> bool:
+    """Whether the unlabelled music is there, or can be made or fetched."""
+
+    def found(part: str) -> bool:
+        root = profile.corpus.folder_of(part)
+        if part.startswith(FMA):
+            return profile.corpus.download or fma.there(root, part.removeprefix(FMA))
+        return part == RENDERED or root.is_dir()
+
+    return all(map(found, profile.corpus.unlabeled_parts))
 
 
 def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
-    """Songs with stems from ``corpus.labeled``: ``rendered``, or a folder in MUSDB18's layout.
+    """Songs with stems from ``corpus.labeled``: ``rendered``, ``musdb18hq``, or a folder in MUSDB18's layout.
 
     Raises `UserError` if the folder does not exist or holds no usable song.
     """
@@ -24,10 +69,11 @@ def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
     return _usable("corpus.labeled", root, *musdb18.read(root, cache, corpus.workers, corpus.validation_songs))
 
 
-def unlabeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
+def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
     """Mixtures from ``corpus.unlabeled``: ``rendered``, a folder in FMA's layout, or any folder of music; or several.
 
-    Raises `UserError` if a folder does not exist or holds no usable song.
+    ``fma:SUBSET`` gives a `Collection`, all else a list. Raises `UserError` if a folder does not exist or holds no
+    usable song.
     """
     parts = profile.corpus.unlabeled_parts
     found = [_unlabeled(profile, part, cache) for part in parts]
@@ -41,11 +87,14 @@ def unlabeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]
     return named, [item for _, skipped in found for item in skipped]
 
 
-def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[list[Track], list[Skipped]]:
-    corpus = profile.corpus
+def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
+    corpus, rate = profile.corpus, profile.audio.rate
     root = _root(profile, "unlabeled", part, cache)
-    if (root / fma.METADATA).is_file():
-        found = fma.read(root, corpus.fma_subset, cache, corpus.workers, profile.audio.rate, corpus.segment_seconds)
+    if part.startswith(FMA):
+        cut = (corpus.segment_seconds, corpus.segment_hop_seconds)
+        found = fma.collection(root, part.removeprefix(FMA), cache, corpus.workers, rate, *cut)
+    elif (root / fma.METADATA).is_file():
+        found = fma.read(root, corpus.fma_subset, cache, corpus.workers, rate, corpus.segment_seconds)
     else:
         found = folder.read(root, cache, corpus.workers, corpus.segment_seconds)
     return _usable("corpus.unlabeled", root, *found)
@@ -60,18 +109,31 @@ def real_song(cache: Path) -> Track:
 
 
 def _root(profile: Profile, kind: str, value: str, cache: Path) -> Path:
-    if value == "rendered":
+    if value == RENDERED:
         from lib.corpora import rendered  # a synthesiser is needed to render music, not to read it
 
         settings, rate = profile.corpus.rendered, profile.audio.rate
         return rendered.build(settings, rate, cache / f"rendered-{fingerprint([settings, rate])}") / kind
-    root = resolve(value).resolve()
+    _provide(profile.corpus, value)
+    root = profile.corpus.folder_of(value).resolve()
     if not root.is_dir():
         raise UserError(f"corpus.{kind}: no such folder: {value}; give a folder of music, or 'rendered'")
     return root
 
 
-def _usable(label: str, root: Path, tracks: list[Track], skipped: list[Skipped]) -> tuple[list[Track], list[Skipped]]:
+def of_split(tracks: Sequence[Track], split: str) -> Sequence[Track]:
+    """The songs of ``train``, ``validation`` or ``test``, in the kind of sequence that they come in."""
+    return tracks.of_split(split) if isinstance(tracks, Collection) else [t for t in tracks if t.split == split]
+
+
+def take(tracks: Sequence[Track], indices: Sequence[int]) -> Sequence[Track]:
+    """The songs of some (ascending) indices, in the kind of sequence that they come in."""
+    return tracks.take(indices) if isinstance(tracks, Collection) else [tracks[index] for index in indices]
+
+
+def _usable(
+    label: str, root: Path, tracks: Sequence[Track], skipped: list[Skipped]
+) -> tuple[Sequence[Track], list[Skipped]]:
     if not tracks:
         why = f"{len(skipped)} skipped, first {skipped[0].path}: {skipped[0].reason}" if skipped else "no music in it"
         raise UserError(f"{label}: nothing usable in {root} ({why})")

@@ -18,10 +18,24 @@ import yaml
 
 from lib import STEMS, UserError
 from lib.audio import UndecodableError
+from lib.corpora.download import Archive, provide_archive
 from lib.corpora.tracks import ROLES, Candidate, Skipped, Track, scan, seekable_files, skip
 from lib.runs import atomic
 
 STEM_SUFFIX = ".stem.mp4"
+URL = "https://zenodo.org/record/3338373/files/musdb18hq.zip"
+SHA256 = "baac80d0483c61d74b2e5f3be75fa557eec52898339e6aa45c1fa48833c5d21d"
+"""Of the archive, as `torchaudio.datasets.MUSDB_HQ` checks it."""
+
+
+def there(root: Path) -> bool:
+    """Whether ``root`` holds MUSDB18 or MUSDB18-HQ, in either container."""
+    return all((root / subset).is_dir() for subset in ("train", "test"))
+
+
+def provide(root: Path, download: bool) -> None:
+    """See to it that ``root`` holds MUSDB18-HQ, unpacked (see `provide_archive`). Raises: UserError."""
+    provide_archive(Archive(URL, "sha256", SHA256, 1.5), root, lambda: there(root), download, "corpus.musdb_root")
 
 
 def read(root: Path, cache: Path, workers: int, validation_songs: int) -> tuple[list[Track], list[Skipped]]:

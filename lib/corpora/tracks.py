@@ -89,6 +89,16 @@ class Rules(NamedTuple):
     min_rate: int = 0
     stereo: bool = False
 
+    def broken_by(self, info: audio.Info) -> str:
+        """What speaks against a song with this header, or nothing."""
+        if self.stereo and info.channels < 2:
+            return "mono"
+        if info.rate < self.min_rate:
+            return f"sample rate {info.rate} Hz, below {self.min_rate} Hz"
+        if info.frames < self.min_seconds * info.rate:
+            return f"{info.frames / info.rate:.1f} s long, shorter than {self.min_seconds:g} s"
+        return ""
+
 
 def skip(path: Path | str, reason: str) -> Skipped:
     """A `Skipped` whose text can be printed and stored even if the file's name is not valid UTF-8."""
@@ -142,7 +152,7 @@ def _inspect(candidate: Candidate, cache: Path, rules: Rules, unpack: Callable) 
     try:
         files = unpack(candidate.files, cache)
         infos = {role: audio.probe(path) for role, path in files.items()}
-        digest = _digest(candidate.files)
+        digest = content_digest(candidate.files)
     except audio.UndecodableError as error:
         return skip(error.path, error.reason)
     except OSError as error:
@@ -153,12 +163,8 @@ def _inspect(candidate: Candidate, cache: Path, rules: Rules, unpack: Callable) 
         lengths = ", ".join(f"{role} {info.frames} at {info.rate} Hz" for role, info in infos.items())
         return skip(source, f"stems differ in length or sample rate: {lengths}")
     info = next(iter(infos.values()))
-    if rules.stereo and info.channels < 2:
-        return skip(source, "mono")
-    if info.rate < rules.min_rate:
-        return skip(source, f"sample rate {info.rate} Hz, below {rules.min_rate} Hz")
-    if info.frames < rules.min_seconds * info.rate:
-        return skip(source, f"{info.frames / info.rate:.1f} s long, shorter than {rules.min_seconds:g} s")
+    if broken := rules.broken_by(info):
+        return skip(source, broken)
     return Track(candidate.name, candidate.split, info.rate, info.frames, files, digest)
 
 
@@ -169,7 +175,8 @@ def _stamp(path: Path) -> list:
         return [str(path)]
 
 
-def _digest(files: dict[str, Path]) -> str:
+def content_digest(files: dict[str, Path]) -> str:
+    """24 hex digits that tell recordings apart wherever they lie. Raises: OSError."""
     # size, head and tail tell recordings apart without reading terabytes: the ends hold headers, tags and music
     digest = hashlib.sha256()
     for role, path in files.items():
