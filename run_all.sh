@@ -5,6 +5,7 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: ./run_all.sh [PROFILE] [key=value ...]   run the study (default profile: demo)
+       ./run_all.sh [PROFILE] --plan [...]      what it would take: runs, steps, disk, hours; runs and writes nothing
        ./run_all.sh test [pytest arguments]     run the test suite
        ./run_all.sh --help
 
@@ -39,7 +40,7 @@ case ${1:-} in
         ;;
     *)
         profile=demo
-        if [[ $# -gt 0 && ($1 != *=* || -f $1) ]]; then
+        if [[ $# -gt 0 && $1 != --plan && ($1 != *=* || -f $1) ]]; then
             profile=$1
             shift
         fi
@@ -48,11 +49,14 @@ case ${1:-} in
                 "unknown profile '$profile': use smoke, demo, study, single_gpu, paper or an existing .yaml file (see --help)"
             profile=$(readlink -f -- "$profile")
         fi
+        module=lib.study arguments=()
         for argument in "$@"; do
+            [[ $argument == --plan ]] && module=lib.plan && continue
+            arguments+=("$argument")
             [[ $argument =~ ^[a-z_0-9]+(\.[a-z_0-9]+)*= ]] || die 2 \
                 "'$argument' is not of the form key=value, for example finetune.seeds=[0,1] (see --help)"
         done
-        task=(-m lib.study "$profile" "$@")
+        task=(-m "$module" "$profile" "${arguments[@]}")
         ;;
 esac
 

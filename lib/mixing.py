@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from lib import STEMS, UserError
 from lib.corpora import Track
 from lib.segments import Manifest
+from lib.stopping import heed_parent_alone
 
 Range = tuple[float, float]
 SILENT_RMS = 1e-4
@@ -200,4 +201,5 @@ def loader(
     firsts = ((step * ranks + rank) * batch for step in range(start_step, steps))
     indices = [range(first, first + batch) for first in firsts]
     generator, pinned = torch.Generator().manual_seed(0), torch.cuda.is_available()
-    return iter(DataLoader(dataset, batch_sampler=indices, num_workers=workers, generator=generator, pin_memory=pinned))
+    options = {"generator": generator, "pin_memory": pinned, "worker_init_fn": heed_parent_alone}
+    return iter(DataLoader(dataset, batch_sampler=indices, num_workers=workers, **options))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lib import UserError
 from lib.runs import atomic
@@ -257,6 +258,8 @@ class BandSplitTFLocoformer(nn.Module):
     """Spectrum of a mixture -> one complex mask per source, audio channel and bin.
 
     ``forward``: complex [batch, M, frames, bins] -> one tensor per `BandGroup`, as its `BandGroup.decode` gives it.
+    With ``recompute`` set, training keeps only what lies between the blocks, and computes each again for its gradient
+    (Chen et al., arXiv 1604.06174): less memory, a third more time, the same result.
     """
 
     def __init__(self, widths: list[int], size: Size, sources: int, channels: int = 2, dropout: float = 0.1):
@@ -268,6 +271,7 @@ class BandSplitTFLocoformer(nn.Module):
             self.groups.append(BandGroup(bands, first_bin, width, size, channels, sources))
             band, first_bin = bands.stop, first_bin + len(bands) * width
         self.blocks = nn.ModuleList([Block(size, dropout) for _ in range(size.blocks)])
+        self.recompute = False
 
     @property
     def sources(self) -> int:
@@ -277,7 +281,7 @@ class BandSplitTFLocoformer(nn.Module):
     def forward(self, spectrum: Tensor) -> list[Tensor]:
         x = torch.cat([group.encode(spectrum) for group in self.groups], dim=2)
         for block in self.blocks:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else block(x)
         bands = x.split([len(group.bands) for group in self.groups], dim=2)
         return [group.decode(part) for group, part in zip(self.groups, bands, strict=True)]
 

@@ -42,13 +42,19 @@ def references(study: Study) -> pd.DataFrame:
     """SNR of the supervised model with most labels, the ideal ratio mask, and harmonic-percussive separation."""
     songs = max(study.profile.finetune.labeled_songs)
     seeds = study.profile.finetune.seeds
-    ahead(Job(study.profile, SCRATCH, seed, songs, "test") for seed in seeds)
+    ahead(reference_jobs(study))
     trained = (study.supervised(SCRATCH, seed, songs) for seed in seeds)
     frames = [evaluation.scores(study, run, SUPERVISED, seed, songs) for seed, run in zip(seeds, trained, strict=True)]
     frames += [evaluation.baselines(study), evaluation.reference(study, HPSS, harmonic_percussive)]
     together = pd.concat(frames, ignore_index=True)
     together = together[(together["metric"] == "uSDR") & (together["method"] != "mixture")]
     return together.assign(metric=SNR)
+
+
+def reference_jobs(study: Study) -> list[Job]:
+    """The supervised models that `references` trains and scores."""
+    songs = max(study.profile.finetune.labeled_songs)
+    return [Job(study.profile, SCRATCH, seed, songs, "test") for seed in study.profile.finetune.seeds]
 
 
 def harmonic_percussive(stems: np.ndarray, n_fft: int = 1024, hop: int = 256, length: int = 31) -> np.ndarray:
@@ -81,12 +87,21 @@ def trainings(study: Study) -> dict[str, Study]:
 
 def pretrainings(study: Study) -> list[tuple[str, int, Study, Run]]:
     """(what it hears, seed, study, run) of every pre-training that the probes look at, trained where missing."""
+    ahead(pretraining_jobs(study))
+    return [(kind, seed, variant, variant.pretrain(seed)) for kind, seed, variant in _pretraining_plan(study)]
+
+
+def pretraining_jobs(study: Study) -> list[Job]:
+    """What `pretrainings` trains."""
+    return [Job(variant.profile, MIXIT, seed) for _, seed, variant in _pretraining_plan(study)]
+
+
+def _pretraining_plan(study: Study) -> list[tuple[str, int, Study]]:
     settings, found = study.profile, []
     for kind, variant in trainings(study).items():
         seeds = {*settings.probes.seeds, *(settings.pretrain.seeds if variant is study else ())}
         found += [(kind, seed, variant) for seed in sorted(seeds)]
-    ahead(Job(variant.profile, MIXIT, seed) for _, seed, variant in found)
-    return [(kind, seed, variant, variant.pretrain(seed)) for kind, seed, variant in found]
+    return found
 
 
 def correlation(study: Study) -> pd.DataFrame:

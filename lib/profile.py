@@ -136,9 +136,11 @@ class Pretrain(Optimisation):
     """MixIT pre-training: level ratio of the two mixtures in dB, the assignment rule, validation MoMs.
 
     One model is pre-trained per seed; supervised seed s starts from number s modulo their count. With ``same_song``
-    the two mixtures are passages of one song.
+    the two mixtures are passages of one song. ``checkpoint``, a separator's file, stands for the pre-training: nothing
+    is trained.
     """
 
+    checkpoint: str = ""
     seeds: tuple[int, ...] = (0,)
     same_song: bool = False
     level_db: tuple[float, float] = (-5.0, 5.0)
@@ -152,9 +154,11 @@ class Finetune(Optimisation):
 
     ``transfers`` says how MixIT outputs become stems, ``controls`` what else is trained. ``transfer_learning_rate``
     is that of every arm that starts pre-trained (0: the same as from scratch), ``body_rate`` the learning rate of
-    encoder and blocks in every arm, relative to that of the decoders.
+    encoder and blocks in every arm, relative to that of the decoders. ``validate_on`` takes the validation loss of
+    ``segments`` as long as a crop, or of whole ``songs``, separated as ``separate`` says.
     """
 
+    validate_on: str = "segments"
     transfer_learning_rate: float = 0.0
     body_rate: float = 1.0
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -256,7 +260,8 @@ class Compute:
     """Device, precision (one of `PRECISIONS`), CPU threads of a run (0 leaves torch's choice), runs at a time.
 
     On CPUs two runs of one thread each are done sooner than one run of two threads after the other. Without
-    ``training`` tables and figures are only drawn from finished runs, and one that is missing is an error.
+    ``training`` tables and figures are only drawn from finished runs, and one that is missing is an error. On GPUs
+    ``compile`` has torch compile the model, and ``recompute`` saves memory: blocks are computed again for gradients.
     """
 
     accelerator: str = "auto"
@@ -264,6 +269,8 @@ class Compute:
     threads: int = 0
     jobs: int = 1
     training: bool = True
+    compile: bool = False
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -358,6 +365,7 @@ _CHOICES = {
     "transfer": TRANSFERS,
     "controls": CONTROLS,
     "assignment": ("exact", "least_squares"),
+    "validate_on": ("segments", "songs"),
     "precision": PRECISIONS,
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "fma_subset": FMA_SUBSETS,
@@ -369,7 +377,7 @@ _MAY_BE_ZERO = {
 }
 _MAY_BE_EMPTY = (
     *("finetune.controls", "regime.learning_rates", "regime.steps", "regime.searched_songs"),
-    *("regime.pretrain_steps", "regime.labeled_songs"),
+    *("regime.pretrain_steps", "regime.labeled_songs", "pretrain.checkpoint"),
 )
 _AT_MOST = {
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
@@ -388,7 +396,8 @@ def _validate(profile: Profile) -> None:
         if dotted == "ablations.axes" or isinstance(value, bool):
             continue
         name, items = dotted.split(".")[-1], value if isinstance(value, tuple) else (value,)
-        require((len(items) > 0 or dotted in _MAY_BE_EMPTY) and "" not in items, dotted, "must not be empty")
+        empty = len(items) == 0 or "" in items
+        require(not empty or dotted in _MAY_BE_EMPTY, dotted, "must not be empty")
         if name in ("level_db", "gain_db"):
             require(items[0] <= items[1], dotted, f"must be [low, high], not {value}")
             continue
@@ -410,6 +419,8 @@ def _validate(profile: Profile) -> None:
         require(alone, "corpus.unlabeled", f"must be one of {', '.join(sets)}, alone, or folders and rendered")
     require(MUSDB not in parts, "corpus.unlabeled", f"cannot be {MUSDB}: it would take stems for songs")
     require(not profile.corpus.labeled.startswith(FMA), "corpus.labeled", "cannot be FMA: it has no stems")
+    one = not profile.pretrain.checkpoint or len(profile.pretrain.seeds) == 1
+    require(one, "pretrain.seeds", "must name one seed: pretrain.checkpoint is one pre-training")
     windows = profile.separate
     require(windows.hop_seconds <= windows.window_seconds, "separate.hop_seconds", "must not exceed window_seconds")
     for stage in ("pretrain", "finetune"):

@@ -22,19 +22,30 @@ def search(study: Study) -> pd.DataFrame:
     Columns: those of the scores, and ``learning_rate``, ``steps`` and ``body_rate``. Every model is the average of its
     checkpoints of lowest validation loss: the length of training is chosen within each run as well.
     """
-    settings, frames, plan = study.profile.regime, [], []
+    frames, plan = [], _search_plan(study)
+    ahead(search_jobs(study))
+    for variant, rate, steps, how, body, songs, seed in plan:
+        run = variant.supervised(how, seed, songs)
+        scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")
+        frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps, body_rate=body))
+    return study.write("search", pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
+
+
+def search_jobs(study: Study) -> list[Job]:
+    """What `search` trains and scores."""
+    return [Job(v.profile, how, seed, songs, "validation") for v, _, _, how, _, songs, seed in _search_plan(study)]
+
+
+def _search_plan(study: Study) -> list[tuple[Study, float, int, str, float, int, int]]:
+    """(study, learning rate, steps, arm, body rate, labelled songs, seed)."""
+    settings, plan = study.profile.regime, []
     schedules = itertools.product(settings.learning_rates, settings.body_rates, settings.steps)
     for (rate, body, steps), how in itertools.product(schedules, (SCRATCH, *settings.transfers)):
         rates = {"learning_rate": rate, "transfer_learning_rate": rate, "body_rate": body}
         variant = study.variant({f"finetune.{name}": value for name, value in rates.items()}, finetune=steps)
         runs = itertools.product(settings.searched_songs, settings.seeds)
         plan += [(variant, rate, steps, how, body, songs, seed) for songs, seed in runs]
-    ahead(Job(variant.profile, how, seed, songs, "validation") for variant, _, _, how, _, songs, seed in plan)
-    for variant, rate, steps, how, body, songs, seed in plan:
-        run = variant.supervised(how, seed, songs)
-        scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")
-        frames.append(scored.assign(experiment="search", learning_rate=rate, steps=steps, body_rate=body))
-    return study.write("search", pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
+    return plan
 
 
 def searched(table: pd.DataFrame) -> pd.DataFrame:
@@ -54,13 +65,8 @@ def regime_map(study: Study) -> pd.DataFrame:
     (its mean uSDR).
     """
     settings, rows = study.profile.regime, []
-    cells = list(itertools.product(settings.pretrain_steps, settings.labeled_songs))
-    arms = list(itertools.product(settings.seeds, (SCRATCH, settings.transfers[0])))
-    ahead(
-        Job(study.variant(pretrain=steps).profile, how, seed, songs, "validation")
-        for steps, songs in cells
-        for seed, how in arms
-    )
+    cells, arms = _map_plan(study)
+    ahead(map_jobs(study))
     for steps, songs in cells:
         variant, frames = study.variant(pretrain=steps), []
         for seed, how in arms:
@@ -73,3 +79,20 @@ def regime_map(study: Study) -> pd.DataFrame:
         kept = ["difference", "low", "high", "n_songs", "n_seeds"]
         rows.append({**facts, "metric": "uSDR", **gain[kept].to_dict(), "scratch": scratch})
     return study.write("regime", pd.DataFrame(rows)) if rows else pd.DataFrame()
+
+
+def map_jobs(study: Study) -> list[Job]:
+    """What `regime_map` trains and scores."""
+    cells, arms = _map_plan(study)
+    return [
+        Job(study.variant(pretrain=steps).profile, how, seed, songs, "validation")
+        for steps, songs in cells
+        for seed, how in arms
+    ]
+
+
+def _map_plan(study: Study) -> tuple[list[tuple[int, int]], list[tuple[int, str]]]:
+    """(steps of pre-training, labelled songs) of every cell, and (seed, arm) of every run in it."""
+    settings = study.profile.regime
+    cells = itertools.product(settings.pretrain_steps, settings.labeled_songs)
+    return list(cells), list(itertools.product(settings.seeds, (SCRATCH, settings.transfers[0])))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from lib import UserError, corpora, evaluation
+from lib import UserError, card, corpora, evaluation
 from lib.intervals import Origin, own, paired_interval, songs_worth
 from lib.profile import FMA, Level
 from lib.runs import Run
@@ -54,16 +54,26 @@ def pairs(study: Study) -> list[tuple[str, str]]:
 
 def claim_runs(study: Study) -> list[Named]:
     """(method, seed, labelled songs, run) of every arm, trained where missing."""
+    plan = claim_jobs(study)
+    ahead(plan)
+    names = [(method_name(job.how), job.seed, job.labeled_songs) for job in plan]
+    runs = (study.supervised(job.how, job.seed, job.labeled_songs) for job in plan)
+    return [(*name, run) for name, run in zip(names, runs, strict=True)]
+
+
+def claim_jobs(study: Study) -> list[Job]:
+    """What `claim_runs` trains and scores."""
     settings = study.profile.finetune
-    plan = list(itertools.product(settings.labeled_songs, settings.seeds, arms(study)))
-    ahead(Job(study.profile, how, seed, songs, "test") for songs, seed, how in plan)
-    return [(method_name(how), seed, songs, study.supervised(how, seed, songs)) for songs, seed, how in plan]
+    plan = itertools.product(settings.labeled_songs, settings.seeds, arms(study))
+    return [Job(study.profile, how, seed, songs, "test") for songs, seed, how in plan]
 
 
 def scores(study: Study) -> pd.DataFrame:
-    """Every score of every model of the claim, and of the baselines: ``tables/scores.csv``."""
+    """Every score of every model of the claim, and of the baselines: ``tables/scores.csv``; a card of each model."""
     frames = [evaluation.baselines(study)]
-    frames += [evaluation.scores(study, run, method, seed, songs) for method, seed, songs, run in claim_runs(study)]
+    for job, (method, seed, songs, run) in zip(claim_jobs(study), claim_runs(study), strict=True):
+        frames.append(evaluation.scores(study, run, method, seed, songs))
+        card.write(study, run, job.how, seed, songs, frames[-1])
     return study.write("scores", pd.concat(frames, ignore_index=True))
 
 
@@ -124,13 +134,13 @@ def learning_curves(study: Study, runs: list[Named]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[["method", "seed", "labeled_songs", "step", "metric", "value"]]
 
 
-def ablation_levels(study: Study) -> Iterator[tuple[str, str, bool, str, Study]]:
-    """(axis, level, is base, transfer, study) of every level of every axis whose music is there."""
+def ablation_levels(study: Study, absent: bool = False) -> Iterator[tuple[str, str, bool, str, Study]]:
+    """(axis, level, is base, transfer, study) of every level of every axis whose music is there, or ``absent`` too."""
     settings = study.profile.ablations
     short = study.variant(pretrain=settings.pretrain_steps, finetune=settings.finetune_steps)
     for axis in settings.axes:
         for level in axis.levels:
-            if has_music(study, level):
+            if absent or has_music(study, level):
                 transfer, base = level.transfer or settings.transfer, level.label == axis.base
                 yield axis.name, level.label, base, transfer, short.variant(level.set)
 
@@ -168,15 +178,24 @@ def _source(song: str, parts: tuple[str, ...]) -> str:
 
 def ablation_runs(study: Study) -> list[tuple[str, str, bool, str, int, Study, Run]]:
     """(axis, level, is base, how, seed, study, run), trained where missing; scratch stands beside every level."""
-    settings, songs = study.profile.ablations, ablation_songs(study)
-    plan = [
+    songs, plan = ablation_songs(study), _ablation_plan(study)
+    ahead(ablation_jobs(study))
+    return [(*facts, how, seed, variant, variant.supervised(how, seed, songs)) for *facts, how, seed, variant in plan]
+
+
+def ablation_jobs(study: Study, absent: bool = False) -> list[Job]:
+    """What `ablation_runs` trains and scores; ``absent`` as in `ablation_levels`."""
+    plan = _ablation_plan(study, absent)
+    return [Job(variant.profile, how, seed, ablation_songs(study), "test") for _, _, _, how, seed, variant in plan]
+
+
+def _ablation_plan(study: Study, absent: bool = False) -> list[tuple[str, str, bool, str, int, Study]]:
+    return [
         (axis, level, base, how, seed, variant)
-        for axis, level, base, transfer, variant in ablation_levels(study)
-        for seed in settings.seeds
+        for axis, level, base, transfer, variant in ablation_levels(study, absent)
+        for seed in study.profile.ablations.seeds
         for how in dict.fromkeys((SCRATCH, transfer))
     ]
-    ahead(Job(variant.profile, how, seed, songs, "test") for _, _, _, how, seed, variant in plan)
-    return [(*facts, how, seed, variant, variant.supervised(how, seed, songs)) for *facts, how, seed, variant in plan]
 
 
 def ablation_songs(study: Study) -> int:
@@ -226,7 +245,7 @@ def cost(study: Study, runs: list[Named]) -> pd.DataFrame:
             "seconds waiting for data": facts["waited_seconds"],
             "steps": facts["steps"],
             "skipped steps": facts["skipped_steps"],
-            "audio seconds per second": facts["audio_seconds"] / facts["seconds"],
+            "audio seconds per second": facts["audio_seconds"] / max(facts["seconds"], 1e-9),
             "peak memory in MiB": facts["peak_memory_mib"],
         }
         named = {"stage": run.name.split("-")[0], "method": method, "seed": seed, "labeled_songs": songs}

@@ -68,6 +68,12 @@ def fingerprint(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

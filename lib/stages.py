@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial, reduce
 from itertools import chain
 from operator import add
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,17 +16,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import STEMS, UserError, corpora, scoring
-from lib.compute import resolve_precision, start_fabric
+from lib import STEMS, UserError, corpora, launch, scoring
+from lib.compute import first_alone, gathered, rank, ranks, resolve_precision, shared, start_fabric
 from lib.corpora import Track, corpus_fingerprint, of_split, take
 from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
 from lib.model import SIZES, Separator, Size
 from lib.outputs import Statistics, is_body, segment_statistics, shuffled, transfer
-from lib.profile import Finetune, Profile, override, resolve
-from lib.runs import Run, code_fingerprint, held
+from lib.profile import Finetune, Optimisation, Profile, override, resolve
+from lib.runs import Run, code_fingerprint, file_digest, held
 from lib.segments import mixture_manifest, stem_manifest
-from lib.training import Task, fit
+from lib.separate import separate
+from lib.training import Task, fit, imported
 
 SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
 FROM_SCRATCH = (SCRATCH, EQUAL_COMPUTE)
@@ -42,6 +44,10 @@ TRAINING_CODE = (
     "corpora/silence",
 )
 """Modules whose code can change weights: their syntax is part of the hash of every run."""
+LATER_FIELDS = {"validate_on": "segments", "checkpoint": ""}
+"""Fields that earlier runs did not have, and what they did: with these values they are no part of a run's hash."""
+PRETRAINING = ("audio", "corpus", "model", "pretrain")
+"""Sections of a profile that say what is pre-trained."""
 
 
 class Study:
@@ -55,10 +61,15 @@ class Study:
     def variant(self, changes: Mapping[str, object] | None = None, **steps: int) -> Study:
         """The same study with dotted fields replaced, and with stages stretched to other ``steps`` (``pretrain=500``).
 
+        A file stands for the profile's own pre-training, not for another one: that is trained.
+
         Raises: UserError.
         """
         stretched = {stage: getattr(self.profile, stage).stretched(count) for stage, count in steps.items() if count}
-        return Study(override(dataclasses.replace(self.profile, **stretched), changes or {}))
+        changes = dict(changes or {})
+        if "pretrain" in stretched or {key.split(".")[0] for key in changes} & set(PRETRAINING):
+            changes = {"pretrain.checkpoint": "", **changes}
+        return type(self)(override(dataclasses.replace(self.profile, **stretched), changes))
 
     # Corpora
 
@@ -112,6 +123,8 @@ class Study:
         ``tables/skipped_reasons.csv`` counts the files of every reason, numbers aside ("N s long, shorter than N s").
         """
         path = self.results / "tables" / "skipped.csv"
+        if rank() > 0:
+            return
         with held(self.results / "runs" / "skipped.lock"):
             rows = [] if not path.exists() else scoring.read_table(path).to_dict("records")
             rows = [row for row in rows if row["corpus"] != kind]
@@ -143,10 +156,42 @@ class Study:
     def pretrain_run(self, seed: int | None = None) -> Run:
         """The run of `pretrain`, finished or not; nothing is trained."""
         stage = self.profile.pretrain
+        if stage.checkpoint:
+            identity = {"checkpoint": file_digest(self._checkpoint_file)}
+            return Run.of(self.results, "pretrain", identity, self._import_checkpoint)
         seed = stage.seeds[0] if seed is None else seed
-        identity = {"pretrain": dataclasses.replace(stage, seeds=()), "seed": seed}
-        identity["corpus"] = corpus_fingerprint(list(chain(*self._unlabeled_splits())))
-        return self._run("pretrain", identity, partial(self._pretrain, seed))
+        identity = {"pretrain": _identifying(stage, seeds=()), "seed": seed, "corpus": self._unlabeled_content()}
+        train = partial(self._pretrain, seed)
+        return self._run("pretrain", identity, train, stage.batch, pretraining_words(seed))
+
+    def _unlabeled_content(self) -> object:
+        """What the unlabelled songs are, as a run's identity has it."""
+        return corpus_fingerprint(list(chain(*self._unlabeled_splits())))
+
+    def _labeled_content(self, count: int) -> object:
+        """What the first ``count`` labelled songs and the validation songs are, as a run's identity has it."""
+        return corpus_fingerprint([*self.budget(count), *self.songs("validation")])
+
+    @property
+    def _checkpoint_file(self) -> Path:
+        """The file that stands for the pre-training. Raises: UserError if it is not there."""
+        file = resolve(self.profile.pretrain.checkpoint)
+        file = file / "model.safetensors" if file.is_dir() else file
+        if not file.is_file():
+            raise UserError(f"pretrain.checkpoint: no file {file}: name a .safetensors or a published .pth file")
+        return file
+
+    def _import_checkpoint(self) -> None:
+        file = self._checkpoint_file
+        separator = Separator.from_pretrained(file)
+        config = {**separator.config(), "dropout": self.profile.model.dropout}
+        wanted = self.new_separator(self.profile.model.sources, 0).config()
+        if off := [key for key in wanted if config[key] != wanted[key]]:
+            theirs, ours = (", ".join(f"{key} {of[key]}" for key in off) for of in (config, wanted))
+            raise UserError(f"{file}: has {theirs}, the profile's model and audio say {ours}: set them to the file's")
+        with first_alone():
+            if rank() == 0:
+                imported(Separator.from_config(config), separator, self.pretrain_run())
 
     def _unlabeled_splits(self) -> tuple[Sequence[Track], Sequence[Track]]:
         """Unlabelled songs to train on and to validate on: the same where none are held out."""
@@ -155,29 +200,31 @@ class Study:
 
     def pretrain(self, seed: int | None = None) -> Run:
         """MixIT pre-training on the unlabelled songs (arXiv 2006.12701; arXiv 2505.07631), from the first seed."""
-        run = self.pretrain_run(seed)
-        if not run.finished:
-            run.train()
-        return run
+        with first_alone():
+            run = self.pretrain_run(seed)
+        return _trained(run)
 
     def _pretrain(self, seed: int) -> None:
         profile, stage, run = self.profile, self.profile.pretrain, self.pretrain_run(seed)
-        training, held_out = self._unlabeled_splits()
         samples = self.samples(stage.crop_seconds)
-        manifests = [self._mixture_manifest(tracks) for tracks in (training, held_out)]
+        with first_alone():
+            training, held_out = self._unlabeled_splits()
+            manifests = [self._mixture_manifest(tracks) for tracks in (training, held_out)]
+            _begin(run)
         facts = (samples, profile.audio.rate, seed, stage.level_db, stage.same_song)
         validation = validation_mixtures(stage.validation_moms, MixturesOfMixtures(held_out, manifests[1], *facts))
-        loss = self._mixit_loss
+        loss = self.mixit_loss
         task = Task(
             self.new_separator(profile.model.sources, seed),
             MixturesOfMixtures(training, manifests[0], *facts),
             loss,
-            lambda separator: _mean_loss(loss, separator, validation.split(stage.batch)),
+            lambda separator: _mean_loss(loss, separator, lambda: validation.split(stage.batch)),
         )
         label = f"MixIT pre-training, seed {seed}"
-        fit(task, stage, run.begin(), seed, profile.compute, profile.corpus.workers, label)
+        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, label)
 
-    def _mixit_loss(self, separator: Separator, mixtures: Tensor) -> Tensor:
+    def mixit_loss(self, separator: Separator, mixtures: Tensor) -> Tensor:
+        """The loss [B] of mixtures [B, 2, C, samples] by the profile's assignment."""
         rule = self.profile.pretrain.assignment
         return mixture_loss(separator(mixtures.sum(1), lambda estimates: assign(estimates, mixtures, rule)), mixtures)
 
@@ -188,20 +235,23 @@ class Study:
 
     def supervised_run(self, how: str, seed: int, labeled_songs: int) -> Run:
         """The run of `supervised`, finished or not; nothing is trained."""
-        stage, from_scratch = self._schedule(how), how in FROM_SCRATCH
+        stage, from_scratch, profile = self.schedule(how), how in FROM_SCRATCH, self.profile
         start = {"from": SCRATCH}
         if not from_scratch:
             source = f"{how} {self.shuffled_transfer}" if how == SHUFFLED else how
             start = {"from": source, "pretrained": self.pretrain_run(self.pretraining_seed(seed)).name}
         shared = {"seeds": (), "labeled_songs": (), "transfers": (), "controls": (), "transfer_learning_rate": 0}
         identity = {
-            "finetune": dataclasses.replace(stage, **shared),
+            "finetune": _identifying(stage, **shared),
             "seed": seed,
-            "corpus": corpus_fingerprint([*self.budget(labeled_songs), *self.songs("validation")]),
+            "corpus": self._labeled_content(labeled_songs),
             **start,
         }
+        if stage.validate_on == "songs":
+            identity["validation"] = [profile.separate, code_fingerprint("separate")]
         train = partial(self._supervise, how, seed, labeled_songs)
-        return self._run("scratch" if from_scratch else "finetune", identity, train)
+        words = supervised_words(how, seed, labeled_songs)
+        return self._run("scratch" if from_scratch else "finetune", identity, train, stage.batch, words)
 
     def supervised(self, how: str, seed: int, labeled_songs: int) -> Run:
         """Supervised training: ``how`` is scratch, a transfer (see `lib.outputs`) or a control.
@@ -209,29 +259,45 @@ class Study:
         *Equal compute* is scratch with the pre-training's compute as further steps at the full learning rate, before
         its decay; *shuffled* is fine-tuning from the profile's first transfer, its weights permuted within each tensor.
         """
-        run = self.supervised_run(how, seed, labeled_songs)
-        if not run.finished:
-            run.train()
-        return run
+        with first_alone():
+            run = self.supervised_run(how, seed, labeled_songs)
+        return _trained(run)
 
     def _supervise(self, how: str, seed: int, labeled_songs: int) -> None:
-        profile, stage, run = self.profile, self._schedule(how), self.supervised_run(how, seed, labeled_songs)
-        songs, held_out = self.budget(labeled_songs), self.songs("validation")
+        profile, stage, run = self.profile, self.schedule(how), self.supervised_run(how, seed, labeled_songs)
         samples, rate = self.samples(stage.crop_seconds), profile.audio.rate
-        manifest = stem_manifest(songs, profile.corpus.activity_seconds, self.cache, profile.corpus.workers)
-        self._list("labeled segments", manifest.skipped)
+        with first_alone():
+            songs, held_out = self.budget(labeled_songs), self.songs("validation")
+            manifest = stem_manifest(songs, profile.corpus.activity_seconds, self.cache, profile.corpus.workers)
+            self._list("labeled segments", manifest.skipped)
+            _begin(run)
+        validate = partial(_mean_loss, _supervised_loss, batches=lambda: _batches(held_out, samples, rate, stage.batch))
+        if stage.validate_on == "songs":
+            validate = partial(self._song_loss, held_out)
         task = Task(
             self._start(how, seed),
             StemMixtures(songs, manifest, samples, rate, seed, stage.gain_db, stage.silence_probability),
             _supervised_loss,
-            lambda separator: _mean_loss(_supervised_loss, separator, _batches(held_out, samples, rate, stage.batch)),
+            validate,
             is_body,
             stage.body_rate,
         )
         label = f"{how}, {labeled_songs} songs, seed {seed}"
-        fit(task, stage, run.begin(), seed, profile.compute, profile.corpus.workers, label)
+        fit(task, stage, run, seed, profile.compute, profile.corpus.workers, label)
 
-    def _schedule(self, how: str) -> Finetune:
+    def _song_loss(self, songs: list[Track], separator: Separator) -> float:
+        """Mean loss of whole songs, which the processes share among them, separated in overlapping windows."""
+        settings, rate, losses = self.profile.separate, self.profile.audio.rate, []
+        window, hop = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
+        bf16 = resolve_precision(self.profile.compute) == "bf16-mixed"
+        for song in songs[rank() :: ranks()]:
+            stems = torch.from_numpy(song.stems(rate=rate))
+            estimates = separate(separator, stems.sum(0), window, hop, settings.batch, bf16=bf16)
+            losses.append(stem_snr_loss(estimates[None], stems[None]).item())
+        return float(np.mean(list(chain(*gathered(losses)))))
+
+    def schedule(self, how: str) -> Finetune:
+        """The supervised schedule of an arm."""
         stage = self.profile.finetune
         if how == SCRATCH:
             return stage
@@ -257,23 +323,28 @@ class Study:
     @cached_property
     def equivalent_steps(self) -> int:
         """Supervised steps from scratch that take as many floating-point operations as the whole pre-training."""
-        sides = []
-        for stage, sources, mixtures, loss in (
-            (self.profile.pretrain, self.profile.model.sources, 2, self._mixit_loss),
-            (self.profile.finetune, len(STEMS), len(STEMS), _supervised_loss),
-        ):
-            example = torch.rand(
-                1, mixtures, 2, self.samples(stage.crop_seconds), generator=torch.Generator().manual_seed(0)
-            )
-            separator = self.new_separator(sources, 0)
-            with FlopCounterMode(display=False) as counter:
-                loss(separator, example).mean().backward()
-            sides.append(stage.batch * counter.get_total_flops())
+        stages = {name: getattr(self.profile, name) for name in ("pretrain", "finetune")}
+        sides = [stage.batch * self.example_flops(name) for name, stage in stages.items()]
         return round(self.profile.pretrain.steps * sides[0] / sides[1])
+
+    def example_flops(self, stage: str, samples: int = 0) -> int:
+        """Floating-point operations that a step of ``pretrain`` or ``finetune`` takes for one example.
+
+        Forward and backward, by default of a crop as long as the profile's.
+        """
+        samples = samples or self.samples(getattr(self.profile, stage).crop_seconds)
+        sources, mixtures, loss = len(STEMS), len(STEMS), _supervised_loss
+        if stage == "pretrain":
+            sources, mixtures, loss = self.profile.model.sources, 2, self.mixit_loss
+        example = torch.rand(1, mixtures, 2, samples, generator=torch.Generator().manual_seed(0))
+        separator = self.new_separator(sources, 0)
+        with FlopCounterMode(display=False) as counter:
+            loss(separator, example).mean().backward()
+        return counter.get_total_flops()
 
     def load(self, run: Run) -> Separator:
         """The separator of a finished run, on the profile's device; trained again where its weights were not kept."""
-        if not run.weights.exists():
+        if not shared(run.weights.exists()):
             run.train()
         return Separator.from_pretrained(run.folder).to(start_fabric(self.profile.compute).device)
 
@@ -294,7 +365,8 @@ class Study:
         self._list(f"unlabeled segments, {tracks[0].split}", manifest.skipped)
         return manifest
 
-    def _run(self, stage: str, identity: dict, train: Callable[[], None]) -> Run:
+    def _run(self, stage: str, identity: dict, train: Callable[[], None], batch: int, words: tuple[str, ...]) -> Run:
+        """A run; it is trained by ``train``, or, where there are several GPUs, by ``words`` to `lib.training`."""
         profile = self.profile
         general = {
             "audio": profile.audio,
@@ -306,7 +378,8 @@ class Study:
             "torch": torch.__version__,
             "code": code_fingerprint(*TRAINING_CODE),
         }
-        return Run.of(self.results, stage, {**general, **identity}, train if profile.compute.training else _refuse)
+        train = partial(launch.spread, profile, batch, words, train) if profile.compute.training else _refuse
+        return Run.of(self.results, stage, {**general, **identity}, train)
 
     # Tables
 
@@ -324,6 +397,17 @@ def _refuse() -> None:
     raise UserError("a run, or its weights, is not there, and compute.training=false: set it to true to train it")
 
 
+def pretraining_words(seed: int) -> tuple[str, ...]:
+    """What `lib.training` is told to pre-train."""
+    return ("--stage", "pretrain", "--seed", str(seed))
+
+
+def supervised_words(how: str, seed: int, labeled_songs: int) -> tuple[str, ...]:
+    """What `lib.training` is told to train as `Study.supervised` does."""
+    stage = ("--stage", how) if how in (*FROM_SCRATCH, SHUFFLED) else ("--stage", "finetune", "--transfer", how)
+    return (*stage, "--seed", str(seed), "--songs", str(labeled_songs))
+
+
 def _batches(songs: list[Track], samples: int, rate: int, batch: int) -> Iterable[Tensor]:
     """All whole segments of the songs in batches [batch, 4, C, samples], one batch in memory at a time."""
     segments = (stems for _, stems in song_segments(songs, samples / rate, rate))
@@ -335,6 +419,28 @@ def _supervised_loss(separator: Separator, stems: Tensor) -> Tensor:
     return stem_snr_loss(separator(stems.sum(1)), stems)
 
 
-def _mean_loss(loss, separator: Separator, batches: Iterable[Tensor]) -> float:
+def _mean_loss(loss, separator: Separator, batches: Callable[[], Iterable[Tensor]]) -> float:
+    """Mean over the examples of all batches, which the processes share among them."""
     device = separator.window.device
-    return torch.cat([loss(separator, batch.to(device)) for batch in batches]).mean().item()
+    mine = itertools.islice(batches(), rank(), None, ranks())
+    losses = [loss(separator, batch.to(device)) for batch in mine]
+    if ranks() > 1:
+        losses = [torch.tensor(list(chain(*gathered([value for part in losses for value in part.tolist()]))))]
+    return torch.cat(losses).mean().item()
+
+
+def _identifying(stage: Optimisation, **without: object) -> dict:
+    """The fields of a stage that a run's identity holds, those in ``without`` as they are there."""
+    fields = dataclasses.asdict(dataclasses.replace(stage, **without))
+    return {name: value for name, value in fields.items() if LATER_FIELDS.get(name) != value}
+
+
+def _trained(run: Run) -> Run:
+    if not shared(run.finished):
+        run.train()
+    return run
+
+
+def _begin(run: Run) -> None:
+    if rank() == 0:
+        run.begin()

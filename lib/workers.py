@@ -43,14 +43,16 @@ def ahead(jobs: Iterable[Job]) -> None:
     """
     jobs = list(jobs)
     processes = max((job.profile.compute.jobs for job in jobs), default=1)
-    if processes == 1:
-        return
+    if processes > 1:
+        _work_off(list(planned(jobs).values()), processes)
+
+
+def planned(jobs: Iterable[Job], kind: type[Study] = Study) -> dict[Run, Job]:
+    """The unfinished runs of ``jobs``, each once, and the pre-trainings that they start from, in their turn."""
     studies = {}  # corpora are listed, and made, once for all
-    for job in jobs:
-        studies.setdefault(fingerprint(job.profile), Study(job.profile))
     plan: dict[Run, tuple[int, Job]] = {}
     for job in jobs:
-        study = studies[fingerprint(job.profile)]
+        study = studies.setdefault(fingerprint(job.profile), kind(job.profile))
         if job.how == MIXIT:
             turn, run = ORDER[MIXIT], study.pretrain_run(job.seed)
         else:
@@ -63,7 +65,7 @@ def ahead(jobs: Iterable[Job]) -> None:
             start = study.pretrain_run(seed)
             if not start.weights.exists():
                 plan.setdefault(start, (ORDER[MIXIT], Job(job.profile, MIXIT, seed)))
-    _work_off([job for _, job in sorted(plan.values(), key=lambda planned: planned[0])], processes)
+    return {run: job for run, (_, job) in sorted(plan.items(), key=lambda item: item[1][0])}
 
 
 def _work_off(jobs: Sequence[Job], processes: int) -> None:

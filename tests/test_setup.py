@@ -25,7 +25,7 @@ case "$*" in
             sleep 0.3
             echo install >>"$FAKE_LOG"
         fi ;;
-    "-m lib.study"*) echo "study ${*:3}" ;;
+    "-m lib.study"* | "-m lib.plan"*) echo "${2#lib.} ${*:3}" ;;
 esac
 """
 
@@ -110,6 +110,18 @@ def test_set_up_happens_once_and_again_when_the_lock_changes(project, bare):
         lock.write("# changed\n")
     assert call(project, "smoke", **bare).returncode == 0
     assert steps(bare)[3:] == ["venv", "install", "ffmpeg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["smoke", "--plan", "pretrain.steps=2"], "plan smoke pretrain.steps=2"),
+        (["paper", "results=here", "--plan"], "plan paper results=here"),
+        (["--plan"], "plan demo"),
+    ],
+)
+def test_a_plan_is_asked_for_in_any_place(project, bare, arguments, expected):
+    assert call(project, *arguments, **bare).stdout.splitlines()[-1] == expected
 
 
 def test_a_set_up_that_was_cut_off_is_repaired(project, bare):

@@ -118,7 +118,7 @@ def test_a_failing_notebook_is_one_line_and_is_kept(tmp_path, monkeypatch):
     notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
     notebook.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, tmp_path / "00_bad.ipynb")
-    with study._kernel_environment(), pytest.raises(study.NotebookError) as caught:
+    with study.kernel_environment(), pytest.raises(study.NotebookError) as caught:
         study.execute(tmp_path / "00_bad.ipynb", tmp_path, {"profile": "x", "overrides": ["a=1"]})
     assert str(caught.value).startswith("00_bad failed: song.wav: is empty (see ")
     kept = nbformat.read(tmp_path / "notebooks/00_bad.failed.ipynb", 4)

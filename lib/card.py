@@ -1,0 +1,96 @@
+"""The model card of a final model: ``README.md`` in its run's folder, with data, recipe, scores and licences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lib.profile import Profile
+from lib.runs import Run, atomic
+from lib.scoring import summarise
+from lib.stages import FROM_SCRATCH, Study
+
+LICENCES = {
+    "rendered": "composed by rule in this project (MIT), played by the General MIDI sound font TimGM6mb (GPL-2.0) that "
+    "pretty_midi contains",
+    "musdb": "MUSDB18-HQ: for research and education, not for commercial use; its songs keep their own licences "
+    "(zenodo.org/records/3338373)",
+    "fma": "FMA: every track under the licence its artist chose, named in `fma_metadata/tracks.csv`; many exclude "
+    "commercial use or derived works",
+}
+"""What may be done with music, by a word in the name of its source."""
+
+
+def write(study: Study, run: Run, how: str, seed: int, labeled_songs: int, scores: pd.DataFrame) -> Path:
+    """Write the card of a finished run whose ``scores`` (columns of `lib.scoring.COLUMNS`) are given; return its path.
+
+    A card that says so already is left as it is.
+    """
+    path, text = run.folder / "README.md", _text(study, run, how, seed, labeled_songs, scores)
+    if not path.exists() or path.read_text("utf-8") != text:
+        with atomic(path) as temporary:
+            temporary.write_text(text, "utf-8")
+    return path
+
+
+def _text(study: Study, run: Run, how: str, seed: int, labeled_songs: int, scores: pd.DataFrame) -> str:
+    profile, facts = study.profile, run.facts()
+    sections = {
+        "Use": f"`python -m lib.separate SONG --checkpoint FOLDER --out stems`, FOLDER being this one "
+        f"(`{run.name}`): `model.safetensors` holds weights and configuration, {profile.audio.rate} Hz stereo.",
+        "Data": _bullets(_data(profile, how, labeled_songs)),
+        "Recipe": _bullets(_recipe(study, run, how, seed)),
+        "Scores": f"Mean over test songs, dB.\n\n{_table(scores)}",
+        "Licence": "The code is under the MIT licence. What may be done with the weights depends on the music:\n\n"
+        + _bullets(f"`{source}`: {licence(source)}" for source in _sources(profile, how)),
+    }
+    body = "\n".join(f"## {title}\n\n{text}\n" for title, text in sections.items())
+    return f"# Music source separation, {how}: bass, drums, vocals, other\n\nWeights {facts['weights'][:12]}\n\n{body}"
+
+
+def licence(source: str) -> str:
+    """What is known of the licence of ``corpus.labeled`` or a part of ``corpus.unlabeled``."""
+    name = Path(source).name.lower() if "/" in source else source.lower()
+    return next((text for word, text in LICENCES.items() if word in name), "that of its files, which is not known here")
+
+
+def _sources(profile: Profile, how: str) -> list[str]:
+    unlabeled = () if how in FROM_SCRATCH else _pretrained_on(profile)
+    return list(dict.fromkeys((profile.corpus.labeled, *unlabeled)))
+
+
+def _pretrained_on(profile: Profile) -> tuple[str, ...]:
+    return (profile.pretrain.checkpoint,) if profile.pretrain.checkpoint else profile.corpus.unlabeled_parts
+
+
+def _data(profile: Profile, how: str, labeled_songs: int):
+    yield f"labelled: {labeled_songs} training songs of `{profile.corpus.labeled}`, and its validation songs"
+    if how not in FROM_SCRATCH:
+        subset = f", FMA's subset {profile.corpus.fma_subset}" if "fma" in profile.corpus.unlabeled else ""
+        yield f"pre-trained on: {', '.join(f'`{part}`' for part in _pretrained_on(profile))}{subset}, without labels"
+
+
+def _recipe(study: Study, run: Run, how: str, seed: int):
+    profile, facts, stage = study.profile, run.facts(), study.schedule(how)
+    yield f"band-split TF-Locoformer, size {profile.model.size}, profile `{profile.name}`, seed {seed}"
+    if how not in FROM_SCRATCH and not profile.pretrain.checkpoint:
+        first = profile.pretrain
+        yield (
+            f"MixIT (arXiv 2006.12701; {first.assignment} assignment), N = {profile.model.sources}: "
+            f"{first.steps} steps of {first.batch} mixtures of mixtures of {first.crop_seconds:g} s"
+        )
+    yield f"{how}: {facts['steps']} supervised steps of {stage.batch} mixtures of {stage.crop_seconds:g} s"
+    yield f"averaged checkpoints: steps {', '.join(map(str, facts['averaged_steps']))}"
+
+
+def _table(scores: pd.DataFrame) -> str:
+    summary = summarise(scores[scores["experiment"] == "test"])
+    wide = summary.groupby(["stem", "metric"], sort=False)["value"].mean().unstack("metric")
+    rows = [[stem, *(f"{value:.2f}" for value in row)] for stem, row in zip(wide.index, wide.values, strict=True)]
+    lines = [["stem", *wide.columns], ["---"] * (1 + len(wide.columns)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _bullets(lines) -> str:
+    return "\n".join(f"- {line}" for line in lines)
