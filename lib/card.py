@@ -67,7 +67,7 @@ def _pretrained_on(profile: Profile) -> tuple[str, ...]:
 def _data(profile: Profile, how: str, labeled_songs: int):
     yield f"labelled: {labeled_songs} training songs of `{profile.corpus.labeled}`, and its validation songs"
     if how not in FROM_SCRATCH:
-        subset = f", FMA's subset {profile.corpus.fma_subset}" if "fma" in profile.corpus.unlabeled else ""
+        subset = f", FMA's subset {profile.corpus.fma_subset}" if profile.corpus.unlabeled.endswith("fma") else ""
         yield f"pre-trained on: {', '.join(f'`{part}`' for part in _pretrained_on(profile))}{subset}, without labels"
 
 
