@@ -48,7 +48,8 @@ def _cost(job: Job) -> dict:
     name = "pretrain" if job.how == MIXIT else "finetune"
     stage = profile.pretrain if job.how == MIXIT else study.schedule(job.how)
     examples = stage.steps * stage.batch
-    music = profile.corpus.unlabeled + (f" ({profile.corpus.fma_subset})" if profile.corpus.unlabeled.endswith("fma") else "")
+    music = profile.corpus.unlabeled
+    music += f" ({profile.corpus.fma_subset})" if music.endswith("fma") else ""
     return {
         "stage": name,
         "arm": job.how,
