@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from lib.profile import ROOT
 
 CHROMIUM = "/usr/bin/chromium"
 MISSING = None if os.path.exists(CHROMIUM) else f"needs {CHROMIUM} (apt-get install chromium)"
-PATIENCE = 60_000  # milliseconds: kernels that import torch start slowly on a busy machine
+PATIENCE = 180_000  # milliseconds: kernels that import torch start slowly on a busy machine
 
 TAP = """
 (() => {
@@ -72,7 +71,7 @@ COLLECT = """() => {
 
 
 def heard(page) -> tuple[np.ndarray, int]:
-    """What the page has sent to the loudspeaker so far: left channel [T], nan where nothing came, and its first frame."""
+    """What the page has sent to the loudspeaker so far: left channel [T], and the number of its first frame."""
     encoded, first = page.evaluate(COLLECT)
     sound = np.frombuffer(base64.b64decode(encoded), np.float32)
     begun = int(np.append(-1, np.flatnonzero(np.isnan(sound)))[-1]) + 1  # a worklet may miss frames after its first
@@ -169,5 +168,20 @@ def notebook(path: Path, *cells: str) -> Path:
     return path
 
 
-def has_ffmpeg() -> bool:
-    return bool(shutil.which("ffmpeg"))
+def kernels(ancestor: int) -> list[int]:
+    """Process ids of the kernels below a server process."""
+    parents, found = {}, []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if "ipykernel_launcher" in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+
+    def below(process: int) -> bool:
+        while process in parents:
+            process = parents[process]
+            if process == ancestor:
+                return True
+        return False
+
+    return [process for process in found if below(process)]

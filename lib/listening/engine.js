@@ -274,6 +274,13 @@ function sized(canvas, width, height) {
   return pen;
 }
 
+function peakOf(buffer) {
+  let peak = 0;
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++)
+    for (const value of buffer.getChannelData(channel)) peak = Math.max(peak, Math.abs(value));
+  return peak;
+}
+
 // Waveform over `width` pixels at the common scale `peak`, with its amplitude axis.
 function drawWave(canvas, buffer, width, height, peak) {
   const pen = sized(canvas, width, height);
@@ -355,7 +362,7 @@ function listensTo(root, keys) {
   root.setAttribute("data-lm-suppress-shortcuts", "true");
   root.addEventListener("keydown", (event) => {
     event.stopPropagation();
-    const field = event.target.matches("input, select, textarea");
+    const field = event.target.matches("input:not([type=range], [type=radio]), select, textarea");
     if (field || event.ctrlKey || event.metaKey || event.altKey) return;
     const action = keys(event);
     if (!action) return;

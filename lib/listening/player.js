@@ -171,13 +171,6 @@ async function render({ model, el }) {
   };
 }
 
-function peakOf(buffer) {
-  let peak = 0;
-  for (let channel = 0; channel < buffer.numberOfChannels; channel++)
-    for (const value of buffer.getChannelData(channel)) peak = Math.max(peak, Math.abs(value));
-  return peak;
-}
-
 function download(view, name) {
   const url = URL.createObjectURL(new Blob([view], { type: "audio/flac" }));
   make("a", { href: url, download: `${name.replace(/[^\w .()-]+/g, "_")}.flac` }).click();

@@ -31,7 +31,11 @@ def module(view: str) -> str:
 def encoded(wave: np.ndarray, rate: int, kind: str = "FLAC", **options: object) -> bytes:
     """[C, T] as a FLAC file of 16 bits, or as another file of `soundfile`'s (``kind="OGG", subtype="VORBIS"``)."""
     content = io.BytesIO()
-    settings = {"format": kind, **({"subtype": "PCM_16", "compression_level": 0.0} if kind == "FLAC" else {}), **options}
+    settings = {
+        "format": kind,
+        **({"subtype": "PCM_16", "compression_level": 0.0} if kind == "FLAC" else {}),
+        **options,
+    }
     soundfile.write(content, np.asarray(wave).T, rate, **settings)
     return content.getvalue()
 
@@ -97,6 +101,9 @@ class Player(anywidget.AnyWidget):
             levels=[float(gain) for gain in equal_loudness(waves, rate)],
         )  # fmt: skip
         self._waves = waves
+
+    def __repr__(self) -> str:
+        return f"Player({', '.join(self.names)})"  # not all that the browser got, sound included
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
