@@ -126,10 +126,13 @@ function render({ model, el }) {
         slider.classList.toggle("unset", value === null);
         slider.addEventListener("focus", () => listen(i + offset));
         slider.addEventListener("input", told);
-        slider.addEventListener("change", () => {
+        const given = () => {
           told();
           if (!training) ask({ type: "rate", trial: page.trial, slot: i, value: values[i] });
-        });
+        };
+        slider.addEventListener("change", given);
+        // a slider let go where it stood, in the middle, changes nothing: that is a rating of 50 all the same
+        slider.addEventListener("pointerup", () => values[i] === null && given());
         table.append(make("div", { className: "condition" }, picks[i + offset], slider, shown));
       });
       return table;
