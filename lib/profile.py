@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib import UserError, schema
+from lib import STEMS, UserError, schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "notebooks" / "profiles"
@@ -248,11 +248,42 @@ class Ablations:
 
 
 @dataclass(frozen=True)
+class Blind:
+    """A blind listening test: ``test`` is mushra (ITU-R BS.1534-3), preference (of two) or abx.
+
+    ``songs`` test songs (0: the real song alone) x ``stems`` x ``questions`` are heard, ``seconds`` of each, as
+    ``methods`` separate them (none named: all; preference and abx compare the first two). ``loudness`` in LUFS (ITU-R
+    BS.1770); ``leak_db`` is the level of the other stems in the leakage anchor, relative to the target. Preference and
+    abx take as many trials as find a share of ``detectable`` right answers with ``power``, tested at ``alpha``.
+    ``panel`` listeners are simulated. ``seed`` draws every participant's order, together with the code.
+    """
+
+    test: str = "mushra"
+    songs: int = 2
+    seconds: float = 8.0
+    stems: tuple[str, ...] = ("bass", "drums", "vocals", "other")
+    questions: tuple[str, ...] = ("target", "suppression", "artefacts")
+    methods: tuple[str, ...] = ()
+    loudness: float = -26.0
+    leak_db: float = 0.0
+    detectable: float = 0.75
+    alpha: float = 0.05
+    power: float = 0.8
+    panel: int = 12
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Listening:
-    """What the listening notebook plays: test songs and seconds of each."""
+    """What the listening notebook plays: test songs and seconds of each; and its blind test.
+
+    Without trained models it plays ``examples``, a folder that `lib.listening.examples` wrote.
+    """
 
     songs: int = 2
     seconds: float = 10.0
+    examples: str = "results/listening_set"
+    blind: Blind = field(default_factory=Blind)
 
 
 @dataclass(frozen=True)
@@ -369,6 +400,9 @@ _CHOICES = {
     "precision": PRECISIONS,
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "fma_subset": FMA_SUBSETS,
+    "test": ("mushra", "preference", "abx"),
+    "stems": STEMS,
+    "questions": ("target", "suppression", "artefacts"),
 }
 _MAY_BE_ZERO = {
     *("seed", "seeds", "dropout", "learning_rate", "warmup_steps", "decay_start", "weight_decay", "workers", "threads"),
@@ -377,11 +411,13 @@ _MAY_BE_ZERO = {
 }
 _MAY_BE_EMPTY = (
     *("finetune.controls", "regime.learning_rates", "regime.steps", "regime.searched_songs"),
-    *("regime.pretrain_steps", "regime.labeled_songs", "pretrain.checkpoint"),
+    *("regime.pretrain_steps", "regime.labeled_songs", "pretrain.checkpoint", "listening.blind.methods"),
 )
+_MAY_BE_NEGATIVE = ("loudness", "leak_db")
 _AT_MOST = {
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
     **{"transfer_learning_rate": 1, "body_rate": 1, "unlabeled_fraction": 1, "body_rates": 1},
+    **{"detectable": 1, "alpha": 0.5, "power": 0.999, "loudness": -6, "leak_db": 20},
 }
 
 
@@ -406,9 +442,9 @@ def _validate(profile: Profile) -> None:
             choices = _CHOICES.get(name, (item,))
             require(item in choices, dotted, f"must be one of {', '.join(map(str, choices))}, not '{item}'")
             if not isinstance(item, str):
-                zero = name in _MAY_BE_ZERO or dotted in _MAY_BE_ZERO
+                zero = name in _MAY_BE_NEGATIVE or name in _MAY_BE_ZERO or dotted in _MAY_BE_ZERO
                 require(item > 0 or zero, dotted, f"must be more than 0, not {item}")
-                require(item >= 0, dotted, f"must be at least 0, not {item}")
+                require(item >= 0 or name in _MAY_BE_NEGATIVE, dotted, f"must be at least 0, not {item}")
                 require(item <= _AT_MOST.get(name, item), dotted, f"must be at most {_AT_MOST.get(name)}, not {item}")
     # the model's input lacks the last frame, so that at the end of a wave only windows further in can be inverted
     require(3 * profile.audio.hop <= profile.audio.n_fft, "audio.hop", "must not exceed a third of audio.n_fft")
@@ -421,6 +457,7 @@ def _validate(profile: Profile) -> None:
     require(not profile.corpus.labeled.startswith(FMA), "corpus.labeled", "cannot be FMA: it has no stems")
     one = not profile.pretrain.checkpoint or len(profile.pretrain.seeds) == 1
     require(one, "pretrain.seeds", "must name one seed: pretrain.checkpoint is one pre-training")
+    require(profile.listening.blind.detectable > 0.5, "listening.blind.detectable", "must be more than 0.5, chance")
     windows = profile.separate
     require(windows.hop_seconds <= windows.window_seconds, "separate.hop_seconds", "must not exceed window_seconds")
     for stage in ("pretrain", "finetune"):

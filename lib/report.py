@@ -30,7 +30,12 @@ SECTIONS = {
     ),
     "04_ablations": ("What it depends on", "ablation_effects ablations"),
     "00_corpora": ("The music", "levels correlation variety corpora composition skipped_reasons skipped"),
-    "05_listening": ("Listening", "listening"),
+    "05_listening": (
+        "Listening",
+        "listening listening_screening listening_means listening_tests listening_agreement listening_ratings "
+        "listening_two_alternatives listening_simulated listening_simulated_screening listening_simulated_means "
+        "listening_simulated_tests listening_simulated_agreement listening_simulated_ratings",
+    ),
 }
 """Per notebook: the title of its section, and the figures and tables of it in their order."""
 ROWS = 40
@@ -127,7 +132,11 @@ def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         last = frame.groupby("metric")["step"].transform("max")
         frame, how = frame[frame["step"] == last], ", the last step shown, mean over seeds"
     across = "stem" if "stem" in frame else "metric"
-    keys = [c for c in frame.columns if c not in ("song", "seed", "value", "step", across) and frame[c].notna().any()]
+    keys = [
+        c
+        for c in frame.columns
+        if c not in ("song", "seed", "participant", "value", "step", across) and frame[c].notna().any()
+    ]
     wide = frame.groupby([*keys, across], dropna=False, sort=False)["value"].mean().unstack(across)
     return wide.reset_index().rename_axis(columns=None), how
 

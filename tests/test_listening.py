@@ -16,7 +16,8 @@ from jupyter_client.manager import start_new_kernel
 
 from lib import STEMS, UserError, audio, evaluation, listening, scoring
 from lib.corpora import Track
-from lib.listening import players
+from lib.listening import examples, explore, material, players
+from lib.listening.player import Player
 from lib.listening.players import REFERENCE, Excerpt
 from lib.profile import ROOT, load
 from lib.runs import Run, write_json
@@ -49,7 +50,7 @@ def study(tmp_path, monkeypatch):
         study.new_separator(4, number).save(run.folder / "model.safetensors")
         write_json(run.folder / "done.json", {"best_validation_loss": -float(number)})
         runs.append((method, seed, 2, run))
-    monkeypatch.setattr(listening, "claim_runs", lambda _: runs)
+    monkeypatch.setattr(material, "claim_runs", lambda _: runs)
     monkeypatch.setattr(players, "picture", lambda *_: b"")  # drawing takes most of the time
     return study
 
@@ -92,7 +93,7 @@ def test_estimates_are_kept_until_the_run_changes(study, monkeypatch):
     np.testing.assert_array_equal(first.versions["scratch"], again.versions["scratch"])
     other = study.results / "runs" / "scratch-other"
     shutil.copytree(runs[1][3].folder, other)
-    monkeypatch.setattr(listening, "claim_runs", lambda _: [("scratch", 0, 2, Run(other))])
+    monkeypatch.setattr(material, "claim_runs", lambda _: [("scratch", 0, 2, Run(other))])
     changed = listening.excerpt(study, study.real_song)
     np.testing.assert_array_equal(changed.versions["scratch"], first.versions["pre-trained (group)"])
 
@@ -174,9 +175,9 @@ def test_short_files_of_ones_own_are_played(study, tmp_path, seconds):
     assert PICTURE(heard, heard.mixture)[8:12] == b"WEBP"
 
 
-def _own_panel(study):
-    top, bottom, shown = listening.own_panel(study).children
-    return (*top.children, *bottom.children, shown)
+def heard_in(player: Player) -> dict[str, np.ndarray]:
+    """What a player holds, as the browser decodes it."""
+    return {n: soundfile.read(io.BytesIO(sound))[0].T for n, sound in zip(player.names, player.signals, strict=True)}
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
@@ -184,12 +185,16 @@ def test_an_uploaded_file_of_any_format_is_separated(study, tmp_path):
     audio.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(1).standard_normal((2, RATE)), RATE)
     subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", tmp_path / "a.m4a"], check=True)
     content = (tmp_path / "a.m4a").read_bytes()
-    upload, _, _, _, button, bar, shown = _own_panel(study)
+    panel = listening.OwnFile(study)
     facts = {"type": "audio/mp4", "size": len(content), "last_modified": datetime.datetime.now(datetime.UTC)}
-    upload.value = ({"name": "../My song.m4a", "content": memoryview(content), **facts},)
-    button.click()
-    assert "<h3>My song.m4a</h3>" in shown.value and len(_players(shown.value)) == 5
-    assert bar.value == bar.max and not button.disabled
+    panel.upload.value = ({"name": "../My song.m4a", "content": memoryview(content), **facts},)
+    panel.button.click()
+    (player,) = panel.shown.children
+    assert player.title == "My song.m4a" and player.names == [*STEMS, "mixture"] and "best" in panel.said.value
+    assert panel.bar.value == panel.bar.max and not panel.button.disabled
+    panel.path.value = "/no/such.mp3"
+    panel.button.click()
+    assert not panel.shown.children
 
 
 UNUSABLE = [("", "no file chosen"), ("/no/such.mp3", "no such file"), (__file__, "test_listening.py")]
@@ -197,27 +202,91 @@ UNUSABLE = [("", "no file chosen"), ("/no/such.mp3", "no such file"), (__file__,
 
 @pytest.mark.parametrize(("typed", "said"), UNUSABLE)
 def test_a_file_that_cannot_be_used_is_a_message(study, typed, said):
-    _, path, _, _, button, _, shown = _own_panel(study)
-    path.value = typed
-    button.click()
-    assert said in shown.value and "<audio" not in shown.value and not button.disabled
+    panel = listening.OwnFile(study)
+    panel.path.value = typed
+    panel.button.click()
+    assert said in panel.said.value and not panel.shown.children and not panel.button.disabled
 
 
-def test_the_browser_shows_the_song_and_stem_that_are_chosen(study):
-    controls, shown = listening.browser(study).children
-    song, stem = controls.children
-    assert song.options == ("Quiet & <b>loud</b>", "real") and stem.options == STEMS
-    seen = [shown.value]
-    for control, value in ((stem, "drums"), (song, "real")):
-        control.value = value
-        assert len(_players(shown.value)) == 5 and shown.value not in seen
-        seen.append(shown.value)
+def test_the_explorer_plays_the_song_stem_and_method_that_are_chosen(study):
+    heard = listening.excerpts(study)
+    explorer = listening.Explorer(heard)
+    methods = ["scratch", "pre-trained (group)", "ideal ratio mask"]
+    player = explorer.children[1]
+    assert player.names == ["mixture", REFERENCE, *methods] and "vocals" in player.title
+    assert player.notes[2] == f"uSDR {heard[0].scores['scratch'][2]:.1f} dB"
+    explorer.stem.value, explorer.method.value, explorer.errors.value = "drums", "scratch", True
+    player = explorer.children[1]
+    assert player.names == ["mixture", REFERENCE, "scratch", "error of scratch"]
+    waves = heard_in(player)
+    np.testing.assert_allclose(waves["error of scratch"], waves["scratch"] - waves[REFERENCE], atol=1e-4)
+    explorer.errors.value, explorer.stem.value, explorer.song.value = False, explore.ALL_STEMS, "real"
+    player = explorer.children[1]
+    assert player.names == list(STEMS) and player.mixed and "real" in player.title
+    with_reference = heard[1].versions["scratch"]
+    gain = np.abs(heard_in(player)["bass"]).max() / np.abs(with_reference[0]).max()
+    for stem, wave in zip(STEMS, with_reference, strict=True):
+        np.testing.assert_allclose(heard_in(player)[stem], gain * wave, atol=1e-3)
+
+
+def test_a_player_keeps_levels_between_signals_and_refuses_what_is_not_aligned():
+    tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    player = Player({"loud": 4 * tone, "quiet": 0.4 * tone, "mono in stereo": np.stack([tone, 0 * tone])}, RATE)
+    loud, quiet, _ = heard_in(player).values()
+    assert np.abs(loud).max() == pytest.approx(0.98, abs=1e-3)
+    assert np.abs(loud).max() / np.abs(quiet).max() == pytest.approx(10, rel=0.01)
+    assert player.levels[1] - player.levels[0] == pytest.approx(20, abs=0.1)
+    assert "signals" not in repr(player) and len(repr(player)) < 100
+    for wrong in ({}, {"a": tone, "b": tone[1:]}, {"a": tone[:0]}):
+        with pytest.raises(UserError, match="one length"):
+            Player(wrong, RATE)
+
+
+def test_a_view_of_half_a_minute_fits_into_a_notebook():
+    noise = 0.02 * np.random.default_rng(0).standard_normal((2, 10 * 44100))
+    player = Player({f"noise {n}": noise for n in range(18)}, 44100)  # as much as 6 of 30 s
+    saved = len(player.fallback()) + 100_000
+    assert saved < 20_000_000 and player.fallback().count("<audio") == 18
+
+
+def test_a_listening_set_brings_back_what_was_heard_with_its_scores(study, tmp_path):
+    heard = listening.excerpts(study)
+    size = examples.write(tmp_path / "set", heard, {"profile": "smoke", "commit": None}, limit=400_000)
+    assert size <= 400_000 and size == sum(path.stat().st_size for path in (tmp_path / "set").rglob("*.*"))
+    for old, new in zip(heard, examples.read(tmp_path / "set"), strict=True):
+        assert (new.song, new.start, new.rate, list(new.versions)) == (old.song, old.start, RATE, list(old.versions))
+        for name, scores in old.scores.items():
+            np.testing.assert_allclose(new.scores[name], scores)
+        for name, wave in old.versions.items():
+            correlation = np.corrcoef(wave.ravel(), new.versions[name].ravel())[0, 1]
+            assert new.versions[name].shape == wave.shape and correlation > 0.8  # what a small size leaves of noise
+    examples.write(tmp_path / "set", heard[1:], {})
+    assert [item.song for item in examples.read(tmp_path / "set")] == ["real"]
+    with pytest.raises(UserError, match=r"at most 0.0 MB may be committed: lower listening.songs"):
+        examples.write(tmp_path / "set", heard, {}, limit=1000)
+    assert [item.song for item in examples.read(tmp_path / "set")] == ["real"]
+    (tmp_path / "set" / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest.json: cannot be read"):
+        examples.read(tmp_path / "set")
+
+
+def test_without_models_the_listening_set_plays_and_nothing_is_trained(study, tmp_path, monkeypatch):
+    examples.write(tmp_path / "set", listening.excerpts(study), {"profile": "smoke", "commit": "abc"})
+    monkeypatch.setattr(material, "claim_runs", lambda _: pytest.fail("trained"))
+    bare = Study(load("smoke", [f"results={tmp_path / 'none'}", *FRONT, f"listening.examples={tmp_path / 'set'}"]))
+    assert [item.song for item in listening.excerpts(bare, 1)] == ["Quiet & <b>loud</b>", "real"]
+    assert [item.song for item in listening.excerpts(bare, 0)] == ["real"]
+    assert "profile `smoke` (commit `abc`)" in listening.source(bare).data
+    with pytest.raises(UserError, match="no trained model"):
+        listening.own(bare, "song.wav", 0.0, 1.0)
 
 
 def test_panels_are_for_front_ends_that_allow_input():
     manager, client = start_new_kernel(kernel_name="python3")
     try:
-        client.execute_interactive(f"from IPython import get_ipython\n{inspect.getsource(listening.is_live)}")
+        client.execute_interactive(
+            f"from IPython import get_ipython\nimport os\n{inspect.getsource(listening.is_live)}"
+        )
         for allowed in (True, False):
             said = []
             client.execute_interactive("print(is_live())", allow_stdin=allowed, output_hook=said.append)
@@ -226,6 +295,11 @@ def test_panels_are_for_front_ends_that_allow_input():
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     assert not listening.is_live()
+
+
+def test_panels_are_for_voila_too(monkeypatch):
+    monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5.13")
+    assert listening.is_live()
 
 
 def test_the_notebook_is_stored_bare_with_short_cells():

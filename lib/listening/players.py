@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import soundfile
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,10 +17,10 @@ from matplotlib.ticker import NullLocator
 from scipy.signal import stft
 
 from lib import STEMS
+from lib.listening.player import audio_tag, vorbis
 from lib.scoring import usdr
 
 REFERENCE = "reference"
-COMPRESSION = 1.0  # of Vorbis: 35 kbit/s at 16 kHz stereo, so that an executed notebook stays small enough to share
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Excerpt:
     rate: int
     mixture: np.ndarray
     versions: dict[str, np.ndarray]
+    scored: dict[str, np.ndarray] | None = None
+    """uSDR where the versions themselves are compressed; else it is computed from them."""
 
     @cached_property
     def gain(self) -> float:
@@ -43,6 +44,8 @@ class Excerpt:
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
         """uSDR [4] in dB of the seconds heard, by version; empty without a reference."""
+        if self.scored is not None:
+            return self.scored
         stems = self.versions.get(REFERENCE)
         others = {} if stems is None else {name: self.versions[name] for name in self.versions if name != REFERENCE}
         return {name: usdr(stems, wave) for name, wave in others.items()}
@@ -93,27 +96,26 @@ def picture(excerpt: Excerpt, wave: np.ndarray) -> bytes:
 
 def row(excerpt: Excerpt, name: str, wave: np.ndarray, note: str = "") -> str:
     """One wave [2, T] as HTML: its name, a note and a player, and its picture beside them."""
-    sound = io.BytesIO()
-    options = {"format": "OGG", "subtype": "VORBIS", "compression_level": COMPRESSION}
-    soundfile.write(sound, wave.T * excerpt.gain, excerpt.rate, **options)
-    played, drawn = (base64.b64encode(data).decode() for data in (sound.getvalue(), picture(excerpt, wave)))
+    played = audio_tag(vorbis(wave * excerpt.gain, excerpt.rate), style="width:210px;height:32px")
+    drawn = base64.b64encode(picture(excerpt, wave)).decode()
     return (
         '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:0 8px;line-height:1.4">'
         f'<div style="width:210px"><b>{html.escape(name)}</b><br>{html.escape(note)}<br>'
-        f'<audio controls style="width:210px;height:32px" src="data:audio/ogg;base64,{played}"></audio></div>'
+        f"{played}</div>"
         '<img alt="waveform and spectrogram" style="flex:1 1 400px;min-width:0;max-width:660px" '
         f'src="data:image/webp;base64,{drawn}"></div>'
     )
 
 
-def _decibels(value: float) -> str:
+def decibels(value: float) -> str:
+    """A score as it stands beside a player."""
     return "silent" if np.isnan(value) else f"{value:z.1f} dB"
 
 
 def rows(excerpt: Excerpt, stem: str) -> str:
     """One stem as HTML: a row for each version, with its uSDR."""
     at = STEMS.index(stem)
-    notes = {name: f"uSDR {_decibels(values[at])}" for name, values in excerpt.scores.items()}
+    notes = {name: f"uSDR {decibels(values[at])}" for name, values in excerpt.scores.items()}
     return "".join(row(excerpt, name, wave[at], notes.get(name, "")) for name, wave in excerpt.versions.items())
 
 
@@ -123,7 +125,7 @@ def page(excerpt: Excerpt, unfolded: tuple[str, ...] = ("vocals",)) -> str:
     parts = [f"<h3>{html.escape(excerpt.song)}</h3>"]
     parts.append(row(excerpt, "mixture", excerpt.mixture, f"{excerpt.start:.1f} s to {end:.1f} s"))
     for stem in sorted(STEMS, key=lambda stem: stem not in unfolded):
-        scores = " · ".join(f"{name} {_decibels(values[STEMS.index(stem)])}" for name, values in excerpt.scores.items())
+        scores = " · ".join(f"{name} {decibels(values[STEMS.index(stem)])}" for name, values in excerpt.scores.items())
         title = f"<summary><b>{stem}</b> {html.escape(scores)}</summary>"
         parts.append(f"<details{' open' * (stem in unfolded)}>{title}{rows(excerpt, stem)}</details>")
     return "".join(parts)

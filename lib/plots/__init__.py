@@ -1,6 +1,7 @@
 """Figures of a study. Each is drawn from tables alone, and one method has one colour everywhere."""
 
 from lib.plots.ablations import ablation
+from lib.plots.listening import ratings
 from lib.plots.music import correlation, levels, variety
 from lib.plots.probes import before_after, correlation_table, ill_posed, outputs, probes, shares, within_songs
 from lib.plots.style import COLORS, ORDER, drawn, intervals, per_song
@@ -24,6 +25,7 @@ __all__ = [
     "outputs",
     "per_song",
     "probes",
+    "ratings",
     "regime",
     "scores",
     "search",

@@ -1,0 +1,115 @@
+"""What listeners answered, on disk before they see the next page: one CSV per test and participant, appended to."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import UserError
+
+COLUMNS = (
+    "time",
+    "test",
+    "participant",
+    "trial",
+    "question",
+    "song",
+    "stem",
+    "slot",
+    "condition",
+    "value",
+    "submitted",
+)
+ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+
+
+class Answers:
+    """The answers of one participant to one test: ``FOLDER/TEST-CODE.csv``.
+
+    A line is written whole, under a lock, and flushed to the disk before `append` returns; a line that a power cut
+    broke off is dropped by the next reader. Later lines replace earlier ones of the same trial and slot.
+
+    Raises: UserError if the code is not 2 to 12 letters and digits.
+    """
+
+    def __init__(self, folder: Path, test: str, participant: str):
+        participant = participant.strip().upper()
+        if not re.fullmatch(r"[A-Z0-9]{2,12}", participant):
+            raise UserError("A code has 2 to 12 letters and digits. Please do not use your name.")
+        self.test, self.participant = test, participant
+        self.path = folder / f"{test}-{participant}.csv"
+
+    @classmethod
+    def of_new(cls, folder: Path, test: str, draw: np.random.Generator) -> Answers:
+        """Answers under a code that no one has yet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            found = cls(folder, test, "".join(draw.choice(list(ALPHABET), 4)))
+            try:
+                found.path.touch(exist_ok=False)
+                return found
+            except FileExistsError:
+                continue
+
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add rows (without time, test and participant)."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        for row in rows:
+            writer.writerow({"time": now, "test": self.test, "participant": self.participant, **row})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+            header = b"" if whole else ",".join(COLUMNS).encode() + b"\n"
+            file.write(header + text.getvalue().encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> pd.DataFrame:
+        """The last row of every trial and slot, in the order of the trials."""
+        return latest(_lines(self.path)) if self.path.exists() else pd.DataFrame(columns=list(COLUMNS))
+
+    def finished(self) -> set[int]:
+        """Numbers of the trials that were submitted."""
+        found = self.read()
+        return set(found.loc[found["submitted"] == 1, "trial"])
+
+
+def _lines(path: Path) -> pd.DataFrame:
+    content = path.read_bytes()
+    content = content[: content.rfind(b"\n") + 1]
+    if not content:
+        return pd.DataFrame(columns=list(COLUMNS))
+    texts = dict.fromkeys(("participant", "song", "condition"), str)  # a code may read 007, a song NA
+    return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts)
+
+
+def latest(lines: pd.DataFrame) -> pd.DataFrame:
+    """The last line of every participant, trial and slot; once a trial was submitted, what was submitted."""
+    keys = ["test", "participant", "trial", "slot"]
+    order = lines.sort_values("submitted", kind="stable").drop_duplicates(keys, keep="last")
+    return order.sort_values(keys, ignore_index=True)
+
+
+def collected(folder: Path, test: str) -> pd.DataFrame:
+    """The submitted answers of everyone to a test; empty if there are none."""
+    found = [latest(_lines(path)) for path in sorted(folder.glob(f"{test}-*.csv"))]
+    if not any(len(frame) for frame in found):
+        return pd.DataFrame(columns=list(COLUMNS))
+    table = pd.concat([frame for frame in found if len(frame)], ignore_index=True)
+    return table[table["submitted"] == 1].reset_index(drop=True)

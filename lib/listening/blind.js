@@ -1,0 +1,238 @@
+// The blind test: one page at a time, as the kernel hands it out. It knows letters and sounds, nothing else.
+
+const BANDS = ["Bad", "Poor", "Fair", "Good", "Excellent"]; // ITU-R BS.1534-3: 0 to 100 in five equal bands
+const ANSWER_SECONDS = 8; // after which a silent kernel counts as gone
+
+function render({ model, el }) {
+  const root = make("div", { className: "listening blind", role: "form", tabIndex: 0 });
+  el.append(root);
+  const asked = new Map(); // messages without an answer yet
+  let end = () => {};
+
+  function ask(message) {
+    const id = crypto.randomUUID?.() ?? String(Math.random());
+    note("saving ...");
+    asked.set(id, setTimeout(() => {
+      lock();
+      note("The connection is lost. Everything you submitted is kept: reload this page and enter your code again.", true);
+    }, 1000 * ANSWER_SECONDS)); // prettier-ignore
+    model.send({ ...message, id });
+  }
+  function answered(message) {
+    clearTimeout(asked.get(message.id));
+    if (!asked.delete(message.id)) return;
+    if (message.type === "refused") note(message.why, true);
+    else note(asked.size ? "saving ..." : "saved");
+  }
+  function note(text, alarming = false) {
+    const line = root.querySelector(".said-aloud");
+    if (!line) return;
+    line.textContent = text;
+    line.classList.toggle("alarming", alarming);
+  }
+  function lock() {
+    for (const control of root.querySelectorAll("button, input")) control.disabled = true;
+  }
+  async function show() {
+    end();
+    end = () => {};
+    const page = model.get("page");
+    const views = { welcome, done, trial: listened, training: listened };
+    root.replaceChildren(make("h2", { textContent: page.title }));
+    root.dataset.view = page.view;
+    root.setAttribute("aria-label", page.title);
+    if (views[page.view]) await views[page.view](page);
+    root.append(make("p", { className: "said-aloud", role: "status", "aria-live": "polite" }));
+    root.dataset.trial = page.trial ?? "";
+    root.focus({ preventScroll: true });
+  }
+
+  function welcome(page) {
+    const code = make("input", { type: "text", maxLength: 12, autocomplete: "off", name: "code" });
+    const start = make("button", { type: "submit", className: "main", textContent: "Begin" });
+    const form = make("form", {}, make("label", {}, "Your code ", code), " ", start);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      ask({ type: "begin", code: code.value });
+    });
+    root.append(
+      make("p", { textContent: "Please use headphones in a quiet room, and set a comfortable level on the next page, then leave it." }),
+      ...page.protocol.map((line) => make("p", { textContent: line })),
+      make("p", { textContent: "Enter the code you were given, or the one you had when you stopped: you go on where you were. Leave it empty to get a new one. Please do not use your name." }),
+      form,
+    );
+  }
+
+  function done(page) {
+    root.append(make("p", {}, "That was the last page. All your answers are kept under the code ", make("b", { textContent: page.code }), ". You may close this window."));
+  }
+
+  async function listened(page) {
+    const training = page.view === "training";
+    const offset = page.letters[0] === "Reference" ? 1 : 0;
+    const buffers = await Promise.all(page.signals.map((view) => decode(view, page.rate)));
+    if (page !== model.get("page")) return; // another page came meanwhile
+    let selected = 0;
+    const heard = page.letters.map(() => false);
+    const values = page.letters.slice(offset).map((_, i) => page.drafts[i] ?? null);
+    let chosen = null;
+    const deck = new Deck(buffers, page.rate, refresh);
+
+    const play = make("button", { type: "button", className: "play", onclick: toggle, "aria-keyshortcuts": "Space" });
+    const whole = make("button", { type: "button", textContent: "Whole", title: "no loop region", onclick: () => deck.loop(true, null) });
+    const clock = make("output", { className: "clock", "aria-live": "off" });
+    const picks = page.letters.map((letter, i) => {
+      const key = offset ? String(i) : String(i + 1);
+      const button = make("button", { type: "button", className: "letter", onclick: () => listen(i), "aria-label": `listen to ${letter}` });
+      if (key.length === 1) button.setAttribute("aria-keyshortcuts", key);
+      button.append(make("span", { textContent: letter }), " ", make("kbd", { textContent: key.length === 1 ? key : "" }));
+      return button;
+    });
+    const wave = make("canvas", { role: "img", "aria-label": `waveform of ${page.letters[0]}; drag over it to loop a part` });
+    const [marked, playhead] = ["region", "playhead"].map((className) => make("div", { className }));
+    const picture = make("div", { className: "picture" }, wave, marked, playhead);
+    picksRegion(picture, deck, (from, to, released) => {
+      if (Math.abs(to - from) >= 0.25) deck.loop(true, [Math.min(from, to), Math.max(from, to)]);
+      else if (released) deck.seek(from);
+    });
+    const submit = make("button", { type: "button", className: "main", onclick: send });
+    const missing = make("span", { className: "missing", role: "status" });
+
+    root.append(
+      make("p", { className: "progress" }, training ? "Training: this page does not count. " : `Page ${page.done + 1} of ${page.of}. `, "Your code: ", make("b", { textContent: page.code })),
+      make("p", { className: "question", textContent: page.question }),
+    );
+    if (training) root.append(make("p", { textContent: hints(page.test) }));
+    const bar = make("div", { className: "bar", role: "toolbar", "aria-label": "playback" }, play, whole, clock);
+    root.append(bar, picture);
+    if (page.test === "mushra") root.append(sliders());
+    else root.append(choices());
+    root.append(make("div", { className: "bar" }, submit, missing));
+
+    function sliders() {
+      const scale = make("div", { className: "scale", "aria-hidden": "true" }, make("span"), make("div", {}, ...BANDS.map((band) => make("span", { textContent: band }))), make("span"));
+      const table = make("div", { className: "sliders" }, make("div", { className: "condition" }, picks[0]), scale);
+      values.forEach((value, i) => {
+        const letter = page.letters[i + offset];
+        const slider = make("input", { type: "range", min: 0, max: 100, step: 1, value: value ?? 50, "aria-label": `rating of ${letter}` });
+        const shown = make("output", { textContent: value ?? "–" });
+        const told = () => {
+          values[i] = Number(slider.value);
+          shown.textContent = slider.value;
+          slider.classList.remove("unset");
+          slider.setAttribute("aria-valuetext", `${slider.value}, ${BANDS[Math.min(Math.floor(values[i] / 20), 4)]}`);
+          refresh();
+        };
+        slider.classList.toggle("unset", value === null);
+        slider.addEventListener("focus", () => listen(i + offset));
+        slider.addEventListener("input", told);
+        const given = () => {
+          told();
+          if (!training) ask({ type: "rate", trial: page.trial, slot: i, value: values[i] });
+        };
+        slider.addEventListener("change", given);
+        // a slider let go where it stood, in the middle, changes nothing: that is a rating of 50 all the same
+        slider.addEventListener("pointerup", () => values[i] === null && given());
+        table.append(make("div", { className: "condition" }, picks[i + offset], slider, shown));
+      });
+      return table;
+    }
+    function choices() {
+      const group = make("div", { className: "choices", role: "radiogroup", "aria-label": "your answer" });
+      [0, 1].forEach((i) => {
+        const label = page.test === "abx" ? `X is ${page.letters[i]}` : `${page.letters[i + offset]} is better`;
+        const radio = make("input", { type: "radio", name: "answer" });
+        radio.addEventListener("change", () => {
+          chosen = i;
+          refresh();
+        });
+        group.append(make("label", {}, radio, ` ${label}`));
+      });
+      return make("div", {}, make("div", { className: "bar" }, ...picks), group);
+    }
+    function toggle() {
+      return deck.playing ? deck.pause() : deck.play().then(() => listen(selected));
+    }
+    function listen(i) {
+      selected = i;
+      if (deck.playing) heard[i] = true;
+      deck.hear(page.letters.map((_, k) => (k === i ? 1 : 0)));
+    }
+    function send() {
+      if (training) return ask({ type: "trained" });
+      submit.disabled = true;
+      ask({ type: "submit", trial: page.trial, values: page.test === "mushra" ? values : [chosen] });
+    }
+    function refresh() {
+      play.textContent = deck.playing ? "❚❚ Pause" : "▶ Play";
+      whole.disabled = !deck.region;
+      picks.forEach((button, i) => {
+        button.setAttribute("aria-pressed", i === selected);
+        button.classList.toggle("heard-once", heard[i]);
+      });
+      marked.hidden = !deck.region;
+      marked.style.left = across(deck.span[0]);
+      marked.style.width = `calc((100% - ${GUTTER}px) * ${(deck.span[1] - deck.span[0]) / deck.duration})`;
+      const unheard = page.letters.filter((_, i) => !heard[i]);
+      const unrated = page.test === "mushra" ? page.letters.slice(offset).filter((_, i) => values[i] === null) : [];
+      const why = [];
+      if (unheard.length) why.push(`not heard yet: ${unheard.join(", ")}`);
+      if (unrated.length) why.push(`not rated yet: ${unrated.join(", ")}`);
+      if (page.test !== "mushra" && chosen === null) why.push("no answer yet");
+      submit.textContent = training ? "Start the test" : "Submit";
+      submit.disabled = !training && why.length > 0;
+      const text = why.join("; ");
+      if (missing.textContent !== text) missing.textContent = text;
+    }
+    function across(at) {
+      return `calc(${GUTTER}px + (100% - ${GUTTER}px) * ${at / deck.duration})`;
+    }
+    pageKeys = ({ key, target }) => {
+      if (key === " ") return toggle;
+      const i = offset ? Number(key) : Number(key) - 1;
+      if (/^[0-9]$/.test(key) && i >= 0 && i < page.letters.length) return () => listen(i);
+      if (target.matches("input")) return null; // arrows move the slider
+      if (key === "ArrowLeft" || key === "ArrowRight") return () => deck.seek(deck.position() + (key === "ArrowLeft" ? -1 : 1));
+      return key === "Escape" ? () => deck.loop(true, null) : null;
+    };
+    const draw = () => picture.clientWidth > GUTTER + 20 && drawWave(wave, buffers[0], picture.clientWidth, 56, peakOf(buffers[0]) || 1);
+    const resized = new ResizeObserver(draw);
+    resized.observe(picture);
+    const still = everyFrame(() => {
+      playhead.style.left = across(deck.position());
+      clock.textContent = `${deck.position().toFixed(1)} s`;
+    });
+    const alone = takesTurns(deck);
+    end = () => {
+      pageKeys = () => null;
+      resized.disconnect();
+      still();
+      alone();
+      deck.close();
+    };
+    listen(0);
+  }
+
+  let pageKeys = () => null;
+  listensTo(root, (event) => pageKeys(event));
+  model.on("change:page", show);
+  model.on("msg:custom", answered);
+  show();
+  return () => {
+    model.off("change:page", show);
+    model.off("msg:custom", answered);
+    for (const timer of asked.values()) clearTimeout(timer);
+    end();
+  };
+}
+
+function hints(test) {
+  const shared = "Press Play (or the space bar), then switch between the sounds with their buttons or the digit keys; they play on in step. Drag over the waveform to loop a part. ";
+  return shared + {
+    mushra: "Move every slider: 100 means no difference from the reference. One of the sounds is the reference itself, so that at least one should get 100. Listen to all sounds here to learn how far they differ.",
+    preference: "Listen to the reference and both sounds as often as you like, then choose.",
+    abx: "Listen to A, B and X as often as you like, then say which of the two X is. If you cannot tell, guess.",
+  }[test]; // prettier-ignore
+}
+
+export default { render };

@@ -1,0 +1,392 @@
+// What every listening view shares: decoding, sample-synchronous playback, and pictures to scale.
+// The Python side joins this file with one view into a single module; nothing is fetched from anywhere.
+
+const FADE = 0.01; // seconds of every crossfade: switching, seeking, stopping, the seam of a loop
+const SILENT_DB = -80; // the bottom of a spectrogram's scale
+
+// FLAC as the kernel sends it (DataView) -> AudioBuffer at its own rate.
+async function decode(view, rate) {
+  const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
+  return new OfflineAudioContext(2, 1, rate).decodeAudioData(bytes);
+}
+
+// The seconds [from, to) of a buffer as a loop without a click: its last samples fade into those before its first.
+function loopOf(context, buffer, from, to) {
+  const { numberOfChannels: channels, sampleRate: rate, length } = buffer;
+  const first = Math.round(from * rate);
+  const count = Math.max(1, Math.min(Math.round(to * rate), length) - first);
+  const fade = Math.min(Math.round(FADE * rate), Math.floor(count / 4));
+  const loop = context.createBuffer(channels, count, rate);
+  for (let channel = 0; channel < channels; channel++) {
+    const samples = buffer.getChannelData(channel);
+    const copy = loop.getChannelData(channel);
+    copy.set(samples.subarray(first, first + count));
+    for (let i = 0; i < fade; i++) {
+      const weight = (i + 1) / fade;
+      const before = first - fade + i;
+      copy[count - fade + i] *= 1 - weight;
+      if (before >= 0) copy[count - fade + i] += weight * samples[before];
+    }
+  }
+  return loop;
+}
+
+const MOST_CHANNELS = 32; // of one AudioBuffer, and of one splitter
+
+// Stereo signals as few buffers of many channels: what plays from one buffer cannot drift apart, nor start apart when
+// the page is busy between two calls of start().
+function joined(context, buffers) {
+  const groups = [];
+  for (let first = 0; first < buffers.length; first += MOST_CHANNELS / 2) {
+    const members = buffers.slice(first, first + MOST_CHANNELS / 2);
+    const length = Math.max(...members.map((buffer) => buffer.length));
+    const group = context.createBuffer(2 * members.length, length, members[0].sampleRate);
+    members.forEach((buffer, i) => {
+      group.copyToChannel(buffer.getChannelData(0), 2 * i);
+      group.copyToChannel(buffer.getChannelData(buffer.numberOfChannels - 1), 2 * i + 1);
+    });
+    groups.push(group);
+  }
+  return groups;
+}
+
+// Stereo signals of one length, all played all the time and heard through gains: switching only moves gains.
+class Deck {
+  constructor(buffers, rate, changed) {
+    Object.assign(this, { buffers, rate, changed });
+    this.duration = Math.max(...buffers.map((buffer) => buffer.duration));
+    this.gains = buffers.map(() => 0);
+    this.region = null; // [from, to] in seconds
+    this.looped = true;
+    this.resting = 0; // where it stands while nothing plays
+    this.pass = null; // the nodes that play now
+  }
+
+  get playing() {
+    return this.pass !== null;
+  }
+
+  get span() {
+    return this.region ?? [0, this.duration];
+  }
+
+  position() {
+    if (!this.pass) return this.resting;
+    const [from, to] = this.pass.span;
+    const heard = this.context.currentTime - this.pass.when - (this.context.outputLatency || 0);
+    const at = this.pass.offset + Math.max(heard, 0);
+    return this.pass.looped ? from + (at % (to - from)) : Math.min(from + at, to);
+  }
+
+  async play() {
+    // made here, not before: browsers let a page sound only after a click or a key
+    this.context ??= new AudioContext({ sampleRate: this.rate, latencyHint: "interactive" });
+    document.dispatchEvent(new CustomEvent("listening-plays", { detail: this }));
+    if (this.context.state !== "running") await this.context.resume();
+    this.start(this.resting);
+    this.changed();
+  }
+
+  start(at) {
+    this.stop();
+    const span = this.looped ? this.span : [0, this.duration];
+    const offset = at >= span[0] && at < span[1] - 1e-3 ? at - span[0] : 0;
+    const buffers = this.heardBuffers(span);
+    const master = new GainNode(this.context, { gain: 0 });
+    const gains = this.gains.map((gain) => new GainNode(this.context, { gain, channelCount: 2, channelCountMode: "explicit" }));
+    const sources = buffers.map((buffer, group) => {
+      const source = new AudioBufferSourceNode(this.context, { buffer, loop: this.looped });
+      const splitter = new ChannelSplitterNode(this.context, { numberOfOutputs: buffer.numberOfChannels });
+      source.connect(splitter);
+      for (let i = 0; i < buffer.numberOfChannels / 2; i++) {
+        const merger = new ChannelMergerNode(this.context, { numberOfInputs: 2 });
+        splitter.connect(merger, 2 * i, 0);
+        splitter.connect(merger, 2 * i + 1, 1);
+        merger.connect(gains[(group * MOST_CHANNELS) / 2 + i]).connect(master);
+      }
+      return source;
+    });
+    master.connect(this.context.destination);
+    const when = this.context.currentTime + 0.02 * sources.length;
+    for (const source of sources) source.start(when, offset);
+    master.gain.setValueAtTime(0, when).linearRampToValueAtTime(1, when + FADE);
+    const pass = { span, offset, when, master, gains, sources, looped: this.looped };
+    sources[0].onended = () => this.pass === pass && this.rest(0);
+    this.pass = pass;
+  }
+
+  heardBuffers(span) {
+    this.groups ??= joined(this.context, this.buffers);
+    if (!this.looped) return this.groups;
+    if (this.loops?.span.join() !== span.join())
+      this.loops = { span, buffers: this.groups.map((group) => loopOf(this.context, group, ...span)) };
+    return this.loops.buffers;
+  }
+
+  stop() {
+    if (!this.pass) return;
+    const { master, sources } = this.pass;
+    this.pass = null;
+    ramp(this.context, master.gain, 0);
+    for (const source of sources) source.stop(this.context.currentTime + 2 * FADE);
+    sources[0].addEventListener("ended", () => master.disconnect());
+  }
+
+  rest(at) {
+    this.stop();
+    this.resting = at;
+    this.changed();
+  }
+
+  pause() {
+    this.rest(this.position());
+  }
+
+  seek(at) {
+    const [from, to] = this.looped ? this.span : [0, this.duration];
+    this.resting = Math.min(Math.max(at, from), Math.max(to - 1e-3, from));
+    if (this.playing) this.start(this.resting);
+    this.changed();
+  }
+
+  loop(looped, region = this.region) {
+    const at = this.position();
+    Object.assign(this, { looped, region });
+    this.seek(at);
+  }
+
+  hear(gains) {
+    this.gains = gains;
+    this.pass?.gains.forEach((node, i) => ramp(this.context, node.gain, gains[i]));
+    this.changed();
+  }
+
+  close() {
+    this.stop();
+    this.context?.close();
+  }
+}
+
+function ramp(context, parameter, value) {
+  const now = context.currentTime;
+  const current = parameter.value;
+  parameter.cancelScheduledValues(now);
+  parameter.setValueAtTime(current, now);
+  parameter.linearRampToValueAtTime(value, now + FADE);
+}
+
+// One player sounds at a time on a page.
+function takesTurns(deck) {
+  const listener = (event) => event.detail !== deck && deck.playing && deck.pause();
+  document.addEventListener("listening-plays", listener);
+  return () => document.removeEventListener("listening-plays", listener);
+}
+
+// --- pictures --------------------------------------------------------------------------------------------------------
+
+const LOWEST_HZ = 40;
+const MAGMA = ["#000004", "#1d1147", "#51127c", "#822681", "#b73779", "#e75263", "#fc8961", "#fec488", "#fcfdbf"];
+const PALETTE = paletteOf(MAGMA, 256);
+
+function paletteOf(stops, size) {
+  const colors = stops.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return Array.from({ length: size }, (_, i) => {
+    const place = (i / (size - 1)) * (colors.length - 1);
+    const below = Math.min(Math.floor(place), colors.length - 2);
+    return colors[below].map((value, k) => value + (colors[below + 1][k] - value) * (place - below));
+  });
+}
+
+// In-place radix-2 Fourier transform.
+function transform(real, imaginary) {
+  const size = real.length;
+  for (let i = 1, j = 0; i < size; i++) {
+    let bit = size >> 1;
+    for (; j & bit; bit >>= 1) j ^= bit;
+    j ^= bit;
+    if (i < j) {
+      [real[i], real[j]] = [real[j], real[i]];
+      [imaginary[i], imaginary[j]] = [imaginary[j], imaginary[i]];
+    }
+  }
+  for (let half = 1; half < size; half *= 2) {
+    for (let k = 0; k < half; k++) {
+      const [c, s] = [Math.cos((-Math.PI * k) / half), Math.sin((-Math.PI * k) / half)];
+      for (let i = k; i < size; i += 2 * half) {
+        const j = i + half;
+        const re = real[j] * c - imaginary[j] * s;
+        const im = real[j] * s + imaginary[j] * c;
+        [real[j], imaginary[j]] = [real[i] - re, imaginary[i] - im];
+        real[i] += re;
+        imaginary[i] += im;
+      }
+    }
+  }
+}
+
+// Power by column and row, rows from 40 Hz to half the rate on a logarithmic scale; windows of about 93 ms.
+// Both channels go through one transform, as its real and its imaginary part.
+function spectrogram(buffer, columns, rows) {
+  const rate = buffer.sampleRate;
+  const size = 2 ** Math.round(Math.log2(0.093 * rate));
+  const hann = Float64Array.from({ length: size }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / size));
+  const [left, right] = [buffer.getChannelData(0), buffer.getChannelData(buffer.numberOfChannels - 1)];
+  const bins = Array.from({ length: rows }, (_, row) => {
+    const hertz = LOWEST_HZ * (rate / 2 / LOWEST_HZ) ** (row / (rows - 1));
+    return Math.min(Math.round((hertz * size) / rate), size / 2);
+  });
+  const power = new Float32Array(columns * rows);
+  const [real, imaginary] = [new Float64Array(size), new Float64Array(size)];
+  for (let column = 0; column < columns; column++) {
+    const first = Math.round(((column + 0.5) / columns) * buffer.length) - size / 2;
+    for (let i = 0; i < size; i++) {
+      real[i] = hann[i] * (left[first + i] ?? 0);
+      imaginary[i] = hann[i] * (right[first + i] ?? 0);
+    }
+    transform(real, imaginary);
+    for (let row = 0; row < rows; row++) {
+      const [k, mirrored] = [bins[row], (size - bins[row]) % size];
+      power[column * rows + row] =
+        (real[k] ** 2 + imaginary[k] ** 2 + real[mirrored] ** 2 + imaginary[mirrored] ** 2) / 4;
+    }
+  }
+  return power;
+}
+
+const GUTTER = 46; // pixels left of a picture, for its axis
+const FOOT = 16; // and below it
+
+function steps(span, most) {
+  const rough = span / Math.max(most, 1);
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].map((k) => k * unit).find((step) => step >= rough);
+}
+
+// A canvas of the given size in CSS pixels, sharp on dense screens.
+function sized(canvas, width, height) {
+  const dense = window.devicePixelRatio || 1;
+  Object.assign(canvas, { width: Math.round(width * dense), height: Math.round(height * dense) });
+  const pen = canvas.getContext("2d");
+  pen.scale(dense, dense);
+  pen.clearRect(0, 0, width, height);
+  const style = getComputedStyle(canvas);
+  Object.assign(pen, { fillStyle: style.color, strokeStyle: style.color, font: `10px ${style.fontFamily}` });
+  return pen;
+}
+
+function peakOf(buffer) {
+  let peak = 0;
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++)
+    for (const value of buffer.getChannelData(channel)) peak = Math.max(peak, Math.abs(value));
+  return peak;
+}
+
+// Waveform over `width` pixels at the common scale `peak`, with its amplitude axis.
+function drawWave(canvas, buffer, width, height, peak) {
+  const pen = sized(canvas, width, height);
+  const [inner, middle] = [width - GUTTER, height / 2];
+  const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i));
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  pen.fillText("0", GUTTER - 5, middle);
+  pen.globalAlpha = 0.75;
+  for (let x = 0; x < inner; x++) {
+    const [from, to] = [x, x + 1].map((place) => Math.floor((place / inner) * buffer.length));
+    let [low, high] = [0, 0];
+    for (let i = from; i < Math.max(to, from + 1); i++) {
+      const value = channels.reduce((sum, samples) => sum + samples[i], 0) / channels.length;
+      [low, high] = [Math.min(low, value), Math.max(high, value)];
+    }
+    const scale = (middle - 1) / peak;
+    pen.fillRect(GUTTER + x, middle - high * scale, 1, Math.max((high - low) * scale, 1));
+  }
+}
+
+// Spectrogram in dB below `loudest`, with axes in Hz and s from `start` on.
+function drawSpectrogram(canvas, buffer, power, columns, rows, width, height, loudest, start) {
+  const pen = sized(canvas, width, height);
+  const [inner, tall] = [width - GUTTER, height - FOOT];
+  const image = new ImageData(columns, rows);
+  for (let column = 0; column < columns; column++) {
+    for (let row = 0; row < rows; row++) {
+      const level = 10 * Math.log10(power[column * rows + row] / loudest + 1e-12);
+      const shade = Math.round(255 * Math.min(Math.max(1 - level / SILENT_DB, 0), 1));
+      image.data.set([...PALETTE[shade], 255], 4 * ((rows - 1 - row) * columns + column));
+    }
+  }
+  const whole = new OffscreenCanvas(columns, rows);
+  whole.getContext("2d").putImageData(image, 0, 0);
+  pen.drawImage(whole, GUTTER, 0, inner, tall);
+  const top = buffer.sampleRate / 2;
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  for (const hertz of [100, 1000, 10000].filter((value) => value < top)) {
+    const y = tall * (1 - Math.log(hertz / LOWEST_HZ) / Math.log(top / LOWEST_HZ));
+    pen.fillText(hertz < 1000 ? `${hertz} Hz` : `${hertz / 1000} kHz`, GUTTER - 5, y);
+    pen.fillRect(GUTTER - 3, y, 3, 1);
+  }
+  pen.textAlign = "center";
+  pen.textBaseline = "top";
+  const step = steps(buffer.duration, inner / 55);
+  for (let at = Math.ceil(start / step) * step; at <= start + buffer.duration + 1e-9; at += step) {
+    const x = GUTTER + ((at - start) / buffer.duration) * inner;
+    pen.fillRect(Math.min(x, width - 1), tall, 1, 3);
+    pen.fillText(`${+at.toFixed(3)} s`, Math.min(x, width - 12), tall + 4);
+  }
+}
+
+// --- pages -----------------------------------------------------------------------------------------------------------
+
+// An element with properties, attributes (`aria-*`, `data-*`, `role`) and children.
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in element && !name.includes("-")) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// Keep a callback running once per frame for as long as the element is on the page.
+function everyFrame(callback) {
+  let request = requestAnimationFrame(function frame() {
+    callback();
+    request = requestAnimationFrame(frame);
+  });
+  return () => cancelAnimationFrame(request);
+}
+
+// Arrows, space and digits belong to a view, not to the notebook around it; fields keep their own keys.
+function listensTo(root, keys) {
+  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  root.addEventListener("keydown", (event) => {
+    event.stopPropagation();
+    const field = event.target.matches("input:not([type=range], [type=radio]), select, textarea");
+    if (field || event.ctrlKey || event.metaKey || event.altKey) return;
+    const action = keys(event);
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+}
+
+// Where two clicks, or a drag, fall on a picture of `duration` seconds.
+function picksRegion(element, deck, drag) {
+  const second = (event) => {
+    const box = element.getBoundingClientRect();
+    const share = (event.clientX - box.left - GUTTER) / (box.width - GUTTER);
+    return Math.min(Math.max(share, 0), 1) * deck.duration;
+  };
+  let from = null;
+  element.addEventListener("pointerdown", (event) => {
+    from = second(event);
+    element.setPointerCapture(event.pointerId);
+  });
+  element.addEventListener("pointermove", (event) => from !== null && drag(from, second(event), false));
+  element.addEventListener("pointerup", (event) => {
+    if (from !== null) drag(from, second(event), true);
+    from = null;
+  });
+  element.addEventListener("pointercancel", () => (from = null));
+}

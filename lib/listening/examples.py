@@ -1,0 +1,143 @@
+"""A small set of excerpts to listen to before anything is trained: ``python -m lib.listening.examples --profile NAME``.
+
+The set is a folder with ``manifest.json`` (songs, methods, uSDR of the uncompressed estimates, where it came from) and
+Ogg Vorbis files of one quality, the best with which all of them fit into `LIMIT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lib import STEMS, UserError, audio, provenance
+from lib import profile as profiles
+from lib.listening.player import encoded
+from lib.listening.players import REFERENCE, Excerpt
+from lib.runs import write_json
+
+LIMIT = 5_000_000
+"""Bytes that a set may take."""
+COMPRESSIONS = (0.4, 0.6, 0.8, 0.9, 1.0)
+"""Of Vorbis, tried from the best quality to the smallest files."""
+
+
+def exists(folder: Path) -> bool:
+    """Whether ``folder`` holds a set."""
+    return (folder / "manifest.json").is_file()
+
+
+def write(folder: Path, heard: Sequence[Excerpt], facts: dict, limit: int = LIMIT) -> int:
+    """Write excerpts as a set in place of an earlier one; returns its bytes. The last excerpt is the real song.
+
+    Raises: UserError if they do not fit into ``limit`` bytes even at the smallest quality.
+    """
+    for compression in COMPRESSIONS:
+        files = dict(_files(heard, compression))
+        total = sum(map(len, files.values()))
+        if total <= 0.98 * limit:  # the manifest is text
+            break
+    else:
+        problem = f"{total / 1e6:.1f} MB, at most {limit / 1e6:.1f} MB may be committed"
+        raise UserError(f"listening set: {problem}: lower listening.songs or listening.seconds")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".listening-") as temporary:
+        new = Path(temporary) / "new"
+        for name, content in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
+        songs = [_described(number, item) for number, item in enumerate(heard)]
+        write_json(new / "manifest.json", {**facts, "vorbis_compression": compression, "songs": songs})
+        if folder.exists():
+            os.replace(folder, Path(temporary) / "old")
+        os.replace(new, folder)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _path(song: int, version: int, stem: str) -> str:
+    return f"{song:02}/{version:02}-{stem}.ogg"
+
+
+def _files(heard: Sequence[Excerpt], compression: float):
+    for number, item in enumerate(heard):
+        for version, waves in enumerate(item.versions.values()):
+            for stem, wave in zip(STEMS, waves, strict=True):
+                options = {"subtype": "VORBIS", "compression_level": compression}
+                yield _path(number, version, stem), encoded(wave * item.gain, item.rate, "OGG", **options)
+
+
+def _described(number: int, item: Excerpt) -> dict:
+    return {
+        "song": item.song,
+        "start": item.start,
+        "rate": item.rate,
+        "samples": item.mixture.shape[1],
+        "gain": item.gain,
+        "versions": list(item.versions),
+        "uSDR": {name: [float(v) for v in np.nan_to_num(values)] for name, values in item.scores.items()},
+        "silent": [stem for stem, wave in zip(STEMS, item.versions[REFERENCE], strict=True) if not wave.any()],
+    }
+
+
+def read(folder: Path) -> list[Excerpt]:
+    """The excerpts of a set, the real song last; the mixture is the sum of the reference stems.
+
+    Raises: UserError if the manifest or a file is missing or damaged.
+    """
+    return [_read(folder, number, facts) for number, facts in enumerate(manifest(folder)["songs"])]
+
+
+def manifest(folder: Path) -> dict:
+    """What ``manifest.json`` says. Raises: UserError if it cannot be read."""
+    try:
+        return json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'manifest.json'}: cannot be read ({error}); make the set again") from None
+
+
+def _read(folder: Path, number: int, facts: dict) -> Excerpt:
+    gain, samples = np.float32(facts["gain"]), facts["samples"]
+    versions = {
+        name: np.stack([audio.read(folder / _path(number, version, stem))[:, :samples] for stem in STEMS]) / gain
+        for version, name in enumerate(facts["versions"])
+    }
+    scores = {name: np.array(values, float) for name, values in facts["uSDR"].items()}
+    for values in scores.values():
+        values[[stem in facts["silent"] for stem in STEMS]] = np.nan
+    mixture = versions[REFERENCE].sum(0)
+    return Excerpt(facts["song"], facts["start"], facts["rate"], mixture, versions, scores)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0 done, 2 wrong call or a set that cannot be made."""
+    parser = argparse.ArgumentParser(prog="python -m lib.listening.examples", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", required=True, help="a finished study: its models, songs and listening section")
+    parser.add_argument("--out", type=Path, help="folder to write (default: the profile's listening.examples)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted profile fields")
+    call = parser.parse_args(arguments)
+    try:
+        from lib.listening import material  # torch is needed to separate, not to read
+        from lib.stages import Study
+
+        study = Study(profiles.load(call.profile, call.overrides))
+        folder = call.out or profiles.resolve(study.profile.listening.examples)
+        songs = [*study.songs("test")[: study.profile.listening.songs], study.real_song]
+        code = provenance.code()
+        facts = {"profile": study.profile.name, "commit": code["commit"], "code": code["lib"]}
+        facts["runs"] = {method: run.name for method, _, _, run in material.methods(study)}
+        size = write(folder, [material.excerpt(study, song) for song in songs], facts)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{folder}: {len(songs)} songs, {size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
