@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib import prose
 from lib.profile import Profile
 from lib.runs import Run, atomic
 from lib.scoring import summarise
@@ -87,9 +88,7 @@ def _recipe(study: Study, run: Run, how: str, seed: int):
 def _table(scores: pd.DataFrame) -> str:
     summary = summarise(scores[scores["experiment"] == "test"])
     wide = summary.groupby(["stem", "metric"], sort=False)["value"].mean().unstack("metric")
-    rows = [[stem, *(f"{value:.2f}" for value in row)] for stem, row in zip(wide.index, wide.values, strict=True)]
-    lines = [["stem", *wide.columns], ["---"] * (1 + len(wide.columns)), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return prose.markdown_table(wide.map("{:.2f}".format).reset_index())
 
 
 def _bullets(lines) -> str:

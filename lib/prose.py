@@ -196,6 +196,12 @@ def protocol(study: Study) -> pd.DataFrame:
     return pd.DataFrame({"this profile": rows})
 
 
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A table in Markdown, its cells as text."""
+    head, *rows = [[str(cell) for cell in row] for row in [frame.columns, *frame.itertuples(index=False)]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
 def sentence(text: str) -> str:
     """``text`` with a capital and a full stop."""
     return f"{text[0].upper()}{text[1:]}."

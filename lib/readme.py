@@ -26,13 +26,6 @@ def _table(results: Path, name: str) -> pd.DataFrame:
     return read_table(results / "tables" / f"{name}.csv")
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """A table in Markdown, its cells as text."""
-    rows = [[str(cell) for cell in row] for row in [frame.columns, *frame.itertuples(index=False)]]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(frame.columns) + "|", *lines[1:]])
-
-
 def answer(results: Path) -> str:
     """What the claim says, a sentence per label budget and rival."""
     return "\n".join(f"- {prose.sentence(text)}" for text in prose.answer(_table(results, "claim")))
@@ -44,7 +37,7 @@ def claims(results: Path) -> str:
     signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
     interval = signed["low"] + " to " + signed["high"]
     columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
-    return markdown(
+    return prose.markdown_table(
         pd.DataFrame(columns | {"95% interval": interval, "n": table["n"], "verdict": "**" + table["verdict"] + "**"})
     )
 
@@ -56,7 +49,7 @@ def scores(results: Path) -> str:
     budgets = summary["labeled_songs"].astype("string").fillna("none").rename("labelled songs")
     means = summary.groupby(["method", budgets, "metric"], sort=False)["value"].mean().unstack("metric")
     shown = means[["uSDR", "cSDR"]].map("{:.2f}".format).reset_index()
-    return markdown(shown.rename(columns={"uSDR": "uSDR (dB)", "cSDR": "cSDR (dB)"}))
+    return prose.markdown_table(shown.rename(columns={"uSDR": "uSDR (dB)", "cSDR": "cSDR (dB)"}))
 
 
 def cost(results: Path) -> str:

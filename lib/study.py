@@ -23,6 +23,10 @@ _PARAMETERS = {"tiny": 4e6, "mini": 8e6, "demo": 12e6, "small": 55e6, "medium": 
 """Upper bounds of the parameter counts (tiny to demo at 16 kHz), for the estimate of disk space."""
 
 
+HOMES = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+"""Variables that keep Jupyter out of the user's home."""
+
+
 class NotebookError(Exception):
     """A notebook failed; the message is one line."""
 
@@ -186,8 +190,7 @@ def kernel_environment() -> Iterator[None]:
     """Let kernels be this very interpreter, with this environment's programs and without anyone's home folder."""
     # a short path: kernels are reached by sockets in there, whose names may not exceed 107 characters
     with tempfile.TemporaryDirectory(prefix="study-", ignore_cleanup_errors=True) as home:
-        for key in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
-            os.environ[key] = home
+        os.environ |= dict.fromkeys((*HOMES, "MPLCONFIGDIR"), home)
         _set_paths()
         yield
 

@@ -19,6 +19,7 @@ import nbformat
 from lib import UserError
 from lib import profile as profiles
 from lib.profile import ROOT
+from lib.study import HOMES
 
 LOOPBACK = "127.0.0.1"
 IDLE_SECONDS = 3600  # a participant may take a break
@@ -105,9 +106,8 @@ def command(notebook: Path, host: str, port: int) -> list[str]:
 
 def environment(home: Path) -> dict[str, str]:
     """This interpreter's own kernel and extensions, whatever the user has installed beside them."""
-    homes = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     shared = {"JUPYTER_PATH": os.path.join(sys.prefix, "share", "jupyter"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    return os.environ | dict.fromkeys(homes, str(home)) | shared
+    return os.environ | dict.fromkeys(HOMES, str(home)) | shared
 
 
 def address(host: str, port: int, token: str) -> str:
