@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib import scoring
-from lib.listening.design import HIDDEN, Item
+from lib.listening.design import HIDDEN, LOW_ANCHOR, Item
 from lib.profile import Blind
 
 SIMULATED = "simulated"
@@ -33,13 +33,16 @@ class Panel:
 
 
 def quality(settings: Blind, items: Sequence[Item]) -> dict[tuple[str, str, str], float]:
-    """Points from 0 to 100 by (song, stem, condition), rising with the SDR of what is played: 0 dB 40, 10 dB 67."""
+    """Points from 0 to 100 by (song, stem, condition), rising with the SDR of what is played: 0 dB 40, 10 dB 67.
+
+    The low anchor is one to every listener, whatever its SDR, which counts the bass that it keeps.
+    """
     found = {}
     for item in items:
         for name, wave in item.conditions.items():
             sdr = scoring.usdr(item.reference[None], wave[None])[0]
             points = 100 / (1 + np.exp(-(np.clip(sdr, -30, 60) - 3.6) / 9))
-            found[item.song, item.stem, name] = 100.0 if name == HIDDEN else float(points)
+            found[item.song, item.stem, name] = {HIDDEN: 100.0, LOW_ANCHOR: 20.0}.get(name, float(points))
     return found
 
 

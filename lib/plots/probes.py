@@ -144,7 +144,8 @@ def within_songs(results: Path, songs: pd.DataFrame, ranks: pd.DataFrame) -> Fig
         for axis, kind in zip(axes[0], kinds, strict=True):
             rank = ranks.set_index("kind").loc[kind]
             axis.plot(songs[kind], songs["gain"], "o", ms=5, alpha=0.75, mew=0, color=COLORS["chosen group"])
-            axis.set_title(f"{kind}\nrank correlation {rank['rho']:+.2f}\n({rank['low']:+.2f} to {rank['high']:+.2f})")
+            told = f"rank correlation {rank['rho']:+.2f}\n({rank['low']:+.2f} to {rank['high']:+.2f})"
+            axis.set_title(f"{kind}\n{told if np.isfinite(rank['rho']) else 'too few songs to rank'}")
         axes[0, 0].set_ylabel("gain of the chosen group (dB)")
         axes[0, 1].set_xlabel(
             f"mean absolute correlation between stems; {counted(len(songs), 'test song')}, 95% interval"

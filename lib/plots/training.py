@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from lib import STEMS
 from lib.plots.style import (
@@ -47,6 +47,8 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
             axis.set_title(counted(int(budget), "song") if budget else "")
             if part.groupby("method")["step"].max().nunique() > 1:  # equal compute takes many more steps
                 axis.set_xscale("log")
+                axis.xaxis.set_major_formatter("{x:g}")
+                axis.xaxis.set_minor_formatter(NullFormatter())
                 axis.set_xlim(left=part["step"][part["metric"] == "validation_loss"].min())
         axes[0, 0].set_ylabel(unit)
         seeds = table["seed"].nunique()
@@ -71,7 +73,7 @@ def search(results: Path, means: pd.DataFrame) -> Figure:
                 axis.plot(part["learning_rate"], part["mean"], f"o{line}", color=COLORS[method], ms=5, label=label)
                 best = part[part["best"]]
                 axis.plot(best["learning_rate"], best["mean"], "o", ms=13, mfc="none", mew=1.6, color=COLORS[method])
-            axis.set(xscale="log", title=f"{steps} steps")
+            axis.set(xscale="log", title=f"{steps} steps", ymargin=0.15)
             rates = sorted(means["learning_rate"].unique())
             axis.xaxis.set_major_locator(FixedLocator(rates))
             axis.xaxis.set_minor_locator(NullLocator())
@@ -185,7 +187,7 @@ def budgets(results: Path, table: pd.DataFrame) -> Figure:
             bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
             axis.errorbar(np.array(counts) * 2**shift, rows["mean"], bars, fmt="o-", label=method, **style)
         _budgets(axis, counts)
-        axis.set(xlabel="labelled songs", ylabel="uSDR (dB), mean over stems")
+        axis.set(xlabel="labelled songs", ylabel="mean uSDR (dB)")
         songs, seeds = counted(table["song"].nunique(), "test song"), counted(table["seed"].nunique(), "seed")
         figure.supxlabel(f"mean of {songs}, {seeds} averaged\nthin bars: 95% interval over songs, not of differences")
         names(figure, axis, 2)
