@@ -45,11 +45,8 @@ def chosen(
         parts = [(name, method, name) for name in STEMS]
         signals = {}
     else:
-        names = [REFERENCE, *(name for name in excerpt.versions if name != REFERENCE)]
-        names = [
-            name for name in names if (name in excerpt.versions and method in (ALL_METHODS, name)) or name == REFERENCE
-        ]
-        parts = [(name, name, stem) for name in names if name in excerpt.versions]
+        names = [name for name in excerpt.versions if name == REFERENCE or method in (ALL_METHODS, name)]
+        parts = [(name, name, stem) for name in sorted(names, key=lambda name: name != REFERENCE)]
         signals = {"mixture": excerpt.mixture}
     notes, wrong = {}, {}
     for name, version, part in parts:
@@ -65,8 +62,8 @@ def chosen(
 def player(excerpt: Excerpt, stem: str, method: str = ALL_METHODS, errors: bool = False) -> Player:
     """The player of what `chosen` gives; all stems of a method start mixed."""
     signals, notes = chosen(excerpt, stem, method, errors)
-    title = f"{excerpt.song}, {stem if stem != ALL_STEMS else next(iter(signals)) and 'stems'}"
-    return Player(signals, excerpt.rate, notes, title, excerpt.start, mixed=stem == ALL_STEMS and not errors)
+    mixed = stem == ALL_STEMS and not errors
+    return Player(signals, excerpt.rate, notes, f"{excerpt.song}, {stem}", excerpt.start, mixed=mixed)
 
 
 class Explorer(widgets.VBox):
