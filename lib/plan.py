@@ -31,7 +31,7 @@ from lib.workers import MIXIT, Job
 THROUGHPUT = ROOT / "results" / "benchmarks" / "tables" / "throughput.csv"
 """Measurements of pre-training: device, kind, precision, size, crop_seconds, seconds_per_example, teraflops (a s)."""
 STEPS, PATIENCE_SECONDS = 30, 60
-COUNTED_FRAMES = (32, 64, 96)
+COUNTED_FRAMES = (8, 12, 16)
 """Lengths at which operations are counted: they are a quadratic polynomial of the frames, by the attention in time."""
 
 
