@@ -149,6 +149,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             device, kind, teraflops, steps = measured(profile)
             how = f"{steps} steps measured here"
+        torch.set_num_threads(1)  # counting runs thousands of tiny products: threads would wait for one another
         print(text(profile, table(profile, teraflops), device, kind, teraflops, how))
         return 0
     except UserError as error:
