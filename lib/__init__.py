@@ -10,5 +10,20 @@ STEMS = ("bass", "drums", "vocals", "other")
 """The four stems in the order that every array in this project uses."""
 
 
+MESSAGE = 1000
+"""Characters that a message may have."""
+
+
 class UserError(Exception):
     """Something the caller can mend: one line that names the file or field, what is wrong and what to do."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """``text`` fit to be printed, whatever names and values it quotes: one line, no control characters, not endless."""
+    if len(text) > MESSAGE:
+        text = f"{text[: MESSAGE // 2]} ... {text[-MESSAGE // 3 :]}"
+    text = " ".join(filter(None, map(str.strip, text.splitlines())))
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -15,11 +15,16 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-from lib import UserError
+from lib import UserError, one_line
 from lib.runs import atomic
 
 BLOCK = 1 << 19  # frames decoded at once: a training crop is one block, for soundfile seeks anew after every one
 FFMPEG_SECONDS = 600
+FORMATS = (
+    *("mov", "mp3", "aac", "ogg", "flac", "wav", "w64", "aiff", "caf", "au", "asf", "matroska", "ape", "wv", "tta"),
+    *("mpc", "mpc8", "ac3", "eac3", "dts", "amr", "avi", "flv", "mpeg", "mpegts", "dsf", "tak", "shn", "voc", "rm"),
+)
+"""Containers that ffmpeg may read. Playlists are not among them: they name other files, or never end."""
 
 
 class UndecodableError(UserError):
@@ -30,7 +35,7 @@ class UndecodableError(UserError):
         self.path, self.reason = self.args
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return one_line(f"{self.path}: {self.reason}")
 
 
 class Info(NamedTuple):
@@ -137,7 +142,8 @@ def run_ffmpeg(arguments: Sequence[str], data: bytes = b"") -> subprocess.Comple
 
 def _flac_from(source: Path, target: Path) -> None:
     # "file:" keeps ffmpeg from reading options or protocols out of odd names
-    stream = ["-protocol_whitelist", "file", "-i", f"file:{source.resolve()}", "-map", "0:a:0"]
+    allowed = ["-protocol_whitelist", "file", "-format_whitelist", ",".join(FORMATS)]
+    stream = [*allowed, "-i", f"file:{source.resolve()}", "-map", "0:a:0"]
     coding = ["-map_metadata", "-1", "-fflags", "+bitexact", "-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"]
     try:
         done = run_ffmpeg([*stream, *coding, "-y", f"file:{target.resolve()}"])

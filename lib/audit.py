@@ -40,8 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         facts = provenance.read(options.results)
-        if "files" not in facts:
-            raise UserError(f"{options.results}: no provenance.json that names files: run the study there first")
+        _check(options.results, facts)
         if options.cell:
             print("\n".join(f"{name}: {value}" for name, value in cell(options.results, options.cell).items()))
             return 0
@@ -52,6 +51,18 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     print("\n".join(problems) or f"{len(facts['files'])} tables and figures are what their runs give")
     return 1 if problems else 0
+
+
+def _check(results: Path, facts: dict) -> None:
+    """Raises: UserError if the record is not one that a study wrote."""
+    files, profile = facts.get("files"), facts.get("profile")
+    if not isinstance(files, dict):
+        raise UserError(f"{results}: no provenance.json that names files: run the study there first")
+    whole = all(isinstance(record, dict) and {"notebook", "sha256"} <= set(record) for record in files.values())
+    inside = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in files)
+    named = isinstance(profile, dict) and Path(str(profile.get("name"))).name == profile.get("name")
+    if not (whole and inside and named):
+        raise UserError(f"{results}: provenance.json was not written by a study: run it there again")
 
 
 def altered(results: Path, facts: dict) -> Iterator[str]:

@@ -97,7 +97,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--transfer", choices=TRANSFERS, help="with finetune; default: the first of the profile's")
     parser.add_argument("--songs", type=int, help="labelled songs; default: the first of the profile's budgets")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="dotted profile fields")
-    return parser.parse_intermixed_args(arguments)
+    call = parser.parse_intermixed_args(arguments)
+    if not 0 <= (call.seed or 0) < 1 << 32:
+        parser.error(f"--seed from 0 to {(1 << 32) - 1}")
+    if call.songs is not None and call.songs < 1:
+        parser.error("--songs from 1")
+    if not call.stage and (call.seed, call.transfer, call.songs) != (None, None, None):
+        parser.error("--seed, --transfer and --songs go with --stage")
+    if call.transfer and call.stage != "finetune":
+        parser.error("--transfer goes with --stage finetune")
+    if call.songs and call.stage == "pretrain":
+        parser.error("--songs goes with the supervised stages")
+    return call
 
 
 def _chosen(call: argparse.Namespace, profile: Profile) -> Job:

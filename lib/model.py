@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lib import UserError
+from lib import UserError, checkpoints
 from lib.runs import atomic
 
 # Width in bins of 44,100 / 2,048 Hz, and how many bands have it (BS-RoFormer, arXiv 2309.02612); the rest of the
@@ -419,10 +420,15 @@ class Separator(nn.Module):
         try:
             with safe_open(file, "pt") as opened:
                 config = json.loads((opened.metadata() or {})["separator"])
+                shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+            checkpoints.check_configuration(config, len(shapes))
+            checkpoints.check_shapes(lambda: cls.from_config(config), shapes)
+            weights = load_file(file)
+            checkpoints.check_finite(weights)
             separator = cls.from_config(config)
-            separator.load_state_dict(load_file(file))
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            separator.load_state_dict(weights)
+        except (SafetensorError, *checkpoints.DAMAGED) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{file}: not a checkpoint of this project ({reason}); train or copy it again") from error
         return separator.eval()
 
@@ -451,10 +457,20 @@ def load_published(path: Path | str, heads: int | None = None, groups: int | Non
         heads = heads or (published.heads if published else 2)
         groups = groups or (published.groups if published else 2)
         size = Size(blocks, features, hidden, heads, groups, published.learning_rate if published else 1e-3)
-        separator = Separator(size, sources=last // (2 * MASK_PARTS * band_widths()[0]))
-        separator.masker.load_state_dict(translate_published(weights, separator.masker))
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        front = {"rate": PUBLISHED_RATE, "n_fft": PUBLISHED_FFT, "hop": 512, "band_scale": 1.0, "dropout": 0.1}
+        sources = last // (2 * MASK_PARTS * band_widths()[0])
+        config = {"size": vars(size), "sources": sources, "stems": None, **front}
+        checkpoints.check_configuration(config, len(weights))
+        with torch.device("meta"):
+            state = translate_published(weights, Separator.from_config(config).masker)
+        checkpoints.check_shapes(
+            lambda: Separator.from_config(config).masker, {name: value.shape for name, value in state.items()}
+        )
+        checkpoints.check_finite(state)
+        separator = Separator.from_config(config)
+        separator.masker.load_state_dict(state)
+    except checkpoints.DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a published checkpoint ({reason}); download it again") from error
     return separator.eval()
 
@@ -462,23 +478,23 @@ def load_published(path: Path | str, heads: int | None = None, groups: int | Non
 def _read_published(path: Path) -> dict[str, Tensor]:
     """Weights by published name without the prefix ``model.`` or ``model.model.``, in float32."""
     try:
+        checkpoints.check_archive(path)
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about unusual pickles: what is in them decides
+                weights = torch.load(path, map_location="cpu", weights_only=True)
             weights = weights.get("state_dict", weights)
+        weights = {name: value for name, value in weights.items() if str(name).startswith("model.")}
+        weights = checkpoints.check_tensors(weights, path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint; check the path") from error
     except Exception as error:  # damaged archives raise anything from OSError to UnpicklingError
-        raise UserError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); download it again"
-        ) from error
-    return {
-        name.removeprefix("model.").removeprefix("model."): value.float()
-        for name, value in weights.items()
-        if name.startswith("model.")
-    }
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); download it again") from error
+    return {name.removeprefix("model.").removeprefix("model."): value.float() for name, value in weights.items()}
 
 
 def translate_published(weights: dict[str, Tensor], masker: BandSplitTFLocoformer) -> dict[str, Tensor]:

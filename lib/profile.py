@@ -5,6 +5,7 @@ Unknown keys, duplicate keys and ill-typed values are refused with a `UserError`
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -334,6 +335,8 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
     path = find(name_or_path)
     content = {"name": path.stem, "results": f"results/{path.stem}", **_with_base(path)}
     profile = schema.build(Profile, content, path.name)
+    if Path(profile.name).name != profile.name:
+        raise UserError(f"{path.name}: name must be a word, not a path: '{profile.name}'")
     changes = {}
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -349,9 +352,10 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
 
 def find(name_or_path: str) -> Path:
     """The file of a profile given by name, or by a path ending in .yaml. Raises: UserError."""
-    for path in (PROFILES / f"{name_or_path}.yaml", Path(name_or_path).expanduser()):
-        if path.suffix in (".yaml", ".yml") and path.is_file():
-            return path
+    with contextlib.suppress(OSError, RuntimeError):  # a name that is too long, or the home of nobody
+        for path in (PROFILES / f"{name_or_path}.yaml", Path(name_or_path).expanduser()):
+            if path.suffix in (".yaml", ".yml") and path.is_file():
+                return path
     known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
     raise UserError(f"profile '{name_or_path}' is unknown: use one of {known}, or the path of a .yaml file")
 
@@ -369,22 +373,36 @@ def to_dict(profile: Profile) -> dict:
 
 
 def resolve(folder: str) -> Path:
-    """A folder named in a profile: relative ones count from the project's root, ``~`` is the home folder."""
-    return ROOT / Path(folder).expanduser()
+    """A folder named in a profile: relative ones count from the project's root, ``~`` is the home folder.
+
+    Raises: UserError for a name that no folder can have, or where one may not look.
+    """
+    try:
+        path = ROOT / Path(folder).expanduser()
+        path.exists()
+        return path
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"folder '{folder}': {getattr(error, 'strerror', None) or error}") from None
 
 
 def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
+    path = path.resolve()
     if path in seen:
         raise UserError(f"{path.name}: base leads back to this file")
+    if len(seen) > MOST_BASES:
+        raise UserError(f"{path.name}: base upon base, more than {MOST_BASES}")
     content = schema.read(path)
     if "base" not in content:
         return content
-    name = str(content.pop("base"))
-    beside = path.parent / name
+    name = content.pop("base")
+    if not isinstance(name, str):
+        raise UserError(f"{path.name}: base must be the name or file of a profile, not {name!r:.60}")
+    beside = resolve(str(path.parent / name))
     base = _with_base(beside if beside.is_file() else find(name), (*seen, path))
     return schema.merged({key: value for key, value in base.items() if key not in ("name", "results")}, content)
 
 
+MOST_BASES = 20
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 TRANSFERS = ("body", "sliced", "group", "frequent", "random", "blocks", "encoder")
 CONTROLS = ("equal compute", "shuffled")
@@ -414,7 +432,15 @@ _MAY_BE_EMPTY = (
     *("regime.pretrain_steps", "regime.labeled_songs", "pretrain.checkpoint", "listening.blind.methods"),
 )
 _MAY_BE_NEGATIVE = ("loudness", "leak_db")
+_AT_LEAST = {
+    **{"rate": 1000, "n_fft": 16, "band_scale": 0.25, "segment_hop_seconds": 0.05, "loudness": -100, "leak_db": -100},
+    **{"separate.window_seconds": 0.1, "separate.hop_seconds": 0.05, "song_seconds": 1, "activity_seconds": 0.5},
+}
+_MOST_SECONDS, _MOST = 86_400, 10**9
+"""What no study means beyond: a day of audio at once, and a milliard of anything else."""
 _AT_MOST = {
+    **{"rate": 192_000, "n_fft": 16_384, "band_scale": 64, "batch": 1 << 16, "accumulate": 1 << 16, "panel": 1000},
+    **{"workers": 1024, "threads": 1024, "jobs": 1024},
     **{"dropout": 0.9, "silence_probability": 0.9, "decay_factor": 1, "learning_rate": 1, "sources": 16},
     **{"transfer_learning_rate": 1, "body_rate": 1, "unlabeled_fraction": 1, "body_rates": 1},
     **{"detectable": 1, "alpha": 0.5, "power": 0.999, "loudness": -6, "leak_db": 20},
@@ -435,17 +461,22 @@ def _validate(profile: Profile) -> None:
         empty = len(items) == 0 or "" in items
         require(not empty or dotted in _MAY_BE_EMPTY, dotted, "must not be empty")
         if name in ("level_db", "gain_db"):
-            require(items[0] <= items[1], dotted, f"must be [low, high], not {value}")
+            require(-200 <= items[0] <= items[1] <= 200, dotted, f"must be [low, high] within 200 dB, not {value}")
             continue
         require(len(set(items)) == len(items), dotted, f"names something twice: {value}")
         for item in items:
             choices = _CHOICES.get(name, (item,))
             require(item in choices, dotted, f"must be one of {', '.join(map(str, choices))}, not '{item}'")
-            if not isinstance(item, str):
+            if isinstance(item, str):
+                require(item.isprintable(), dotted, "holds control characters or invalid UTF-8")
+            else:
                 zero = name in _MAY_BE_NEGATIVE or name in _MAY_BE_ZERO or dotted in _MAY_BE_ZERO
                 require(item > 0 or zero, dotted, f"must be more than 0, not {item}")
                 require(item >= 0 or name in _MAY_BE_NEGATIVE, dotted, f"must be at least 0, not {item}")
-                require(item <= _AT_MOST.get(name, item), dotted, f"must be at most {_AT_MOST.get(name)}, not {item}")
+                least = _AT_LEAST.get(dotted, _AT_LEAST.get(name, item))
+                require(item >= least, dotted, f"must be at least {least}, not {item}")
+                most = _AT_MOST.get(name, _MOST_SECONDS if "seconds" in name else _MOST)
+                require(item <= most, dotted, f"must be at most {most}, not {item}")
     # the model's input lacks the last frame, so that at the end of a wave only windows further in can be inverted
     require(3 * profile.audio.hop <= profile.audio.n_fft, "audio.hop", "must not exceed a third of audio.n_fft")
     require(profile.model.sources >= 4, "model.sources", "must be 4 to 16: four of them become stems")
@@ -463,6 +494,7 @@ def _validate(profile: Profile) -> None:
     for stage in ("pretrain", "finetune"):
         crop = getattr(profile, stage).crop_seconds
         require(crop <= profile.corpus.segment_seconds, f"{stage}.crop_seconds", "must not exceed a segment's seconds")
+        require(crop * profile.audio.rate >= profile.audio.n_fft, f"{stage}.crop_seconds", "must not be below an FFT's")
 
 
 def _validate_ablations(profile: Profile) -> None:

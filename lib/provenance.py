@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import platform
 import re
@@ -17,8 +16,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from lib import UserError, runs
 from lib import profile as profiles
-from lib import runs
 
 ROOT = profiles.ROOT
 ARCHIVES = (".zip", ".part", ".lock")
@@ -28,8 +27,8 @@ ARCHIVES = (".zip", ".part", ".lock")
 def read(results: Path | str) -> dict:
     """What is recorded so far; empty if nothing or nothing readable is."""
     try:
-        return json.loads((Path(results) / "provenance.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        return runs.read_facts(Path(results) / "provenance.json")
+    except UserError:
         return {}
 
 

@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from lib import UserError
+
 LIB = Path(__file__).resolve().parent
 
 SAME_BITS: dict[str, str] = {
@@ -62,6 +64,18 @@ def write_json(path: Path | str, content: object) -> None:
     """Write ``content`` as indented JSON, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
+
+
+def read_facts(path: Path, *needed: str) -> dict:
+    """A map that `write_json` wrote, with the ``needed`` keys. Raises: UserError if the file was damaged since."""
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it to have it made again") from error
+    missing = [key for key in needed if key not in facts] if isinstance(facts, dict) else ["map"]
+    if missing:
+        raise UserError(f"{path}: cannot be read (holds no {', '.join(missing)}); delete it to have it made again")
+    return facts
 
 
 def fingerprint(content: object) -> str:
@@ -150,5 +164,5 @@ class Run:
         write_json(self.folder / "done.json", facts)
 
     def facts(self) -> dict:
-        """What `finish` recorded."""
-        return json.loads((self.folder / "done.json").read_text("utf-8"))
+        """What `finish` recorded. Raises: UserError if it cannot be read."""
+        return read_facts(self.folder / "done.json", "weights", "steps", "seconds", "best_validation_loss")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
+import sys
 import typing
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
@@ -17,17 +17,45 @@ from lib import UserError
 _WANTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", tuple: "a list"}
 
 
+LARGEST = 1 << 18
+"""Characters that a profile may have."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and reads 1e-3 as the number it is."""
+    """Safe YAML that refuses duplicate keys, aliases and ambiguous numbers, and reads 1e-3 as the number it is."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        # a few lines of them can stand for more values than any memory holds, or lead back to themselves
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()
+            raise _refused(f"write the value of *{alias.anchor} out: aliases are not read", alias)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            if not isinstance(key, Hashable):
+                raise _refused(f"a key must be a text, not {key!r:.60}", key_node)
+            if key in seen:
+                raise _refused(f"key {key!r:.200} is given twice", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        # YAML 1.1 reads 0100 as 64 and 1:30 as 90
+        if _AMBIGUOUS.match(self.construct_scalar(node)):
+            raise _refused(f"write {node.value!r:.60} as a plain decimal number", node)
+        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+
+
+def _refused(problem: str, place: yaml.Node | yaml.Event) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, place.start_mark)
+
+
+_AMBIGUOUS = re.compile(r"[-+]?0[\d_]|.*:")
+for kind in ("int", "float"):
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{kind}", _StrictLoader.construct_number)
 
 
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*e[-+]?\d+$", re.IGNORECASE)
@@ -36,11 +64,15 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, "-+012
 
 def parse(text: str, where: str) -> object:
     """The plain value of a YAML text. Raises: UserError, one line with the line number."""
+    if len(text) > LARGEST:
+        raise UserError(f"{where}: {len(text)} characters are no profile: at most {LARGEST}")
     try:
         return yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:
+    except RecursionError:
+        raise UserError(f"{where}: not readable as YAML: nested too deeply") from None
+    except Exception as error:  # explicit tags on odd values raise anything from KeyError to AttributeError
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
         line = f" in line {mark.line + 1}" if mark else ""
         raise UserError(f"{where}: not readable as YAML{line}: {problem}") from None
 
@@ -48,7 +80,8 @@ def parse(text: str, where: str) -> object:
 def read(path: Path) -> dict:
     """The map that a YAML file holds. Raises: UserError."""
     try:
-        text = path.read_text("utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name}: cannot be read: {error}") from None
     content = parse(text, path.name)
@@ -59,10 +92,15 @@ def read(path: Path) -> dict:
 
 def merged(base: Mapping, over: Mapping) -> dict:
     """``base`` with the fields of ``over``: maps are merged, everything else is replaced."""
-    return {**base, **{
-        key: merged(base[key], value) if isinstance(value, Mapping) and isinstance(base.get(key), Mapping) else value
-        for key, value in over.items()
-    }}
+    return {
+        **base,
+        **{
+            key: merged(base[key], value)
+            if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+            else value
+            for key, value in over.items()
+        },
+    }
 
 
 def kind_of(kind: object, dotted: str, where: str) -> object:
@@ -86,7 +124,7 @@ def build(kind: object, value: object, where: str, dotted: str = "") -> object:
         return tuple(build(arguments[0], item, where, f"{dotted}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    if origin is float and type(value) in (int, float) and math.isfinite(value):
+    if origin is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is origin and origin in (bool, int, str):
         return value
@@ -101,7 +139,7 @@ def plain(value: object) -> object:
 
 
 def replaced(instance: object, changes: Mapping[str, object], where: str) -> object:
-    """A dataclass with dotted fields replaced by values as YAML gives them. Raises: UserError."""
+    """A dataclass with dotted fields replaced by values as YAML gives them; maps are merged. Raises: UserError."""
     content = plain(instance)
     for key, value in changes.items():
         kind_of(type(instance), key, where)
@@ -109,7 +147,8 @@ def replaced(instance: object, changes: Mapping[str, object], where: str) -> obj
         inner = content
         for parent in parents:
             inner = inner[parent]
-        inner[last] = plain(value)
+        whole = isinstance(value, Mapping) and isinstance(inner[last], Mapping)  # a section: the rest of it stays
+        inner[last] = merged(inner[last], value) if whole else plain(value)
     return build(type(instance), content, where)
 
 

@@ -162,6 +162,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
         return _whole(pd.read_csv(path, keep_default_na=False, na_values=[""]))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such table; run the notebook that makes it first (./run_all.sh)") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no table ({error}); delete it to have it made again (./run_all.sh)") from error
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:

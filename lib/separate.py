@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lib import STEMS, UserError, audio
+from lib import STEMS, UserError, audio, one_line
 from lib.compute import keep_freed_memory, resolve_precision
 from lib.model import Separator
 from lib.profile import PRECISIONS, Compute
@@ -203,14 +203,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed, seen = [], Counter()
     for path in call.songs:
         seen[path.stem] += 1
-        folder = call.out / (path.stem if seen[path.stem] == 1 else f"{path.stem} ({seen[path.stem]})")
+        stem = path.stem if path.stem.strip(".") else "song"  # "...wav" has the stem "..", which is no folder's name
+        folder = call.out / (stem if seen[path.stem] == 1 else f"{stem} ({seen[path.stem]})")
         try:
             separate_file(separator, path, folder, call.window, hop, call.batch, call.mixture_consistency, bf16)
             print(folder)
-        except (UserError, OSError, RuntimeError) as error:
-            failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+        except (UserError, OSError, RuntimeError, MemoryError) as error:
+            failed.append(str(error) if str(path) in str(error) else f"{path}: {error or type(error).__name__}")
     for reason in failed:
-        print(f"failed: {' '.join(reason.split())}", file=sys.stderr)
+        print(f"failed: {one_line(reason)}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -215,10 +214,11 @@ def _first_outdated(results: Path, stamps: dict[Path, Path], keys: dict[Path, st
     read, expected = [], {}
     for path in stamps.values():
         try:
-            read.append(json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError):
+            stamp = runs.read_facts(path, "key", "files")
+            expected |= stamp["files"]  # notebooks may write to the same table: the last one's version counts
+            read.append(stamp)
+        except (UserError, TypeError, ValueError):
             read.append({"key": None, "files": {}})
-        expected |= read[-1]["files"]  # notebooks may write to the same table: the last one's version counts
     for number, (notebook, stamp) in enumerate(zip(stamps, read, strict=True)):
         whole = all(_sha256(results / name) == expected[name] for name in stamp["files"])
         if stamp["key"] != keys[notebook] or not whole or not (results / "notebooks" / notebook.name).exists():

@@ -235,13 +235,19 @@ def _checkpoint(run: Run, separator: Separator, optimiser, state: dict) -> None:
 def _resume(run: Run, separator: Separator, optimiser, device: torch.device) -> dict:
     """Load ``last.ckpt`` into separator and optimiser; without one, the state of a run's start."""
     file = run.folder / "last.ckpt"
+    start = {"step": 0, "seconds": 0.0, "waited": 0.0, "skipped": 0, "bad_in_a_row": 0, "stalled_at": 0, "best": []}
     if not file.exists():
-        return {"step": 0, "seconds": 0.0, "waited": 0.0, "skipped": 0, "bad_in_a_row": 0, "stalled_at": 0, "best": []}
+        return start
     try:
         content = torch.load(file, map_location=device, weights_only=True)
+        state = content["state"]
+        if any(type(state[key]) is not type(value) for key, value in start.items()):
+            raise TypeError
+        for _, step in state["best"]:
+            (run.folder / f"best-{step:07d}.safetensors").stat()
         separator.load_state_dict(content["weights"])
         optimiser.load_state_dict(content["optimiser"])
-        return content["state"]
+        return state
     except Exception as error:  # damaged archives raise anything from OSError to UnpicklingError
         raise UserError(
             f"{file}: damaged checkpoint ({type(error).__name__}); delete it to start this run again"

@@ -103,7 +103,7 @@ SONG = ("path", "split", "rate", "frames", "digest")
 def load(root: Path, manifest: Path) -> tuple[Collection, list[Skipped]]:
     """Open a manifest whose paths are relative to ``root``: the songs that have segments, and what was left out."""
     texts = ["path", "split", "digest", "reason"]
-    table = pq.read_table(manifest, columns=[*SONG, "start", "length", "reason"], read_dictionary=texts)
+    table = _table(manifest, columns=[*SONG, "start", "length", "reason"], read_dictionary=texts)
     out = table.filter(table["reason"].is_valid())
     table = table.filter(table["reason"].is_null()).unify_dictionaries().combine_chunks()
     path = table["path"].combine_chunks().indices.to_numpy()
@@ -233,11 +233,19 @@ def _write(part: Path, rows: list[tuple]) -> None:
 
 
 def _merge(plan: dict[Path, list[str]], splits: dict[str, str], manifest: Path) -> None:
-    table = pa.concat_tables([SCHEMA.empty_table(), *map(pq.read_table, plan)])
+    table = pa.concat_tables([SCHEMA.empty_table(), *map(_table, plan)])
     table = table.append_column("split", pa.array([splits[path] for path in table["path"].to_pylist()], pa.string()))
     with atomic(manifest) as temporary:
         table = table.sort_by([("path", "ascending"), ("start", "ascending")]).combine_chunks()
         pq.write_table(table, temporary, compression="zstd")
+
+
+def _table(file: Path, **options: object) -> pa.Table:
+    """Raises: UserError if a file of the scan's own is damaged."""
+    try:
+        return pq.read_table(file, **options)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file}: damaged ({error}): delete it to have its music scanned anew") from error
 
 
 def _stamp(path: Path) -> list[int]:

@@ -13,6 +13,7 @@ import re
 import shutil
 import ssl
 import stat
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +33,8 @@ TIMEOUT, RETRIES, PAUSE = 60.0, 4, 2.0
 """Seconds without a byte, attempts in a row that bring none, and seconds to wait before the next (growing)."""
 BOMB = 20
 """No archive of music or tables unpacks to so many times its size."""
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, OverflowError)
+"""What reading a damaged ZIP file raises."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def provide_archive(archive: Archive, root: Path, there: Callable[[], bool], dow
                 return  # another process was faster
             if not file.exists():
                 fetch(archive, file)
-            elif not marker.exists() or json.loads(marker.read_text("utf-8")) != _stamp(file):
+            elif not marker.exists() or _read(marker) != _stamp(file):
                 check(archive, file, f"delete it and fetch it anew from {archive.url}")
             write_json(marker, _stamp(file))
             unpack(file, root)
@@ -177,7 +180,7 @@ def unpack(archive: Path, root: Path) -> None:
                 _extract(file, info, root)
                 left -= info.file_size
                 progress(declared - left)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(f"{archive}: damaged, or no ZIP file ({_said(error)}): delete it and fetch it anew") from error
 
 
@@ -238,7 +241,10 @@ def _expanded(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
                 data = source.read(BLOCK) if expand.needs_input else b""
                 if expand.needs_input and not data:
                     return
-                yield expand.decompress(data, BLOCK)
+                try:
+                    yield expand.decompress(data, BLOCK)
+                except OSError as error:  # one without a number: it is no disk's
+                    raise zipfile.BadZipFile(f"{info.filename}: {error}") from error
         else:
             yield from iter(lambda: source.read(BLOCK), b"")
 
@@ -259,6 +265,14 @@ def _room(folder: Path, needed: float, name: str, what: str) -> None:
         raise UserError(
             f"{folder}: {name} takes {needed / 1e9:.1f} GB when {what}, {free / 1e9:.1f} GB are free: make room"
         )
+
+
+def _read(marker: Path) -> object:
+    """What `write_json` wrote, or None."""
+    try:
+        return json.loads(marker.read_text("utf-8"))
+    except ValueError:
+        return None
 
 
 def _stamp(file: Path) -> list[int]:

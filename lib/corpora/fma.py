@@ -21,6 +21,8 @@ METADATA = Path("fma_metadata") / "tracks.csv"
 SUBSETS = ("small", "medium", "large")
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 RATE = 44100
+LONGEST_HEADER = 1 << 20
+"""Bytes that the header rows of the table may take: with millions of columns it would fill the memory."""
 BASE = "https://os.unil.cloud.switch.ch/fma/"
 SHA1 = {
     "metadata": "f0df49ffe5f2a6008d7dc83c6915b31835dfe733",
@@ -101,18 +103,32 @@ def _clip(track: int) -> Path:
 def _rows(path: Path, subset: str) -> list[tuple[int, str, str]]:
     """(track number, split, smallest subset) of ``subset``'s tracks, in order.
 
-    Under FMA's two header rows a third holds only the index's name.
+    Under FMA's two header rows a third holds only the index's name. Rows without number, split or subset are left out.
+
+    Raises: UserError if the table is not FMA's, or names a split or subset that FMA has not, or a track twice with
+    different ones.
     """
     try:
+        with open(path, "rb") as file:
+            start = file.read(LONGEST_HEADER)
+        if len(start) == LONGEST_HEADER and len(start.splitlines()) < 3:
+            raise ValueError(f"its header rows take more than {LONGEST_HEADER} bytes")
         header = pd.read_csv(path, header=None, nrows=2, dtype=str)
         fields = {field: at for at, field in enumerate(zip(header.loc[0], header.loc[1], strict=True))}
         at = [0, fields["set", "split"], fields["set", "subset"]]
         table = pd.read_csv(path, header=None, skiprows=2, usecols=at, dtype=str)[at]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OSError) as error:
         raise UserError(f"{path}: not FMA's tracks.csv with its columns set/split and set/subset ({error})") from error
     table.columns = ["track", "split", "subset"]
-    wanted = table["track"].str.fullmatch(r"\d+", na=False) & table["split"].isin(list(SPLITS))
+    table = table[table["track"].str.fullmatch(r"[0-9]{1,9}", na=False)].fillna("").astype({"track": int})
+    table = table.drop_duplicates()
+    if len(twice := table[table["track"].duplicated()]):
+        raise UserError(f"{path}: track {twice['track'].iloc[0]} stands there twice, with different splits or subsets")
+    for column, known in (("split", [*SPLITS, ""]), ("subset", [*SUBSETS, "full", ""])):
+        if len(strange := table[~table[column].isin(known)]):
+            track, name = strange[["track", column]].iloc[0]
+            raise UserError(f"{path}: track {track} is of {column} '{name}', none of {', '.join(known[:-1])}")
+    wanted = table["split"] != ""
     if subset != "full":
         wanted &= table["subset"].isin(SUBSETS[: SUBSETS.index(subset) + 1])
-    table = table[wanted].fillna("").drop_duplicates("track")
-    return sorted(zip(table["track"].astype(int), table["split"], table["subset"], strict=True))
+    return sorted(table[wanted].itertuples(index=False, name=None))

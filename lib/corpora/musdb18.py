@@ -23,6 +23,8 @@ from lib.corpora.tracks import ROLES, Candidate, Skipped, Track, scan, seekable_
 from lib.runs import atomic
 
 STEM_SUFFIX = ".stem.mp4"
+LONGEST = 1200
+"""Seconds: a song with stems is scored as a whole, with all estimates in memory (MUSDB18's last up to 630)."""
 URL = "https://zenodo.org/record/3338373/files/musdb18hq.zip"
 SHA256 = "baac80d0483c61d74b2e5f3be75fa557eec52898339e6aa45c1fa48833c5d21d"
 """Of the archive, as `torchaudio.datasets.MUSDB_HQ` checks it."""
@@ -54,7 +56,9 @@ def read(root: Path, cache: Path, workers: int, validation_songs: int) -> tuple[
             entry = _candidate(path, subset)
             (skipped if isinstance(entry, Skipped) else candidates).append(entry)
     tracks, unusable = scan(candidates, cache, workers, unpack=unpack)
-    return _with_validation(tracks, validation_songs), skipped + unusable
+    long = [track for track in tracks if track.seconds > LONGEST]
+    unusable += [skip(root / t.split / t.name, f"{t.seconds:.0f} s long, more than {LONGEST} s: cut it") for t in long]
+    return _with_validation([track for track in tracks if track not in long], validation_songs), skipped + unusable
 
 
 def _candidate(path: Path, subset: str) -> Candidate | Skipped:

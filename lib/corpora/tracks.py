@@ -198,7 +198,13 @@ def _save(table: Path, tracks: dict[int, Track]) -> None:
 def _load(table: Path) -> dict[int, Track]:
     if not table.exists():
         return {}
-    rows = pd.read_csv(table, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    try:
+        return _tracks(pd.read_csv(table, dtype=str, keep_default_na=False, encoding_errors="surrogateescape"))
+    except (ValueError, KeyError, OSError):  # damaged: all is looked at again
+        return {}
+
+
+def _tracks(rows: pd.DataFrame) -> dict[int, Track]:
     tracks = {}
     for row in rows.to_dict("records"):
         files = {role: Path(row[role]) for role in ROLES if row[role]}

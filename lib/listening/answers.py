@@ -96,7 +96,12 @@ def _lines(path: Path) -> pd.DataFrame:
     if not content:
         return pd.DataFrame(columns=list(COLUMNS))
     texts = dict.fromkeys(("participant", "song", "condition"), str)  # a code may read 007, a song NA
-    return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts)
+    numbers = dict.fromkeys(("trial", "slot", "value", "submitted"), "int64")
+    try:
+        found = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts | numbers)
+        return found[list(COLUMNS)]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: not answers to a listening test ({error}): mend it, or move it away") from error
 
 
 def latest(lines: pd.DataFrame) -> pd.DataFrame:

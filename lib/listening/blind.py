@@ -56,7 +56,10 @@ class BlindTest(anywidget.AnyWidget):
             actions[message["type"]](message)
             self.send({"type": "saved", "id": message["id"]})
         except UserError as error:
-            self.send({"type": "refused", "id": message["id"], "why": str(error)})
+            self.send({"type": "refused", "id": _id(message), "why": str(error)})
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # no page of ours sent that
+            why = "This was not understood: please reload the page."
+            self.send({"type": "refused", "id": _id(message), "why": why})
 
     def _begin(self, message: Mapping) -> None:
         code, test = str(message["code"]), self._settings.test
@@ -147,6 +150,12 @@ class BlindTest(anywidget.AnyWidget):
         trial = self._current(message)
         facts = {"trial": trial.number, "question": trial.question, "song": trial.item.song, "stem": trial.item.stem}
         return facts | {"slot": slot, "condition": condition, "value": value, "submitted": submitted}
+
+
+def _id(message: object) -> object:
+    """The number of a message, to answer to, if it is one."""
+    found = message.get("id") if isinstance(message, Mapping) else None
+    return found if isinstance(found, int | str) else None
 
 
 def _whole(value: object, low: int, high: int) -> int:

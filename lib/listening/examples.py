@@ -7,7 +7,6 @@ Ogg Vorbis files of one quality, the best with which all of them fit into `LIMIT
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from lib import STEMS, UserError, audio, provenance
 from lib import profile as profiles
 from lib.listening.player import encoded
 from lib.listening.players import REFERENCE, Excerpt
-from lib.runs import write_json
+from lib.runs import read_facts, write_json
 
 LIMIT = 5_000_000
 """Bytes that a set may take."""
@@ -90,15 +89,17 @@ def read(folder: Path) -> list[Excerpt]:
 
     Raises: UserError if the manifest or a file is missing or damaged.
     """
-    return [_read(folder, number, facts) for number, facts in enumerate(manifest(folder)["songs"])]
+    songs = manifest(folder)["songs"]
+    try:
+        return [_read(folder, number, facts) for number, facts in enumerate(songs)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"{folder / 'manifest.json'}: not that of a listening set ({type(error).__name__}: {error})"
+        raise UserError(f"{problem}; make the set again") from None
 
 
 def manifest(folder: Path) -> dict:
     """What ``manifest.json`` says. Raises: UserError if it cannot be read."""
-    try:
-        return json.loads((folder / "manifest.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'manifest.json'}: cannot be read ({error}); make the set again") from None
+    return read_facts(folder / "manifest.json", "songs", "profile", "commit")
 
 
 def _read(folder: Path, number: int, facts: dict) -> Excerpt:

@@ -14,7 +14,7 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import HTML
 
-from lib import STEMS, UserError
+from lib import STEMS, UserError, one_line
 from lib.listening import material
 from lib.listening.analysis import Analysis
 from lib.listening.panel import SIMULATED
@@ -23,6 +23,8 @@ from lib.listening.players import REFERENCE, Excerpt, decibels
 from lib.stages import Study
 
 ALL_METHODS, ALL_STEMS = "all methods", "all stems"
+MOST_OF_NAME = 100
+"""Characters that are kept of the name of a file that is uploaded."""
 
 
 def is_live() -> bool:
@@ -119,14 +121,14 @@ class OwnFile(widgets.VBox):
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(self.path.value.strip() or "no file chosen").expanduser()
                 for sent in () if self.path.value.strip() else self.upload.value:
-                    file = Path(folder) / Path(sent["name"]).name
+                    file = Path(folder) / (Path(sent["name"]).name[-MOST_OF_NAME:].replace("\0", "") or "file")
                     file.write_bytes(sent["content"])
                 heard = material.own(self._study, file, self.start.value, self.seconds.value, self._progress)
             self.said.value = f"separated by <b>{html.escape(next(iter(heard.versions)))}</b>"
             signals = {**chosen(heard, ALL_STEMS)[0], "mixture": heard.mixture}
             self.shown.children = [Player(signals, heard.rate, title=heard.song, start=heard.start)]
-        except UserError as error:
-            self.said.value = html.escape(str(error))
+        except (UserError, OSError, RuntimeError) as error:
+            self.said.value = html.escape(one_line(str(error)))
         finally:
             self.button.disabled = False
 

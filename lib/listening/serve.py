@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str]) -> int:
         "network you trust, put a proxy with TLS in front, or use an SSH tunnel",
     )
     call = parser.parse_args(arguments)
+    if not 1 <= call.port <= 65535:
+        parser.error("--port from 1 to 65535")
+    if call.network is not None and not re.fullmatch(r"[0-9A-Za-z.:-]+", call.network):
+        parser.error("--network takes an address of this machine, such as 0.0.0.0")
     try:
         prepare(call.profile, call.overrides)
     except UserError as error:
