@@ -27,6 +27,10 @@ FORMATS = (
 """Containers that ffmpeg may read. Playlists are not among them: they name other files, or never end."""
 
 
+CUT = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""What libsndfile notes, and passes over, of a WAV, AIFF, AU, W64 or RF64 file that is shorter than its header says."""
+
+
 class UndecodableError(UserError):
     """An audio file that cannot be used, with a one-line ``reason``."""
 
@@ -69,7 +73,7 @@ def _checked(path: Path | str, file: soundfile.SoundFile) -> Info:
         raise UndecodableError(path, f"absurd header: {info.rate} Hz, {info.channels} channels")
     if info.frames >= 1 << 40:  # a FLAC that came out of a pipe; `seekable` has ffmpeg measure it
         raise UndecodableError(path, f"length unknown or absurd: {info.frames} frames")
-    cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    cut = CUT.search(file.extra_info)
     # programs that write into a pipe leave a length of about 2^31 or 2^32 in the header; that is no truncation
     if cut and int(cut[2]) < int(cut[1]) < 0x7FFF0000:
         raise UndecodableError(path, f"truncated: {cut[2]} of {cut[1]} bytes of audio")

@@ -335,7 +335,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
     path = find(name_or_path)
     content = {"name": path.stem, "results": f"results/{path.stem}", **_with_base(path)}
     profile = schema.build(Profile, content, path.name)
-    if Path(profile.name).name != profile.name:
+    if Path(profile.name).name != profile.name or not profile.name.strip("."):
         raise UserError(f"{path.name}: name must be a word, not a path: '{profile.name}'")
     changes = {}
     for text in overrides:

@@ -34,7 +34,8 @@ for how in (SCRATCH, *CONTROLS, *TRANSFERS):
 files = {key: run.folder / "model.safetensors" for key, run in found.items()}
 weights = {key: hashlib.sha256(file.read_bytes()).hexdigest() for key, file in files.items()}
 scores = evaluation.scores(study, found[SCRATCH], SCRATCH, 1, 2)["value"].tolist()
-codes = {"training": code_fingerprint(*stages.TRAINING_CODE), "scoring": code_fingerprint(*evaluation.SCORING_CODE)}
+codes = {"training": stages.TRAINING_CODE, "scoring": evaluation.SCORING_CODE, "windows": ("separate",)}
+codes = {kind: code_fingerprint(*modules) for kind, modules in codes.items()}
 print(json.dumps({"weights": weights, "scores": scores, "codes": codes}))
 """
 
