@@ -332,13 +332,15 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
 
     Raises: UserError, one line naming file and field.
     """
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides or ()):
+        raise UserError(f"overrides must be a list of texts, key=value, not {overrides!r:.60}")
     path = find(name_or_path)
     content = {"name": path.stem, "results": f"results/{path.stem}", **_with_base(path)}
     profile = schema.build(Profile, content, path.name)
     if Path(profile.name).name != profile.name or not profile.name.strip("."):
         raise UserError(f"{path.name}: name must be a word, not a path: '{profile.name}'")
     changes = {}
-    for text in overrides:
+    for text in overrides or ():
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"override '{text}' is not of the form key=value")
@@ -353,7 +355,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
 def find(name_or_path: str) -> Path:
     """The file of a profile given by name, or by a path ending in .yaml. Raises: UserError."""
     with contextlib.suppress(OSError, RuntimeError):  # a name that is too long, or the home of nobody
-        for path in (PROFILES / f"{name_or_path}.yaml", Path(name_or_path).expanduser()):
+        for path in (PROFILES / f"{name_or_path}.yaml", Path(str(name_or_path)).expanduser()):
             if path.suffix in (".yaml", ".yml") and path.is_file():
                 return path
     known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))

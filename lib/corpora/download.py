@@ -180,7 +180,9 @@ def unpack(archive: Path, root: Path) -> None:
                 _extract(file, info, root)
                 left -= info.file_size
                 progress(declared - left)
-    except DAMAGED as error:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is a place outside of the file
+            raise
         raise UserError(f"{archive}: damaged, or no ZIP file ({_said(error)}): delete it and fetch it anew") from error
 
 

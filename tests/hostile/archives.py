@@ -61,7 +61,7 @@ def cases() -> Iterator[Case]:
     yield _unpacked("nothing", b"", "damaged, or no ZIP")
     yield _unpacked("end record alone", b"PK\x05\x06" + b"\xff" * 18, "damaged, or no ZIP")
     yield _unpacked("directory far away", _moved(zipped({"set/a": noise})), "damaged, or no ZIP")
-    yield _unpacked("extra field that is too long", _extra(zipped({"set/a": noise})), "damaged, or no ZIP|set/a")
+    yield _unpacked("extra field that is too long", _extra(zipped({"set/a": noise})), gives=["set/a"])
     yield _unpacked("junk before", b"junk" * 100 + zipped({"set/a": b"a"}), gives=["set/a"])
     yield _unpacked("file where a folder is needed", zipped({"set": b"x", "set/a": b"a"}), "must name a folder")
     yield _unpacked(

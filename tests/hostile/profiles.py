@@ -137,7 +137,22 @@ OVERRIDES = {
 }
 
 
+PARAMETERS = {
+    "profile of nothing": ((None,), "'None' is unknown"),
+    "profile of a number": ((7,), "'7' is unknown"),
+    "profile of a list": ((["smoke"],), "is unknown"),
+    "profile of spaces": (("  ",), "is unknown"),
+    "overrides of one text": (("smoke", "pretrain.steps=3"), "overrides must be a list"),
+    "overrides of numbers": (("smoke", [3]), "overrides must be a list"),
+    "overrides of a map": (("smoke", {"pretrain.steps": 3}), "not of the form key=value"),
+    "overrides of lists": (("smoke", [["pretrain.steps=3"]]), "overrides must be a list"),
+}
+"""What a notebook's parameters may be set to."""
+
+
 def cases() -> Iterator[Case]:
+    for name, (arguments, says) in PARAMETERS.items():
+        yield Case(f"parameters: {name}", partial(_parameters, arguments), says)
     for name, (text, says) in TEXTS.items():
         yield Case(f"profile: {name}", partial(_file, text), says, gives="mine")
     for name, (change, says) in OVERRIDES.items():
@@ -153,7 +168,7 @@ def cases() -> Iterator[Case]:
     yield Case("profile: two that lead to each other", _circle, "leads back")
     yield Case("profile: a folder", _folder, "unknown")
     yield Case("profile: too long a name", lambda folder: _name("x" * 5000), "unknown")
-    yield Case("profile: home of nobody", lambda folder: _name("~nobody-of-that-name/x.yaml"), "unknown")
+    yield Case("profile: in the home of nobody", lambda folder: _name("~nobody-of-that-name/x.yaml"), "unknown")
     yield Case("profile: null in its name", lambda folder: _name("a\0b.yaml"), "unknown")
     yield Case("profile: path out of the folder of profiles", lambda folder: _name("../../README.md"), "unknown")
     for value in ("~nobody-of-that-name/music", "x" * 5000, "/proc/1/root/" + "y" * 300):
@@ -191,6 +206,10 @@ def _circle(folder: Path) -> None:
 def _folder(folder: Path) -> None:
     (folder / "mine.yaml").mkdir()
     profile.load(str(folder / "mine.yaml"))
+
+
+def _parameters(arguments: tuple, folder: Path) -> None:
+    profile.load(*arguments)
 
 
 def _name(name: str) -> None:
