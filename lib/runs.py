@@ -18,7 +18,9 @@ from lib import UserError
 LIB = Path(__file__).resolve().parent
 
 SAME_BITS: dict[str, str] = {
-    "f4c99fcca358": "ff4fcb095b46",  # training: many processes, collections
+    "18ed319cf733": "ff4fcb095b46",  # training: many processes, collections; what is read is checked
+    "64146411e0c6": "f84ed8e04d91",  # scoring: damaged tables are named
+    "56a7e76ae161": "ef727cbfbe7e",  # separate: names of songs
 }
 """Fingerprints of code that gives the bits of earlier code, and the fingerprint of that: runs keep their names.
 

@@ -23,7 +23,7 @@ from lib import UserError
 from tests.hostile import REFUSED, RESULT, SKIPPED, Case, Skip
 from tests.hostile.cases import CASES
 
-GIGABYTES, SECONDS = 4, 120
+GIGABYTES, SECONDS = 4, 300
 """What a case may take beyond what the process holds before it, and when it is taken for a hang on a busy machine."""
 
 
