@@ -55,13 +55,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(results: Path, facts: dict) -> None:
     """Raises: UserError if the record is not one that a study wrote."""
-    files, profile = facts.get("files"), facts.get("profile")
-    if not isinstance(files, dict):
+    if not isinstance(facts.get("files"), dict):
         raise UserError(f"{results}: no provenance.json that names files: run the study there first")
-    whole = all(isinstance(record, dict) and {"notebook", "sha256"} <= set(record) for record in files.values())
+    files, profile = facts["files"], facts.get("profile")
+    whole = all(isinstance(facts.get(key), dict) for key in ("profile", "stages", "code", "corpora"))
+    whole &= all(isinstance(record, dict) and {"notebook", "sha256"} <= set(record) for record in files.values())
     inside = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in files)
-    named = isinstance(profile, dict) and Path(str(profile.get("name"))).name == profile.get("name")
-    if not (whole and inside and named):
+    if not (whole and inside and Path(str(profile.get("name"))).name == profile.get("name")):
         raise UserError(f"{results}: provenance.json was not written by a study: run it there again")
 
 
@@ -119,7 +119,7 @@ def cell(results: Path, where: str) -> dict[str, object]:
     """Where a row of a table comes from: file, notebook, its values, runs, commit, profile, corpora and seeds."""
     name, _, row = where.rpartition(":")
     facts = provenance.read(results)
-    if name not in facts["files"] or not row.isdigit():
+    if name not in facts["files"] or not row.isdecimal():
         raise UserError(f"--cell {where}: give a table and a row of it, as tables/claim.csv:1")
     table = read_table(results / name)
     if not 1 <= int(row) <= len(table):

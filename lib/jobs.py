@@ -100,8 +100,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     call = parser.parse_intermixed_args(arguments)
     if not 0 <= (call.seed or 0) < 1 << 32:
         parser.error(f"--seed from 0 to {(1 << 32) - 1}")
-    if call.songs is not None and call.songs < 1:
-        parser.error("--songs from 1")
+    for option in ("songs", "run"):
+        if getattr(call, option) is not None and getattr(call, option) < 1:
+            parser.error(f"--{option} from 1")
     if not call.stage and (call.seed, call.transfer, call.songs) != (None, None, None):
         parser.error("--seed, --transfer and --songs go with --stage")
     if call.transfer and call.stage != "finetune":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from lib import UserError, audit, jobs, plan, separate, study
 from lib.listening import examples, serve
-from tests.hostile import Case, called
+from tests.hostile import Case, called, written
 from tests.hostile.sounds import encoded, noise, separator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,9 +77,8 @@ TRAINING = {
     "songs for pre-training": (["--profile", "smoke", "--stage", "pretrain", "--songs", "2"], "--songs goes with"),
     "transfer from scratch": (["--profile", "smoke", "--stage", "scratch", "--transfer", "group"], "--transfer goes"),
     "seed for a run": (["--profile", "smoke", "--run", "1", "--seed", "1"], "go with --stage"),
-    "run zero": (["--profile", "smoke", "--run", "0"], "has runs 1 to"),
-    "negative run": (["--profile", "smoke", "--run", "-5"], "has runs 1 to"),
-    "huge run": (["--profile", "smoke", "--run", "9" * 30], "has runs 1 to"),
+    "run zero": (["--profile", "smoke", "--run", "0"], "--run from 1"),
+    "negative run": (["--profile", "smoke", "--run", "-5"], "--run from 1|argument"),
     "override of nothing": (["--profile", "smoke", "--list", "="], "unknown key"),
     "override that is an option": (["--profile", "smoke", "--list", "--steps=3"], "--steps"),
     "batch that cannot be": (["--profile", "smoke", "--stage", "scratch", "finetune.batch=0"], "finetune.batch"),
@@ -94,13 +94,14 @@ PROVENANCE = {
     "of no folder": (["/no/such"], "no provenance.json"),
     "a file": (["/etc/passwd"], "no provenance.json"),
     "too long": ([LONG], "no provenance.json"),
-    "cell without a row": (["{root}/results/demo", "--cell", "tables/claim.csv"], "--cell"),
-    "cell elsewhere": (["{root}/results/demo", "--cell", "../../README.md:1"], "--cell"),
-    "cell of words": (["{root}/results/demo", "--cell", "tables/claim.csv:one"], "--cell"),
-    "cell zero": (["{root}/results/demo", "--cell", "tables/claim.csv:0"], "has rows 1 to"),
-    "cell beyond": (["{root}/results/demo", "--cell", f"tables/claim.csv:{'9' * 30}"], "has rows 1 to"),
-    "cell of other digits": (["{root}/results/demo", "--cell", "tables/claim.csv:\u00b2"], "--cell"),
-    "cell of a figure": (["{root}/results/demo", "--cell", "figures/claim.png:1"], "no table|--cell"),
+    "cell without a row": (["{results}", "--cell", "tables/claim.csv"], "--cell"),
+    "cell elsewhere": (["{results}", "--cell", "../../README.md:1"], "--cell"),
+    "cell of words": (["{results}", "--cell", "tables/claim.csv:one"], "--cell"),
+    "cell zero": (["{results}", "--cell", "tables/claim.csv:0"], "has rows 1 to"),
+    "cell beyond": (["{results}", "--cell", f"tables/claim.csv:{'9' * 30}"], "has rows 1 to"),
+    "cell of other digits": (["{results}", "--cell", "tables/claim.csv:\u00b2"], "--cell"),
+    "record of another kind": (["{folder}/other"], "was not written by a study"),
+    "cell of a figure": (["{results}", "--cell", "figures/claim.png:1"], "no table|--cell"),
 }
 SERVE = {
     "nothing": ([], "profile"),
@@ -154,7 +155,7 @@ def cases() -> Iterator[Case]:
 
 
 def _filled(arguments: list[str], folder: Path) -> list[str]:
-    return [text.replace("{folder}", str(folder)).replace("{root}", str(ROOT)) for text in arguments]
+    return [text.replace("{folder}", str(folder)).replace("{results}", str(folder / "results")) for text in arguments]
 
 
 def _separate(arguments: list[str], folder: Path) -> str:
@@ -165,7 +166,19 @@ def _separate(arguments: list[str], folder: Path) -> str:
     return called(separate.main, *songs, *fixed, *_filled(arguments, folder))
 
 
+def _results(folder: Path) -> None:
+    """A results folder with a table and a figure, and one whose record lacks a part."""
+    record = {"notebook": "00", "sha256": "0"}
+    facts = {"files": {"tables/claim.csv": record, "figures/claim.png": record}, "profile": {"name": "p"}}
+    written(folder / "results" / "tables" / "claim.csv", "a\n1\n")
+    written(folder / "results" / "figures" / "claim.png", b"\x89PNG" + bytes(range(256)))
+    written(folder / "other" / "provenance.json", json.dumps(facts))
+    facts |= {"stages": {}, "code": {}, "corpora": {}}
+    written(folder / "results" / "provenance.json", json.dumps(facts))
+
+
 def _called(main, arguments: list[str], folder: Path) -> str:
+    _results(folder)
     return called(main, *_filled(arguments, folder))
 
 
