@@ -388,8 +388,7 @@ def resolve(folder: str) -> Path:
 
 
 def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
-    path = path.resolve()
-    if path in seen:
+    if path.resolve() in seen:
         raise UserError(f"{path.name}: base leads back to this file")
     if len(seen) > MOST_BASES:
         raise UserError(f"{path.name}: base upon base, more than {MOST_BASES}")
@@ -400,7 +399,7 @@ def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     if not isinstance(name, str):
         raise UserError(f"{path.name}: base must be the name or file of a profile, not {name!r:.60}")
     beside = resolve(str(path.parent / name))
-    base = _with_base(beside if beside.is_file() else find(name), (*seen, path))
+    base = _with_base(beside if beside.is_file() else find(name), (*seen, path.resolve()))
     return schema.merged({key: value for key, value in base.items() if key not in ("name", "results")}, content)
 
 
