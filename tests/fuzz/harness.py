@@ -77,7 +77,7 @@ def _checkpoints() -> Iterator[bytes]:
 
 
 HARNESSES: dict[str, tuple[Callable[[bytes], None], Callable[[], Iterator[bytes]], int]] = {
-    "profile": (read_profile, _profiles, 700),
+    "profile": (read_profile, _profiles, 1500),
     "tracks": (read_tracks, _tables, 500),
     "checkpoint": (read_checkpoint, _checkpoints, 30_000),
 }

@@ -20,11 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def found(request, tmp_path_factory):
     """What came of every chosen case, by name."""
     target = tmp_path_factory.mktemp("hostile") / "found.jsonl"
-    names = [
-        item.callspec.id
-        for item in request.session.items
-        if item.fspath == request.fspath and hasattr(item, "callspec")
-    ]
+    mine = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    names = [item.callspec.params["case"].name for item in mine]
     call = [sys.executable, "-m", "tests.hostile.driver", str(target), *names]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
