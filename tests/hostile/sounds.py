@@ -104,7 +104,7 @@ DAMAGED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a day promised, wav": ("a.wav", lambda: lying_wav(DAY * 44100 // 8), "truncated"),
     "a day promised, au": ("a.au", lambda: lying_au(DAY * 44100 // 8), "truncated|absurd"),
     "a day promised, aiff": ("a.aiff", lambda: lying_aiff(DAY * 44100 // 8), "truncated|absurd|cannot decode"),
-    "a day promised, flac": ("a.flac", lambda: lying_flac(DAY), "truncated|cannot decode|seek"),
+    "a day promised, flac": ("a.flac", lambda: lying_flac(DAY), "truncated|cannot decode|seek|absurd"),
     "65,535 channels": ("a.wav", lambda: lying_wav(100, channels=65535), "absurd|cannot decode|Invalid"),
     "no channels": ("a.wav", lambda: lying_wav(100, channels=0), "absurd|cannot decode|Invalid|no audio"),
     "rate of 0": ("a.wav", lambda: lying_wav(250, rate=0), "absurd|cannot decode|Invalid"),
