@@ -100,11 +100,28 @@ add_ffmpeg() {
     rm -rf "$aside"
 }
 
+# What takes long runs beside this shell, so that an interruption ends both at once.
+interruptible() { # COMMAND...
+    local status=0
+    "$@" &
+    child=$!
+    wait "$child" || status=$?
+    child=
+    return "$status"
+}
+
+silently() { exec "$@" >/dev/null 2>&1; } # for `interruptible`, whose own messages are to be seen
+
+interrupted() {
+    [[ -z ${child:-} ]] || kill "$child" 2>/dev/null || true
+    die 130 "interrupted: the same call takes the set-up up again"
+}
+
 pip() {
     # a machine without python3-venv makes environments without pip: then its own pip installs into them
     local runner=("$venv/bin/python" -m pip)
     "${runner[@]}" --version >/dev/null 2>&1 || { find_python && runner=("$python" -m pip --python "$venv/bin/python"); }
-    "${runner[@]}" -qq --disable-pip-version-check --no-input install --no-deps --require-hashes "$@" \
+    interruptible "${runner[@]}" -qq --disable-pip-version-check --no-input install --no-deps --require-hashes "$@" \
         || die 1 "the set-up failed, see above; the next call repairs it"
 }
 
@@ -140,13 +157,14 @@ make_venv() {
     echo "run_all.sh: making .venv from requirements.txt (once: 3 GB to download, about 2 minutes) ..."
     mkdir -p "$venv"
     touch "$venv/.setting-up"
-    find "$venv" -mindepth 1 -maxdepth 1 ! -name .setting-up -exec rm -rf {} +
-    "$python" -m venv "$venv" >/dev/null 2>&1 || "$python" -m venv --without-pip "$venv" \
+    interruptible find "$venv" -mindepth 1 -maxdepth 1 ! -name .setting-up -exec rm -rf {} +
+    interruptible silently "$python" -m venv "$venv" || "$python" -m venv --without-pip "$venv" \
         || die 1 "could not make $venv with $python"
     pip -r "$root/requirements.txt"
     echo "run_all.sh: .venv is ready after $((SECONDS - started)) s"
 }
 
+trap interrupted INT TERM # until the study takes over, which says for itself where it goes on
 cd -- "$root"
 export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 unset PYTHONHOME
@@ -170,7 +188,7 @@ unset PYTHONPATH
 {
     flock -n 9 || {
         echo "run_all.sh: another call is setting up, waiting ..."
-        flock 9
+        interruptible flock 9
     }
     set_up
 } 9<"$root" # the lock is on the folder itself: no file to leave behind

@@ -6,10 +6,12 @@ Within `deferred` a signal is noted, and whoever works there asks `wanted` betwe
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -61,5 +63,16 @@ def heed_parent_alone(worker: int = 0) -> None:
             came = signal.sigwaitinfo(SIGNALS)
             if came.si_signo == signal.SIGTERM and came.si_pid == os.getppid():
                 os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it is gone, even if that was killed, and by no Ctrl-C of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says so once
+
+    def watch() -> None:
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -26,6 +27,18 @@ HOMES = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIM
 """Variables that keep Jupyter out of the user's home."""
 
 
+DISK_FAULTS = {
+    errno.ENOSPC: ("no space left", "free some"),
+    errno.EDQUOT: ("the disk quota is used up", "free some"),
+    errno.EFBIG: ("the limit of a file's size is reached", "raise it (ulimit -f)"),
+    errno.EROFS: ("the disk is read-only", "make it writable"),
+    errno.EIO: ("the disk fails to read or write", "look after it"),
+}
+"""What is wrong with a disk, and what to do, by error number."""
+FULL = 1 << 20
+"""Free bytes of a disk below which whatever failed there is said to have failed for lack of space."""
+
+
 class NotebookError(Exception):
     """A notebook failed; the message is one line."""
 
@@ -33,7 +46,7 @@ class NotebookError(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 wrong call (nothing started), 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    started = time.monotonic()
+    started, results = time.monotonic(), ROOT
     try:
         if not arguments:
             raise UserError("usage: python -m lib.study PROFILE [key=value ...]")
@@ -54,6 +67,11 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     except NotebookError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        print(_disk_fault(error.errno, error.filename or results), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: the same call goes on from the last checkpoint", file=sys.stderr)
@@ -172,6 +190,8 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
         )  # fmt: skip
     except PapermillExecutionError as error:
         os.replace(partial, failed)
+        if fault := _fault_told(error.evalue, results):
+            raise NotebookError(f"{notebook.stem} failed: {fault}") from None
         kind = "" if error.ename == UserError.__name__ else f"{error.ename}: "
         message = " ".join(error.evalue.split())[:400]
         raise NotebookError(f"{notebook.stem} failed: {kind}{message} (see {failed})") from None
@@ -182,6 +202,19 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
     papermill.iorw.write_ipynb(done, str(partial))
     os.replace(partial, target)
     failed.unlink(missing_ok=True)
+
+
+def _disk_fault(number: int, where: Path | str) -> str:
+    what, remedy = DISK_FAULTS[number]
+    return f"{where}: {what}: {remedy}, then the same call goes on from the last checkpoint"
+
+
+def _fault_told(message: str, results: Path) -> str:
+    """The fault of the results folder's disk that an error of a notebook comes from, in one line, or ""."""
+    told = (number for number in DISK_FAULTS if os.strerror(number) in message)
+    # libraries tell of it in words of their own, or not at all
+    number = next(told, errno.ENOSPC if shutil.disk_usage(results).free < FULL else 0)
+    return _disk_fault(number, results) if number else ""
 
 
 @contextlib.contextmanager

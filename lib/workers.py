@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
-import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 
 from lib import UserError, evaluation
 from lib.profile import Profile
 from lib.runs import Run, fingerprint
 from lib.stages import EQUAL_COMPUTE, SCRATCH, Study
+from lib.stopping import end_with_parent
 
 MIXIT = "MixIT"
 ORDER = {MIXIT: 0, EQUAL_COMPUTE: 1, SCRATCH: 2}
@@ -72,7 +70,7 @@ def _work_off(jobs: Sequence[Job], processes: int) -> None:
     if not jobs:
         return
     context = multiprocessing.get_context("spawn")  # forked copies of a process with threads may hang
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _end_with_parent)
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, end_with_parent)
     try:
         for done in as_completed([pool.submit(_work, job) for job in jobs]):
             done.result()
@@ -96,13 +94,3 @@ def _work(job: Job) -> None:
     run = study.supervised(job.how, job.seed, job.labeled_songs)
     if job.split:
         evaluation.scores(study, run, job.how, job.seed, job.labeled_songs, job.split)
-
-
-def _end_with_parent() -> None:
-    """Let this process end when the one that started it is gone, even if that was killed."""
-
-    def watch() -> None:
-        wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

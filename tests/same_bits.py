@@ -1,7 +1,8 @@
 """Does this code train to the bits that an earlier revision trained to? ``python -m tests.same_bits REVISION``
 
-Both train every kind of run that a study has, a few steps each, in a fresh process on the same songs, and the weights
-are compared. If all are equal, it prints the lines for `lib.runs.SAME_BITS`, by which earlier runs keep their names.
+Both render the same songs and train every kind of run that a study has, a few steps each, in a fresh process; songs,
+weights and scores are compared. If all are equal, it prints the lines for `lib.runs.SAME_BITS`, by which what was made
+earlier keeps its name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TRAIN = """
 import hashlib, json, sys
+from pathlib import Path
 from lib import stages
 from lib.profile import CONTROLS, TRANSFERS, load
 from lib.runs import LIB, code_fingerprint
@@ -34,9 +36,12 @@ for how in (SCRATCH, *CONTROLS, *TRANSFERS):
 files = {key: run.folder / "model.safetensors" for key, run in found.items()}
 weights = {key: hashlib.sha256(file.read_bytes()).hexdigest() for key, file in files.items()}
 scores = evaluation.scores(study, found[SCRATCH], SCRATCH, 1, 2)["value"].tolist()
+music = [path for path in sorted(Path(sys.argv[1]).rglob("*")) if path.suffix in (".wav", ".mp3")]
+songs = hashlib.sha256(b"".join(path.read_bytes() for path in music)).hexdigest()
 codes = {"training": stages.TRAINING_CODE, "scoring": evaluation.SCORING_CODE, "windows": ("separate",)}
+codes["songs"] = ("corpora/compose", "corpora/rendered")
 codes = {kind: code_fingerprint(*modules) for kind, modules in codes.items()}
-print(json.dumps({"weights": weights, "scores": scores, "codes": codes}))
+print(json.dumps({"weights": weights, "scores": scores, "songs": songs, "codes": codes}))
 """
 
 
@@ -58,7 +63,7 @@ def main(revision: str) -> int:
         subprocess.run(["git", "checkout", "-q", revision], cwd=earlier, check=True)
         before, now = trained(earlier, Path(temporary) / "before"), trained(ROOT, Path(temporary) / "now")
     differing = [key for key, digest in now["weights"].items() if before["weights"].get(key) != digest]
-    differing += ["scores"] if before["scores"] != now["scores"] else []
+    differing += [key for key in ("scores", "songs") if before[key] != now[key]]
     if differing:
         print(f"not the same bits as {revision}: {', '.join(differing)}")
         return 1

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ case "$*" in
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/pyvenv.cfg" && echo venv >>"$FAKE_LOG" ;;
     *" install "*)
         [[ -e $FAKE_LOG.break ]] && exit 1
+        [[ -e $FAKE_LOG.slow ]] && echo slow >>"$FAKE_LOG" && exec sleep 60
         if [[ $* == *--target* ]]; then
             while [[ $1 != --target ]]; do shift; done
             mkdir -p "$2/ffmpeg/binaries"
@@ -131,6 +134,37 @@ def test_a_set_up_that_was_cut_off_is_repaired(project, bare):
     broken.unlink()
     done = call(project, "smoke", **bare)
     assert "study smoke" in done.stdout and steps(bare) == ["venv", "venv", "install", "ffmpeg"]
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["Ctrl-C", "kill"])
+def test_an_interrupted_set_up_ends_at_once_with_one_line_and_is_repaired(project, bare, whole_group):
+    slow = Path(bare["FAKE_LOG"] + ".slow")
+    slow.touch()
+    options = {"env": bare | {"HOME": str(project)}, "text": True, "start_new_session": True}
+    calls, said = [], project / "said"
+    for state in ("making .venv", "waiting"):  # the second one waits for the first
+        with open(said, "a") as file:
+            command = [project / "run_all.sh", "smoke"]
+            calls.append(subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE, **options))
+        wait_for(lambda state=state: state in said.read_text())
+    wait_for(lambda: Path(bare["FAKE_LOG"]).exists() and "slow" in steps(bare))
+    started = time.monotonic()
+    for process in reversed(calls):
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+        line = process.communicate(timeout=30)[1]
+        assert process.returncode == 130, line
+        assert line == "run_all.sh: interrupted: the same call takes the set-up up again\n"
+    assert time.monotonic() - started < 30  # of 60 that the installation would take
+    slow.unlink()
+    assert "study smoke" in call(project, "smoke", **bare).stdout
+    assert steps(bare) == ["venv", "slow", "venv", "install", "ffmpeg"]
+
+
+def wait_for(condition, seconds=60):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
 
 
 def test_lost_ffmpeg_is_fetched_again(project, bare):

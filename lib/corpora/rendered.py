@@ -24,7 +24,8 @@ from lib import STEMS, UserError
 from lib.audio import run_ffmpeg
 from lib.corpora.compose import Note, Part, Song, Voice, compose
 from lib.profile import Rendered
-from lib.runs import atomic, code_fingerprint, write_json
+from lib.runs import atomic, code_fingerprint, held, write_json
+from lib.stopping import end_with_parent
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FIRST_ID = 2  # FMA's first track
@@ -56,6 +57,13 @@ def build(settings: Rendered, rate: int, root: Path, workers: int | None = None)
     plan = {"settings": asdict(settings), "rate": rate, "code": code_fingerprint("corpora/compose", "corpora/rendered")}
     if _read_json(root / "complete.json") == plan:
         return root
+    with held(root / "lock"):  # a notebook opened while a study runs may ask for the same songs
+        if _read_json(root / "complete.json") != plan:
+            _build(settings, rate, root, workers, plan)
+    return root
+
+
+def _build(settings: Rendered, rate: int, root: Path, workers: int | None, plan: dict) -> None:
     if _read_json(root / "plan.json") != plan:
         for name in ("complete.json", "plan.json"):
             (root / name).unlink(missing_ok=True)
@@ -75,7 +83,6 @@ def build(settings: Rendered, rate: int, root: Path, workers: int | None = None)
     _write_tracks(root / "unlabeled" / "fma_metadata" / "tracks.csv", [s for s in songs if "track_id" in s])
     (root / "partial").rmdir()
     write_json(root / "complete.json", plan)
-    return root
 
 
 def _read_json(path: Path) -> object:
@@ -110,7 +117,7 @@ def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[l
     if workers == 1 or len(tasks) < 8:
         return list(progress(map(make, tasks)))
     # spawned, for the caller may hold threads that a fork would break
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         return list(progress(pool.map(make, tasks)))
 
 
