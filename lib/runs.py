@@ -159,8 +159,14 @@ class Run:
         return self.folder / "model.safetensors"
 
     def reopen(self) -> None:
-        """Take a finished run for unfinished, so that its weights are made again."""
+        """Take a finished run for unfinished, so that its weights are made again; for whoever holds its lock.
+
+        Weights that a kill left half written go.
+        """
         (self.folder / "done.json").unlink(missing_ok=True)
+        for path in self.folder.glob(".*"):
+            if path.suffix in (".ckpt", ".safetensors"):
+                path.unlink()
 
     def finish(self, **facts: object) -> None:
         """Mark the run finished, with the facts (seconds, steps, ...) that tables quote."""

@@ -68,7 +68,7 @@ def heed_parent_alone(worker: int = 0) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process end when the one that started it is gone, even if that was killed, and by no Ctrl-C of its own."""
+    """Let this process end when the one that started it is gone, even by a kill, and by no Ctrl-C of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says so once
 
     def watch() -> None:

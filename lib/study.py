@@ -148,6 +148,7 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
         print(f"{path.stem}: unchanged")
     if first == len(notebooks) and (results / "report.html").exists():
         return
+    _sweep(results)
     # a later notebook may build on what an earlier one is about to rewrite
     for path in notebooks[first:]:
         stamps[path].unlink(missing_ok=True)
@@ -257,6 +258,14 @@ def _first_outdated(results: Path, stamps: dict[Path, Path], keys: dict[Path, st
         if stamp["key"] != keys[notebook] or not whole or not (results / "notebooks" / notebook.name).exists():
             return number
     return len(read)
+
+
+def _sweep(results: Path) -> None:
+    """Remove what a kill in the middle of writing left; it was to get its name when whole (`lib.runs.atomic`)."""
+    for folder in ("", "tables", "figures", "notebooks", "runs/stamps"):
+        for path in (results / folder).glob(".*"):
+            if path.is_file():
+                path.unlink()
 
 
 def _products(results: Path) -> dict[str, tuple[int, int]]:

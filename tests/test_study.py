@@ -86,6 +86,34 @@ def test_a_file_added_to_a_folder_of_music_is_noticed(stage, tmp_path):
     assert stage(("corpus.unlabeled", str(music))) == []
 
 
+def test_a_clock_that_was_set_back_hides_no_change(stage, tmp_path):
+    music = tmp_path / "music"
+    music.mkdir()
+    song = music / "song.wav"
+    song.touch()
+    stage(("corpus.unlabeled", str(music)))
+    for path in tmp_path.rglob("*"):  # written when the clock was wrong
+        os.utime(path, (4e9, 4e9))
+    assert len(stage(("corpus.unlabeled", str(music)))) == 2  # the song may be another one
+    assert stage(("corpus.unlabeled", str(music))) == []
+    os.utime(song, (0, 0))
+    table = stage.results / "tables" / "00_first.csv"
+    assert len(stage(("corpus.unlabeled", str(music)))) == 2
+    table.write_text("by somebody")
+    os.utime(table, (0, 0))
+    assert len(stage(("corpus.unlabeled", str(music)))) == 2
+
+
+def test_what_a_kill_left_half_written_goes(stage):
+    stage()
+    left = [stage.results / name for name in (".a.json", "tables/.b.csv", "notebooks/.c.ipynb")]
+    for path in left:
+        path.touch()
+    (stage.results / "tables" / "shared.csv").unlink()
+    stage()
+    assert not any(path.exists() for path in left)
+
+
 def test_a_stage_cut_off_keeps_its_first_start(tmp_path, monkeypatch):
     times = iter("abcdef")
     monkeypatch.setattr(provenance, "_now", lambda: next(times))
