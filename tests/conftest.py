@@ -1,6 +1,7 @@
 """Shared fixtures: reference vectors, a separator small enough to train inside a test, and a server of archives."""
 
 import http.server
+import os
 import threading
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from lib.corpora import download
 from lib.model import Separator
 
 GOLDEN = Path(__file__).parent / "golden"
+# What is trained here is too small to be shared by threads: they would wait for each other most of the time.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 
 
 @pytest.fixture

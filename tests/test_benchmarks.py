@@ -13,8 +13,11 @@ from lib.losses import assign, mixit_loss, mixture_loss
 from lib.model import Separator, translate_published
 
 
-@pytest.mark.parametrize("size", ["tiny", "demo"])
-@pytest.mark.parametrize("front_end", [{"rate": 8000, "n_fft": 256, "hop": 64, "band_scale": 2.0}, {}])
+@pytest.mark.parametrize(
+    ("size", "front_end"),
+    [("demo", {"rate": 8000, "n_fft": 256, "hop": 64, "band_scale": 2.0}), ("tiny", {})],
+    ids=["demo at 8 kHz", "tiny at 44.1 kHz"],
+)
 def test_plain_formulation_is_the_model(size, front_end):
     separator = Separator.from_size(size, 3, seed=1, dropout=0.0, **front_end)
     plain = PlainSeparator(separator)
