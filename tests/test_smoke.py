@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
+from lib import audit
 from lib.scoring import COLUMNS, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,10 +43,8 @@ FIGURES = {
 
 
 def study(results: Path) -> subprocess.CompletedProcess:
-    # one thread: on a shared machine two threads that wait for each other take many times as long
-    call = [sys.executable, "-m", "lib.study", "smoke", f"results={results}", "compute.threads=1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
+    call = [sys.executable, "-m", "lib.study", "smoke", f"results={results}"]
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -54,6 +53,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
+    """The results of a study: those that ``SMOKE_RESULTS`` names, which have just been made, or new ones."""
+    if given := os.environ.get("SMOKE_RESULTS"):
+        return ROOT / given
     folder = tmp_path_factory.mktemp("study") / "smoke"
     done = study(folder)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -135,18 +137,13 @@ def test_a_lost_table_comes_out_the_same(results):
     assert digests(results / "tables") == before
 
 
-def audit(results: Path, *options: str) -> subprocess.CompletedProcess:
-    call = [sys.executable, "-m", "lib.provenance", str(results), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
-
-
 def test_every_table_and_figure_is_what_the_runs_give(results):
     before = {kind: digests(results / kind) for kind in ("tables", "figures", "notebooks")}
     for path in (results / "runs").glob("*-*/model.safetensors"):
         path.rename(path.with_suffix(".aside"))  # records are enough
     try:
-        done = audit(results)
+        call = [sys.executable, "-m", "lib.provenance", str(results)]
+        done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
     finally:
         for path in (results / "runs").glob("*-*/model.aside"):
             path.rename(path.with_suffix(".safetensors"))
@@ -154,26 +151,27 @@ def test_every_table_and_figure_is_what_the_runs_give(results):
     assert {kind: digests(results / kind) for kind in before} == before
 
 
-def test_a_cell_names_its_runs(results):
+def test_a_cell_names_its_runs(results, capsys):
     claim = read_table(results / "tables" / "claim.csv")
     row = claim[(claim["method"] == "pre-trained (sliced)") & (claim["against"] == "scratch")].index[0]
-    said = audit(results, "--cell", f"tables/claim.csv:{row + 1}").stdout
-    told = dict(line.split(": ", 1) for line in said.splitlines())
+    assert audit.main([str(results), "--cell", f"tables/claim.csv:{row + 1}"]) == 0
+    told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert told["notebook"].startswith("03_finetune") and told["profile"] == "smoke" and told["seeds"] == "0, 1"
     kinds = [run.split("-")[0] for run in told["runs"].split(", ")]
     assert sorted(kinds) == ["finetune", "finetune", "scratch", "scratch"]
     assert all((results / "runs" / run / "done.json").exists() for run in told["runs"].split(", "))
     for bad in ("tables/claim.csv:0", "tables/nothing.csv:1", "tables/claim.csv"):
-        assert audit(results, "--cell", bad).returncode == 2
+        assert audit.main([str(results), "--cell", bad]) == 2
 
 
-def test_an_edited_table_and_a_missing_run_are_found(results):
+def test_an_edited_table_and_a_missing_run_are_found(results, capsys):
     table, run = results / "tables" / "claim.csv", next((results / "runs").glob("scratch-*"))
     whole, aside = table.read_bytes(), run.with_name("aside")
     table.write_bytes(whole.replace(b"1", b"2", 1))
     run.rename(aside)
-    done = audit(results)
+    status = audit.main([str(results)])
     table.write_bytes(whole)
     aside.rename(run)
-    assert done.returncode == 1
-    assert "tables/claim.csv: not what 03_finetune wrote" in done.stdout and f"runs/{run.name}: missing" in done.stdout
+    said = capsys.readouterr().out
+    assert status == 1
+    assert "tables/claim.csv: not what 03_finetune wrote" in said and f"runs/{run.name}: missing" in said
