@@ -45,7 +45,7 @@ class Call:
 
     def __init__(self, project: Path, *arguments: str, environment: str = ""):
         variables = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
-        variables |= {"OMP_NUM_THREADS": "1"} | ({"VIRTUAL_ENV": environment} if environment else {})
+        variables |= {"VIRTUAL_ENV": environment} if environment else {}
         self.log, self.started = project / "said", time.monotonic()
         with open(self.log, "w") as file:
             self.process = subprocess.Popen(
