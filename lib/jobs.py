@@ -12,8 +12,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from lib import UserError, compute, probes, regime, results, schema, stopping
-from lib.profile import TRANSFERS, Profile, load, to_dict
+from lib import UserError, compute, disk, probes, regime, results, schema, stopping
+from lib.profile import ROOT, TRANSFERS, Profile, load, resolve, to_dict
 from lib.runs import Run
 from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study, pretraining_words, supervised_words
 from lib.training import share_of_batch
@@ -61,10 +61,14 @@ def words(job: Job, name: str) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 finished, 2 wrong call or input, `STOPPED` after a signal (of the first process; others 0)."""
-    call = _parse(arguments)
+    """Exit status: 0 finished, 2 wrong call or input, `STOPPED` after a signal (of the first process; others 0).
+
+    1 stands for anything else that went wrong, such as a full disk.
+    """
+    call, folder = _parse(arguments), ROOT
     try:
         profile = load(call.profile, call.changes)
+        folder = resolve(profile.results)
         if call.list:
             for job in runs(profile).values():
                 print(shlex.join(["python", "-m", "lib.training", *words(job, call.profile)]))
@@ -82,6 +86,11 @@ def main(arguments: Sequence[str]) -> int:
             print(reason, file=sys.stderr)
             return STOPPED
         return 0
+    except Exception as error:  # torch and safetensors have kinds of their own for a full disk
+        if not (fault := disk.fault(error, folder)):
+            raise
+        print(_from_process(fault), file=sys.stderr)
+        return 1
     finally:
         compute.leave()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -15,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lib import UserError, provenance, runs
+from lib import UserError, disk, provenance, runs
 from lib import profile as profiles
 from lib.profile import PROFILES, ROOT, Profile
 
@@ -25,18 +24,6 @@ _PARAMETERS = {"tiny": 4e6, "mini": 8e6, "demo": 12e6, "small": 55e6, "medium": 
 
 HOMES = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 """Variables that keep Jupyter out of the user's home."""
-
-
-DISK_FAULTS = {
-    errno.ENOSPC: ("no space left", "free some"),
-    errno.EDQUOT: ("the disk quota is used up", "free some"),
-    errno.EFBIG: ("the limit of a file's size is reached", "raise it (ulimit -f)"),
-    errno.EROFS: ("the disk is read-only", "make it writable"),
-    errno.EIO: ("the disk fails to read or write", "look after it"),
-}
-"""What is wrong with a disk, and what to do, by error number."""
-FULL = 1 << 20
-"""Free bytes of a disk below which whatever failed there is said to have failed for lack of space."""
 
 
 class NotebookError(Exception):
@@ -69,9 +56,9 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in DISK_FAULTS:
+        if not (fault := disk.fault(error, results)):
             raise
-        print(_disk_fault(error.errno, error.filename or results), file=sys.stderr)
+        print(fault, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: the same call goes on from the last checkpoint", file=sys.stderr)
@@ -191,7 +178,7 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
         )  # fmt: skip
     except PapermillExecutionError as error:
         os.replace(partial, failed)
-        if fault := _fault_told(error.evalue, results):
+        if fault := disk.fault(error.evalue, results):
             raise NotebookError(f"{notebook.stem} failed: {fault}") from None
         kind = "" if error.ename == UserError.__name__ else f"{error.ename}: "
         message = " ".join(error.evalue.split())[:400]
@@ -203,19 +190,6 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
     papermill.iorw.write_ipynb(done, str(partial))
     os.replace(partial, target)
     failed.unlink(missing_ok=True)
-
-
-def _disk_fault(number: int, where: Path | str) -> str:
-    what, remedy = DISK_FAULTS[number]
-    return f"{where}: {what}: {remedy}, then the same call goes on from the last checkpoint"
-
-
-def _fault_told(message: str, results: Path) -> str:
-    """The fault of the results folder's disk that an error of a notebook comes from, in one line, or ""."""
-    told = (number for number in DISK_FAULTS if os.strerror(number) in message)
-    # libraries tell of it in words of their own, or not at all
-    number = next(told, errno.ENOSPC if shutil.disk_usage(results).free < FULL else 0)
-    return _disk_fault(number, results) if number else ""
 
 
 @contextlib.contextmanager

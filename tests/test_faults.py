@@ -1,5 +1,6 @@
 """A study on a hostile machine: kills, Ctrl-C, two users, a full disk, odd paths and no home; a story in miniature."""
 
+import errno
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from lib import study
+from lib import disk, jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTED = """
@@ -149,8 +150,8 @@ def one_line(done: subprocess.CompletedProcess, status: int) -> str:
 
 
 @pytest.fixture
-def disk(tmp_path):
-    """A disk of 2 MB of its own; ``disk(options)`` mounts it anew."""
+def small_disk(tmp_path):
+    """A disk of 2 MB of its own; ``small_disk(options)`` mounts it anew."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -167,15 +168,15 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(project, disk, tmp_path):
+def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(project, small_disk, tmp_path):
     notebook(project / "notebooks" / "00_first.ipynb", STARTED, FILLS, "print(1)")
     results = tmp_path / "disk" / "smoke"
     said = one_line(called(project, results), 1)
     assert f"{results}: no space left: free some, then the same call goes on" in said
     (results / "ballast").unlink()
-    disk("size=200m")
+    small_disk("size=200m")
     assert called(project, results).returncode == 0 and (results / "report.html").exists()
-    disk("ro")
+    small_disk("ro")
     said = one_line(called(project, results), 2)
     assert f"results folder {results} cannot be written: Read-only file system" in said
 
@@ -190,8 +191,19 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(projec
         ("[Errno 30] Read-only file system: 'a.csv'", 1 << 30, "the disk is read-only: make it writable"),
         ("song.wav: is empty", 1 << 30, ""),
     ],
+    ids=["a table", "safetensors", "torch", "a limit", "read-only", "something else"],
 )
-def test_a_notebook_that_fails_for_the_disk_says_so(tmp_path, monkeypatch, message, free, expected):
+def test_what_fails_for_the_disk_says_so(tmp_path, monkeypatch, message, free, expected):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-    said = study._fault_told(message, tmp_path)
-    assert said.startswith(f"{tmp_path}: {expected}") if expected else said == ""
+    said = disk.fault(message, tmp_path / "not made yet")
+    assert said.startswith(f"{tmp_path / 'not made yet'}: {expected}") if expected else said == ""
+
+
+def test_a_run_of_its_own_says_so_too(tmp_path, monkeypatch, capsys):
+    def fail(run):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "last.ckpt"))
+
+    monkeypatch.setattr(jobs.stopping, "listen", lambda: None)
+    monkeypatch.setattr(jobs, "_train", fail)
+    assert jobs.main(["--profile", "smoke", "--stage", "pretrain", f"results={tmp_path}"]) == 1
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/last.ckpt: no space left: free some, then the same call")
