@@ -236,9 +236,9 @@ def _first_outdated(results: Path, stamps: dict[Path, Path], keys: dict[Path, st
 
 def _sweep(results: Path) -> None:
     """Remove what a kill in the middle of writing left; it was to get its name when whole (`lib.runs.atomic`)."""
-    for folder in ("", "tables", "figures", "notebooks", "runs/stamps"):
-        for path in (results / folder).glob(".*"):
-            if path.is_file():
+    with runs.held(results / "runs" / "skipped.lock"):  # a run of its own may be writing that table
+        for folder in ("", "tables", "figures", "notebooks", "runs/stamps"):
+            for path in filter(Path.is_file, (results / folder).glob(".*")):
                 path.unlink()
 
 
