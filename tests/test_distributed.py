@@ -102,18 +102,7 @@ def test_a_signal_to_one_of_two_stops_both_and_one_process_goes_on(alone, beside
     assert_same(alone.pretrain_run(), run)
 
 
-def test_what_one_process_began_two_finish(alone, beside):
-    study, arguments = beside
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *PRETRAIN, *arguments], cwd=ROOT, env=environment(FAULT="6 0 SIGTERM")
-    )
-    assert done.returncode == jobs.STOPPED
-    done = together(2, *PRETRAIN, *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_same(alone.pretrain_run(), study.pretrain_run())
-
-
-def test_a_signal_to_the_whole_group_leaves_the_loaders_processes_to_their_step(beside):
+def test_a_signal_to_the_whole_group_leaves_the_loaders_processes_to_their_step_and_two_finish(alone, beside):
     study, arguments = beside
     call = [sys.executable, SCRIPT, *PRETRAIN, *arguments, "corpus.workers=2"]
     done = subprocess.run(
@@ -122,6 +111,9 @@ def test_a_signal_to_the_whole_group_leaves_the_loaders_processes_to_their_step(
     assert done.returncode == jobs.STOPPED, done.stderr[-3000:]
     assert "a checkpoint is written; the same call goes on from there" in done.stderr
     assert (study.pretrain_run().folder / "last.ckpt").exists()
+    done = together(2, *PRETRAIN, *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same(alone.pretrain_run(), study.pretrain_run())
 
 
 def test_a_killed_process_ends_the_job_with_a_message(beside):

@@ -36,7 +36,8 @@ def test_two_processes_make_the_bits_of_one(tmp_path):
 
 def test_a_record_counts_as_done_and_its_weights_are_made_again_for_what_starts_from_them(tmp_path):
     study = Study(load("smoke", [f"results={tmp_path}", *SMALL, "compute.jobs=2"]))
-    ahead([Job(study.profile, MIXIT, 0), Job(study.profile, SCRATCH, 0, 1, "validation")])
+    study.pretrain(0)
+    evaluation.scores(study, study.supervised(SCRATCH, 0, 1), SCRATCH, 0, 1, "validation")
     before = weights(study)
     for path in study.results.glob("runs/*-*/model.safetensors"):
         path.unlink()
