@@ -1,5 +1,6 @@
 """Blind tests: what is asked, in which order, how often; and answers that nothing can take away."""
 
+import functools
 import multiprocessing
 import random
 from dataclasses import replace
@@ -32,6 +33,12 @@ def excerpts(songs: int = 2, seconds: float = 3.0) -> list[Excerpt]:
             versions[name] = stems + share * 0.05 * draw.standard_normal(stems.shape).astype(np.float32)
         found.append(Excerpt(f"Song of platypus {number}", 1.0, RATE, stems.sum(0), versions))
     return found
+
+
+@functools.cache
+def items() -> list[design.Item]:
+    """What `MUSHRA` asks about."""
+    return design.items(MUSHRA, excerpts())
 
 
 @pytest.fixture
@@ -113,7 +120,7 @@ def test_equal_loudness_gives_way_to_full_scale():
 @given(st.text("ABC123", min_size=2, max_size=8), st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
 def test_every_participant_has_an_order_of_their_own_and_keeps_it(code, seed):
-    heard, chosen = design.items(MUSHRA, excerpts()), replace(MUSHRA, seed=seed)
+    heard, chosen = items(), replace(MUSHRA, seed=seed)
     mine, again = (design.trials(chosen, heard, code) for _ in range(2))
     facts = [[(t.question, t.item.song, t.item.stem, t.slots) for t in one] for one in (mine, again)]
     assert facts[0] == facts[1]
@@ -125,7 +132,7 @@ def test_every_participant_has_an_order_of_their_own_and_keeps_it(code, seed):
 
 
 def test_conditions_take_every_place_equally_often():
-    heard = design.items(MUSHRA, excerpts())
+    heard = items()
     found = [trial.slots.index(design.HIDDEN) for n in range(100) for trial in design.trials(MUSHRA, heard, f"P{n}")]
     counts = np.bincount(found, minlength=5)
     assert counts.sum() == 1200 and np.abs(counts - 240).max() < 60  # 4.3 standard deviations
@@ -305,7 +312,7 @@ def _write(folder, code: str, first: int) -> None:
 
 
 def test_participants_at_once_lose_nothing_even_under_one_code(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # others would spend their time on imports, one after the other
     plans = [("AA", 0), ("AA", 40), ("BB", 0)]
     writers = [context.Process(target=_write, args=(tmp_path, code, first)) for code, first in plans]
     for writer in writers:

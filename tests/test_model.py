@@ -145,7 +145,8 @@ def test_dropout_keeps_the_mean_and_drops_as_often_as_told(dtype, p):
     y = Dropout(p)(torch.ones(3, 333_333, dtype=dtype))
     kept = y != 0
     assert kept.float().mean() == pytest.approx(1 - p, abs=0.002)
-    assert y[kept].float() == pytest.approx(1 / (1 - p), rel=0.004 if dtype == torch.bfloat16 else 1e-6)
+    tolerance = 0.004 if dtype == torch.bfloat16 else 1e-6
+    assert (y[kept].float() * (1 - p) - 1).abs().max() <= tolerance
     one, two = Dropout(p)(torch.ones(1000)), Dropout(p)(torch.ones(1000))
     assert not torch.equal(one, two)
     assert torch.equal(Dropout(p).eval()(y), y)
