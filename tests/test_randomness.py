@@ -193,7 +193,7 @@ def study(tmp_path_factory):
 def made(study: Study) -> dict[str, bytes | list]:
     """Weights, curves and scores of a pre-training, a fine-tuning and a training from scratch, by file."""
     for how in (SCRATCH, "group"):
-        evaluation.scores(study, study.supervised(how, 0, 1), how, 0, 1, "test")
+        evaluation.scores(study, study.supervised(how, 0, 1), how, 0, 1, "validation")
     files = [path for path in sorted((study.results / "runs").glob("*-*/*")) if path.suffix in (".safetensors", ".csv")]
     found = {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
     for name in [name for name in found if name.endswith("log.csv")]:
