@@ -181,6 +181,7 @@ def studies(folder: Path, kills: int, seed: int) -> int:
 def set_up(folder: Path, seed: int) -> int:
     """Cut off the making of ``.venv`` by each signal, and let it be made. Returns the exit status."""
     project, generator, rows = copied(folder / "set-up"), np.random.default_rng(seed), []
+    shutil.rmtree(project / ".venv", ignore_errors=True)
     told("moment", "signal", "outcome")
     for name in ("SIGKILL", "SIGINT", ""):
         call, moment = Call(project, "--plan"), generator.uniform(0, SET_UP_SECONDS)
