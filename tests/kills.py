@@ -81,7 +81,7 @@ class Call:
         if number == signal.SIGKILL:
             return "killed"
         took, lines = time.monotonic() - began, self.said[before:].split("\n")
-        lines = [line for line in lines if line]
+        lines = [line for line in lines if line and "%|" not in line]  # a bar may have moved on meanwhile
         fine = status == 130 and len(lines) == 1 and INTERRUPTED in lines[0] and took < PATIENCE
         return f"{'' if fine else 'wrong: '}status {status}, {len(lines)} line(s), {took:.1f} s"
 
