@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -16,6 +17,8 @@ GOLDEN = Path(__file__).parent / "golden"
 # What is trained here is too small to be shared by threads: they would wait for each other most of the time.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell; its children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -220,6 +220,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--set-up", action="store_true", help="cut off the making of .venv instead")
     chosen = parser.parse_args(arguments)
     folder = chosen.folder.resolve()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
     return set_up(folder, chosen.seed) if chosen.set_up else studies(folder, chosen.kills, chosen.seed)
 
 
