@@ -47,6 +47,7 @@ class Call:
         variables = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
         variables |= {"VIRTUAL_ENV": environment} if environment else {}
         self.log, self.started = project / "said", time.monotonic()
+        self.log.unlink(missing_ok=True)  # what an earlier call left may still write to the old file for a second
         with open(self.log, "w") as file:
             self.process = subprocess.Popen(
                 ["./run_all.sh", "smoke", *arguments], cwd=project, env=variables, start_new_session=True,
