@@ -52,10 +52,6 @@ class Trial:
     item: Item
     slots: tuple[str, ...]
 
-    @property
-    def key(self) -> tuple[str, str, str, int]:
-        return self.question, self.item.song, self.item.stem, self.number
-
 
 def low_anchor(wave: np.ndarray, rate: int) -> np.ndarray:
     """[2, T] without what lies above 3.5 kHz (25 dB down at 4 kHz, 50 dB at 4.5 kHz): BS.1534-3's low anchor."""
