@@ -109,6 +109,26 @@ def heard(page) -> tuple[np.ndarray, int]:
     return sound[begun:], first + begun
 
 
+def lag(sound: np.ndarray, signal: np.ndarray) -> int:
+    """Where in ``signal``, played round and round, ``sound`` starts."""
+    spectrum = np.fft.rfft(signal) * np.conj(np.fft.rfft(sound, len(signal)))
+    return int(np.fft.irfft(spectrum, len(signal)).argmax())
+
+
+def explained(sound: np.ndarray, signal: np.ndarray, at: int) -> np.ndarray:
+    """Whether each sample of ``sound`` is that of ``signal`` from sample ``at`` on, played round and round."""
+    return np.abs(sound - signal[(at + np.arange(len(sound))) % len(signal)]) < 1e-4
+
+
+def turns(heard: np.ndarray) -> list[tuple[int, int, int]]:
+    """(signal, first sample, last sample) of what sounds one after the other, from [signals, T]; at least 100 each."""
+    found = []
+    for number, row in enumerate(heard):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]])))
+        found += [(first, stop - 1, number) for first, stop in edges.reshape(-1, 2) if stop - first >= 100]
+    return [(number, int(first), int(last)) for first, last, number in sorted(found)]
+
+
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator:
     """A fresh, headless Chromium; its pages have the tap in place."""

@@ -53,26 +53,6 @@ def left_channels(player: Player) -> np.ndarray:
     return np.stack([soundfile.read(io.BytesIO(sound), dtype="float32")[0][:, 0] for sound in player.signals])
 
 
-def lag(sound: np.ndarray, signal: np.ndarray) -> int:
-    """Where in ``signal``, played round and round, ``sound`` starts."""
-    spectrum = np.fft.rfft(signal) * np.conj(np.fft.rfft(sound, len(signal)))
-    return int(np.fft.irfft(spectrum, len(signal)).argmax())
-
-
-def explained(sound: np.ndarray, signal: np.ndarray, at: int) -> np.ndarray:
-    """Whether each sample of ``sound`` is that of ``signal`` from sample ``at`` on, played round and round."""
-    return np.abs(sound - signal[(at + np.arange(len(sound))) % len(signal)]) < 1e-4
-
-
-def turns(heard: np.ndarray) -> list[tuple[int, int, int]]:
-    """(signal, first sample, last sample) of what sounds one after the other, from [signals, T]; at least 100 each."""
-    found = []
-    for number, row in enumerate(heard):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]])))
-        found += [(first, stop - 1, number) for first, stop in edges.reshape(-1, 2) if stop - first >= 100]
-    return [(number, int(first), int(last)) for first, last, number in sorted(found)]
-
-
 def test_a_player_switches_in_the_same_sample(page, noises):
     browser.mount(page, noises)
     player = page.locator(".listening[data-ready]")
@@ -86,10 +66,10 @@ def test_a_player_switches_in_the_same_sample(page, noises):
     page.keyboard.press(" ")
     sound, _ = browser.heard(page)
     signals = left_channels(noises)
-    at = lag(sound[:4000], signals[0])
-    heard = np.stack([explained(sound, signal, at) for signal in signals])
+    at = browser.lag(sound[:4000], signals[0])
+    heard = np.stack([browser.explained(sound, signal, at) for signal in signals])
     # one alignment explains every sample, all but the crossfades of three switches and of the loop's seam
-    parts = turns(heard)
+    parts = browser.turns(heard)
     assert [number for number, _ in itertools.groupby(number for number, _, _ in parts)] == [0, 1, 2, 0]
     fades = [after - before - 1 for (_, _, before), (_, after, _) in itertools.pairwise(parts)]
     assert max(fades) <= 0.011 * RATE
