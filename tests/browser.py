@@ -21,7 +21,7 @@ from lib.profile import ROOT
 
 CHROMIUM = "/usr/bin/chromium"
 MISSING = None if os.path.exists(CHROMIUM) else f"needs {CHROMIUM} (apt-get install chromium)"
-PATIENCE = 180_000  # milliseconds: kernels that import torch start slowly on a busy machine
+PATIENCE = 500_000  # milliseconds: kernels that import torch start slowly on a busy machine
 
 TAP = """
 (() => {
