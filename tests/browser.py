@@ -95,9 +95,8 @@ MOUNT = """async (sent) => {
   };
   document.head.append(Object.assign(document.createElement("style"), { textContent: state._css }));
   const view = await import(URL.createObjectURL(new Blob([state._esm], { type: "text/javascript" })));
-  window.mounted = performance.now();
-  await view.default.render({ model, el: document.body });
-  window.opened = performance.now();
+  window.render = () => view.default.render({ model, el: document.body });
+  await render();
 }"""
 
 
@@ -242,20 +241,28 @@ def notebook(path: Path, *cells: str) -> Path:
     return path
 
 
-def kernels(ancestor: int) -> list[int]:
-    """Process ids of the kernels below a server process."""
+def below(ancestor: int, named: str) -> list[int]:
+    """Ids of the processes below one whose command line holds ``named``."""
     parents, found = {}, []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if "ipykernel_launcher" in (entry / "cmdline").read_text():
+            if named in (entry / "cmdline").read_text():
                 found.append(int(entry.name))
 
-    def below(process: int) -> bool:
+    def descends(process: int) -> bool:
         while process in parents:
             process = parents[process]
             if process == ancestor:
                 return True
         return False
 
-    return [process for process in found if below(process)]
+    return [process for process in found if descends(process)]
+
+
+def cpu_seconds(processes: list[int]) -> float:
+    """What processes have used so far, on all cores."""
+    ticks = [
+        (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[11:13] for process in processes
+    ]
+    return sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import sys
 
 import nbformat
@@ -231,7 +232,7 @@ def test_a_participant_in_voila_rates_loses_the_kernel_and_goes_on(page, tmp_pat
         slider.focus()
         page.keyboard.press("ArrowRight")
         test.get_by_text("saved", exact=True).wait_for()
-        for kernel in browser.kernels(server.pid):
+        for kernel in browser.below(server.pid, "ipykernel_launcher"):
             os.kill(kernel, signal.SIGKILL)
         page.keyboard.press("ArrowRight")
         test.get_by_text("The connection is lost").wait_for()
@@ -240,6 +241,8 @@ def test_a_participant_in_voila_rates_loses_the_kernel_and_goes_on(page, tmp_pat
         assert test.get_attribute("data-trial") == second
         assert test.locator("input[type=range]").nth(1).input_value() == "51"
         source = page.content()
+    with pytest.raises(OSError):  # what was started is gone with it
+        socket.create_connection(("127.0.0.1", port))
     everything = "\n".join([source, *(text(part) for part in traffic)])
     assert "Page 2 of" in source and "letters" in everything
     for secret in (*METHODS, *FIXED, "platypus", "leakage", ".ogg", str(tmp_path)):

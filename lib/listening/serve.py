@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         "network you trust, put a proxy with TLS in front, or use an SSH tunnel",
     )
     call = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else Voilà would go on without this process
     try:
         prepare(call.profile, call.overrides)
     except UserError as error:
