@@ -75,7 +75,7 @@ def switches() -> list[dict]:
     fades = [(after - before - 1) / RATE * 1e3 for (_, _, before), (_, after, _) in pairwise(parts)]
     apart = max(abs((lag - at + len(noise[0, 0]) // 2) % len(noise[0, 0]) - len(noise[0, 0]) // 2) for lag in lags)
     return [
-        row("from a digit key to the crossfade, median (and range) of 30 switches", np.median(waits), "ms", waits),
+        row("digit key to crossfade, on the audio clock: median (range) of 30", np.median(waits), "ms", waits),
         row("crossfade, longest", max(fades), "ms"),
         row("largest shift between signals, over all switches", apart / RATE * 1e3, "ms"),
     ]

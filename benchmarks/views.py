@@ -37,9 +37,9 @@ def real_excerpt(folder: Path) -> Excerpt:
 
 
 def save(name: str, shown) -> None:
-    """A locator's picture as a small PNG; 128 colours hold a spectrogram's palette."""
+    """A locator's picture as a small PNG; 64 colours hold a spectrogram's palette."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    picture = Image.open(io.BytesIO(shown.screenshot())).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture = Image.open(io.BytesIO(shown.screenshot())).convert("RGB").quantize(64, dither=Image.Dither.NONE)
     picture.save(FOLDER / f"{name}.png", optimize=True)
     print(f"{name}.png: {(FOLDER / f'{name}.png').stat().st_size / 1e3:.0f} kB")
 
