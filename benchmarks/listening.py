@@ -80,7 +80,7 @@ def switches() -> list[dict]:
 
 
 def view() -> list[dict]:
-    """Mixture, stems and accompaniment of the real song, 30 s at 44.1 kHz: bytes, and processor time until all is drawn."""
+    """Mixture, stems and accompaniment of the real song, 30 s at 44.1 kHz: bytes, and what drawing it takes."""
     with tempfile.TemporaryDirectory() as folder:
         song = real_song(Path(folder))
         stems = np.tile(song.stems(0.0, song.seconds, RATE), 30)[..., : 30 * RATE]
@@ -174,8 +174,8 @@ def main(names: Sequence[str]) -> int:
         print(f"unknown case '{unknown[0]}': use {', '.join(CASES)}", file=sys.stderr)
         return 2
     for name in names or CASES:
-        kept = read_table(TABLE) if TABLE.exists() else pd.DataFrame({"case": []})
         new = pd.DataFrame(CASES[name]()).assign(case=name)
+        kept = read_table(TABLE) if TABLE.exists() else pd.DataFrame({"case": []})
         print(new.to_string(index=False), flush=True)
         table = pd.concat([kept[kept["case"] != name], new], ignore_index=True)
         order = table["case"].map(list(CASES).index)
