@@ -68,12 +68,23 @@ def records(results: Path) -> str:
     return f"{len(runs)} runs, {hours:.1f} core hours of training ({', '.join(sorted({run['cpu'] for run in runs}))})."
 
 
+def listening(results: Path) -> str:
+    """What `benchmarks.listening` measured."""
+    rows = []
+    for row in _table(results, "listening").itertuples():
+        digits = {"%": 1, "trials": 0}.get(row.unit, 2)
+        spread = f" ({row.low:.{digits}f} to {row.high:.{digits}f})" if pd.notna(row.low) else ""
+        rows.append((row.what, f"{row.value:.{digits}f} {row.unit}{spread}"))
+    return prose.markdown_table(pd.DataFrame(rows, columns=["listening", "measured"]))
+
+
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "answer": answer,
     "claims": claims,
     "scores": scores,
     "cost": cost,
     "records": records,
+    "listening": listening,
 }
 
 

@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import anywidget
+import ipywidgets
 import nbformat
 import numpy as np
 
@@ -21,7 +21,7 @@ from lib.profile import ROOT
 
 CHROMIUM = "/usr/bin/chromium"
 MISSING = None if os.path.exists(CHROMIUM) else f"needs {CHROMIUM} (apt-get install chromium)"
-PATIENCE = 180_000  # milliseconds: kernels that import torch start slowly on a busy machine
+PATIENCE = 500_000  # milliseconds: kernels that import torch start slowly on a busy machine
 
 TAP = """
 (() => {
@@ -69,6 +69,36 @@ COLLECT = """() => {
   return [btoa(text), first];
 }"""
 
+MOUNT = """async (sent) => {
+  const revived = (value) => {
+    if (value === null || typeof value !== "object") return value;
+    if (value.base64 !== undefined)
+      return new DataView(Uint8Array.from(atob(value.base64), (c) => c.charCodeAt(0)).buffer);
+    if (Array.isArray(value)) return value.map(revived);
+    return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, revived(part)]));
+  };
+  const state = revived(sent), listeners = {};
+  const fire = (event, ...facts) => listeners[event]?.forEach((listener) => listener(...facts));
+  const model = {
+    get: (name) => state[name],
+    on: (event, listener) => (listeners[event] ??= []).push(listener),
+    off: () => {},
+    send: async (message) => {
+      const answer = await tell(message);
+      for (const [name, value] of Object.entries(answer.state)) {
+        if (JSON.stringify(value) === JSON.stringify(sent[name])) continue;
+        [sent[name], state[name]] = [value, revived(value)];
+        fire(`change:${name}`);
+      }
+      answer.replies.forEach((reply) => fire("msg:custom", reply));
+    },
+  };
+  document.head.append(Object.assign(document.createElement("style"), { textContent: state._css }));
+  const view = await import(URL.createObjectURL(new Blob([state._esm], { type: "text/javascript" })));
+  window.render = () => view.default.render({ model, el: document.body });
+  await render();
+}"""
+
 
 def heard(page) -> tuple[np.ndarray, int]:
     """What the page has sent to the loudspeaker so far: left channel [T], and the number of its first frame."""
@@ -78,25 +108,69 @@ def heard(page) -> tuple[np.ndarray, int]:
     return sound[begun:], first + begun
 
 
+def lag(sound: np.ndarray, signal: np.ndarray) -> int:
+    """Where in ``signal``, played round and round, ``sound`` starts."""
+    spectrum = np.fft.rfft(signal) * np.conj(np.fft.rfft(sound, len(signal)))
+    return int(np.fft.irfft(spectrum, len(signal)).argmax())
+
+
+def explained(sound: np.ndarray, signal: np.ndarray, at: int) -> np.ndarray:
+    """Whether each sample of ``sound`` is that of ``signal`` from sample ``at`` on, played round and round."""
+    return np.abs(sound - signal[(at + np.arange(len(sound))) % len(signal)]) < 1e-4
+
+
+def turns(heard: np.ndarray) -> list[tuple[int, int, int]]:
+    """(signal, first sample, last sample) of what sounds one after the other, from [signals, T]; at least 100 each."""
+    found = []
+    for number, row in enumerate(heard):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]])))
+        found += [(first, stop - 1, number) for first, stop in edges.reshape(-1, 2) if stop - first >= 100]
+    return [(number, int(first), int(last)) for first, last, number in sorted(found)]
+
+
 @contextlib.contextmanager
-def chromium(profile: Path, **options: object) -> Iterator:
-    """A page of a fresh, headless Chromium with the tap in place."""
+def chromium(profile: Path) -> Iterator:
+    """A fresh, headless Chromium; its pages have the tap in place."""
     from playwright.sync_api import sync_playwright
 
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     flags += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(profile), executable_path=CHROMIUM, headless=True, args=flags,
-            **{"viewport": {"width": 1280, "height": 1000}, **options},
-        )  # fmt: skip
+            str(profile), executable_path=CHROMIUM, headless=True, args=flags, viewport={"width": 1280, "height": 1000}
+        )
         try:
             context.add_init_script(TAP)
-            page = context.pages[0]
-            page.set_default_timeout(PATIENCE)
-            yield page
+            context.set_default_timeout(PATIENCE)
+            yield context
         finally:
             context.close()
+
+
+def mount(page, widget: anywidget.AnyWidget) -> None:
+    """Show a widget on a page of its own, with no Jupyter between them: what its view sends is answered at once."""
+    replies = []
+    widget.send = lambda content, buffers=None: replies.append(content)
+
+    def told(message: dict) -> dict:
+        replies.clear()
+        widget._handle_custom_msg(message, [])
+        return {"state": portable({key: getattr(widget, key) for key in names}), "replies": replies}
+
+    names = [name for name in widget.keys if name not in ipywidgets.DOMWidget.class_trait_names()]
+    page.route("http://localhost/", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+    page.goto("http://localhost/")
+    page.expose_function("tell", told)
+    page.evaluate(MOUNT, portable({name: getattr(widget, name) for name in names}))
+
+
+def portable(value: object) -> object:
+    """A widget's state as JSON; bytes become ``{"base64": text}``."""
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {key: portable(part) for key, part in value.items()}
+    return [portable(part) for part in value] if isinstance(value, list) else value
 
 
 def free_port() -> int:
@@ -115,15 +189,15 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(command: list[str], home: Path, address: str) -> Iterator[subprocess.Popen]:
-    """A server process, up once ``address`` answers; it and its kernels end with the block."""
+def served(command: list[str], home: Path, port: int) -> Iterator[subprocess.Popen]:
+    """A server process, up once ``port`` is open; it and its kernels end with the block."""
     log = home / "server.log"
     with open(log, "w", encoding="utf-8") as out:
         process = subprocess.Popen(command, env=environment(home), cwd=ROOT, stdout=out, stderr=out)
     try:
-        for _ in range(600):
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                urllib.request.urlopen(address, timeout=600)
+        for _ in range(3000):
+            # not a request: every one that Voilà answers costs a kernel
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             assert process.poll() is None, log.read_text("utf-8")[-3000:]
             time.sleep(0.2)
@@ -146,9 +220,8 @@ def jupyterlab(folder: Path, theme: str = "Light") -> Iterator[str]:
     (settings / "themes.jupyterlab-settings").write_text(f'{{"theme": "JupyterLab {theme}"}}')
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
     command += [f"--ServerApp.port={port}", "--IdentityProvider.token=", "--ServerApp.ip=127.0.0.1"]
-    address = f"http://127.0.0.1:{port}"
-    with served(command, home, f"{address}/api"):
-        yield address
+    with served(command, home, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 def run_all(page, address: str, notebook: str) -> None:
@@ -168,20 +241,28 @@ def notebook(path: Path, *cells: str) -> Path:
     return path
 
 
-def kernels(ancestor: int) -> list[int]:
-    """Process ids of the kernels below a server process."""
+def below(ancestor: int, named: str) -> list[int]:
+    """Ids of the processes below one whose command line holds ``named``."""
     parents, found = {}, []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if "ipykernel_launcher" in (entry / "cmdline").read_text():
+            if named in (entry / "cmdline").read_text():
                 found.append(int(entry.name))
 
-    def below(process: int) -> bool:
+    def descends(process: int) -> bool:
         while process in parents:
             process = parents[process]
             if process == ancestor:
                 return True
         return False
 
-    return [process for process in found if below(process)]
+    return [process for process in found if descends(process)]
+
+
+def cpu_seconds(processes: list[int]) -> float:
+    """What processes have used so far, on all cores."""
+    ticks = [
+        (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[11:13] for process in processes
+    ]
+    return sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")

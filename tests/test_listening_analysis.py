@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.stats import binom
 
+from benchmarks.listening import SETTINGS, compared, planted
 from lib import UserError, intervals, plots
 from lib.listening import analysis, design, panel
 from lib.listening.design import HIDDEN, Item
@@ -15,25 +17,9 @@ from lib.profile import Blind, load
 from lib.scoring import MEAN
 from lib.stages import Study
 
-SETTINGS = Blind(questions=("target",), stems=("drums", "vocals"))
-SONGS, METHODS = [f"song {n}" for n in range(6)], ("first", "second", "third")
-PANELS = 500
-
-
-def known(gap: float = 0.0, songs: list[str] = SONGS) -> dict:
-    """Qualities by (song, stem, condition): the third method lies ``gap`` points above the other two."""
-    draw, found = np.random.default_rng(7), {}
-    for song in songs:
-        for stem in SETTINGS.stems:
-            level = 50 + 10 * draw.standard_normal()
-            points = dict.fromkeys(METHODS, level) | {"third": level + gap}
-            points |= {HIDDEN: 100.0, design.LOW_ANCHOR: 20.0, design.LEAKAGE: 35.0}
-            found |= {(song, stem, name): value for name, value in points.items()}
-    return found
-
-
-def compared(gap: float, listeners: int, seed: int) -> pd.DataFrame:
-    return analysis.tests(panel.ratings(SETTINGS, known(gap), listeners, seed))
+METHODS = ("first", "second", "third")
+SONGS = [f"song {n}" for n in range(6)]
+PANELS = 60
 
 
 def test_a_planted_difference_is_found_with_its_size_and_the_rest_is_not():
@@ -46,18 +32,16 @@ def test_a_planted_difference_is_found_with_its_size_and_the_rest_is_not():
     assert same["p_holm"] > 0.05 and same["low"] < 0 < same["high"]
 
 
-def test_where_nothing_differs_hardly_a_panel_finds_something(capsys, monkeypatch):
-    """The share of 500 panels in which any of the three pairs passes 5% after Holm's correction."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 1000)  # of 10,000: 500 panels are many
+def test_where_nothing_differs_hardly_a_panel_finds_something(monkeypatch):
+    """The share of panels in which any of three pairs passes 5% after Holm's correction (benchmarks: of 500)."""
+    monkeypatch.setattr(intervals, "RESAMPLES", 1000)  # of 10,000
     wrong = sum((compared(0.0, 10, seed)["p_holm"] < 0.05).any() for seed in range(PANELS))
-    with capsys.disabled():
-        print(f"\nfalse positives: {wrong} of {PANELS} panels")
-    assert wrong / PANELS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / PANELS)
+    assert wrong <= binom.ppf(0.999, PANELS, 0.05)
 
 
 def test_holms_correction_is_over_the_pairs_of_one_question():
     settings = dataclasses.replace(SETTINGS, questions=("target", "artefacts"))
-    found = analysis.tests(panel.ratings(settings, known(3.0), 8, 1))
+    found = analysis.tests(panel.ratings(settings, planted(3.0), 8, 1))
     for _, part in found.groupby("question"):
         ordered = part.sort_values("p")
         expected = np.maximum.accumulate(ordered["p"].to_numpy() * [3, 2, 1]).clip(max=1)
@@ -79,14 +63,14 @@ def test_post_screening_follows_bs_1534():
 
 
 def test_careless_listeners_are_screened_and_careful_ones_are_not():
-    found = panel.ratings(SETTINGS, known(), 20, 3, Panel(careless=1.0))
+    found = panel.ratings(SETTINGS, planted(), 20, 3, Panel(careless=1.0))
     assert analysis.screened(found)["excluded"].all()
-    careful = analysis.screened(panel.ratings(SETTINGS, known(), 20, 3))
+    careful = analysis.screened(panel.ratings(SETTINGS, planted(), 20, 3))
     assert careful["excluded"].mean() <= 0.2  # one slip in a short test is more than 15% of it
 
 
 def test_means_are_plain_means_with_intervals_around_them():
-    ratings = panel.ratings(SETTINGS, known(5.0), 12, 2)
+    ratings = panel.ratings(SETTINGS, planted(5.0), 12, 2)
     table = analysis.means(ratings).set_index(["condition", "stem"])
     plain = ratings.groupby(["condition", "stem"])["value"].mean()
     for key, value in plain.items():

@@ -16,19 +16,8 @@ import pandas as pd
 
 from lib import UserError
 
-COLUMNS = (
-    "time",
-    "test",
-    "participant",
-    "trial",
-    "question",
-    "song",
-    "stem",
-    "slot",
-    "condition",
-    "value",
-    "submitted",
-)
+COLUMNS = ["time", "test", "participant", "trial", "question", "song", "stem"]
+COLUMNS += ["slot", "condition", "value", "submitted"]
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
@@ -82,7 +71,7 @@ class Answers:
 
     def read(self) -> pd.DataFrame:
         """The last row of every trial and slot, in the order of the trials."""
-        return latest(_lines(self.path)) if self.path.exists() else pd.DataFrame(columns=list(COLUMNS))
+        return latest(_lines(self.path)) if self.path.exists() else pd.DataFrame(columns=COLUMNS)
 
     def finished(self) -> set[int]:
         """Numbers of the trials that were submitted."""
@@ -94,7 +83,7 @@ def _lines(path: Path) -> pd.DataFrame:
     content = path.read_bytes()
     content = content[: content.rfind(b"\n") + 1]
     if not content:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=COLUMNS)
     texts = dict.fromkeys(("participant", "song", "condition"), str)  # a code may read 007, a song NA
     numbers = dict.fromkeys(("trial", "slot", "value", "submitted"), "int64")
     try:
@@ -115,6 +104,6 @@ def collected(folder: Path, test: str) -> pd.DataFrame:
     """The submitted answers of everyone to a test; empty if there are none."""
     found = [latest(_lines(path)) for path in sorted(folder.glob(f"{test}-*.csv"))]
     if not any(len(frame) for frame in found):
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=COLUMNS)
     table = pd.concat([frame for frame in found if len(frame)], ignore_index=True)
     return table[table["submitted"] == 1].reset_index(drop=True)

@@ -44,7 +44,7 @@ function render({ model, el }) {
     if (views[page.view]) await views[page.view](page);
     root.append(make("p", { className: "said-aloud", role: "status", "aria-live": "polite" }));
     root.dataset.trial = page.trial ?? "";
-    root.focus({ preventScroll: true });
+    (root.querySelector("input[name=code]") ?? root).focus({ preventScroll: true });
   }
 
   function welcome(page) {
@@ -78,8 +78,8 @@ function render({ model, el }) {
     let chosen = null;
     const deck = new Deck(buffers, page.rate, refresh);
 
-    const play = make("button", { type: "button", className: "play", onclick: toggle, "aria-keyshortcuts": "Space" });
-    const whole = make("button", { type: "button", textContent: "Whole", title: "no loop region", onclick: () => deck.loop(true, null) });
+    const play = make("button", { type: "button", className: "play", onclick: () => deck.toggle(), "aria-keyshortcuts": "Space" });
+    const whole = make("button", { type: "button", textContent: "Whole passage", title: "no loop region", onclick: () => deck.loop(true, null) });
     const clock = make("output", { className: "clock", "aria-live": "off" });
     const picks = page.letters.map((letter, i) => {
       const key = offset ? String(i) : String(i + 1);
@@ -89,22 +89,17 @@ function render({ model, el }) {
       return button;
     });
     const wave = make("canvas", { role: "img", "aria-label": `waveform of ${page.letters[0]}; drag over it to loop a part` });
-    const [marked, playhead] = ["region", "playhead"].map((className) => make("div", { className }));
-    const picture = make("div", { className: "picture" }, wave, marked, playhead);
-    picksRegion(picture, deck, (from, to, released) => {
-      if (Math.abs(to - from) >= 0.25) deck.loop(true, [Math.min(from, to), Math.max(from, to)]);
-      else if (released) deck.seek(from);
-    });
+    const time = timeline(deck, wave);
     const submit = make("button", { type: "button", className: "main", onclick: send });
     const missing = make("span", { className: "missing", role: "status" });
 
     root.append(
-      make("p", { className: "progress" }, training ? "Training: this page does not count. " : `Page ${page.done + 1} of ${page.of}. `, "Your code: ", make("b", { textContent: page.code })),
+      make("p", { className: "state" }, training ? "Training: this page does not count. " : `Page ${page.done + 1} of ${page.of}. `, "Your code: ", make("b", { textContent: page.code })),
       make("p", { className: "question", textContent: page.question }),
     );
     if (training) root.append(make("p", { textContent: hints(page.test) }));
     const bar = make("div", { className: "bar", role: "toolbar", "aria-label": "playback" }, play, whole, clock);
-    root.append(bar, picture);
+    root.append(bar, time.element);
     if (page.test === "mushra") root.append(sliders());
     else root.append(choices());
     root.append(make("div", { className: "bar" }, submit, missing));
@@ -115,7 +110,7 @@ function render({ model, el }) {
       values.forEach((value, i) => {
         const letter = page.letters[i + offset];
         const slider = make("input", { type: "range", min: 0, max: 100, step: 1, value: value ?? 50, "aria-label": `rating of ${letter}` });
-        const shown = make("output", { textContent: value ?? "–" });
+        const shown = make("span", { className: "rating", "aria-hidden": "true", textContent: value ?? "–" });
         const told = () => {
           values[i] = Number(slider.value);
           shown.textContent = slider.value;
@@ -150,12 +145,8 @@ function render({ model, el }) {
       });
       return make("div", {}, make("div", { className: "bar" }, ...picks), group);
     }
-    function toggle() {
-      return deck.playing ? deck.pause() : deck.play().then(() => listen(selected));
-    }
     function listen(i) {
       selected = i;
-      if (deck.playing) heard[i] = true;
       deck.hear(page.letters.map((_, k) => (k === i ? 1 : 0)));
     }
     function send() {
@@ -164,15 +155,14 @@ function render({ model, el }) {
       ask({ type: "submit", trial: page.trial, values: page.test === "mushra" ? values : [chosen] });
     }
     function refresh() {
+      if (deck.playing) heard[selected] = true;
       play.textContent = deck.playing ? "❚❚ Pause" : "▶ Play";
-      whole.disabled = !deck.region;
+      whole.hidden = !deck.region;
       picks.forEach((button, i) => {
         button.setAttribute("aria-pressed", i === selected);
         button.classList.toggle("heard-once", heard[i]);
       });
-      marked.hidden = !deck.region;
-      marked.style.left = across(deck.span[0]);
-      marked.style.width = `calc((100% - ${GUTTER}px) * ${(deck.span[1] - deck.span[0]) / deck.duration})`;
+      time.mark();
       const unheard = page.letters.filter((_, i) => !heard[i]);
       const unrated = page.test === "mushra" ? page.letters.slice(offset).filter((_, i) => values[i] === null) : [];
       const why = [];
@@ -181,25 +171,24 @@ function render({ model, el }) {
       if (page.test !== "mushra" && chosen === null) why.push("no answer yet");
       submit.textContent = training ? "Start the test" : "Submit";
       submit.disabled = !training && why.length > 0;
-      const text = why.join("; ");
+      const text = training ? "" : why.join("; ");
       if (missing.textContent !== text) missing.textContent = text;
     }
-    function across(at) {
-      return `calc(${GUTTER}px + (100% - ${GUTTER}px) * ${at / deck.duration})`;
-    }
     pageKeys = ({ key, target }) => {
-      if (key === " ") return toggle;
+      if (key === " " && target.matches("[type=radio]:not(:checked)")) return null; // chooses it
       const i = offset ? Number(key) : Number(key) - 1;
       if (/^[0-9]$/.test(key) && i >= 0 && i < page.letters.length) return () => listen(i);
-      if (target.matches("input")) return null; // arrows move the slider
-      if (key === "ArrowLeft" || key === "ArrowRight") return () => deck.seek(deck.position() + (key === "ArrowLeft" ? -1 : 1));
-      return key === "Escape" ? () => deck.loop(true, null) : null;
+      if (key.startsWith("Arrow") && target.matches("input")) return null; // moves the slider
+      return playbackKey(key, deck);
     };
-    const draw = () => picture.clientWidth > GUTTER + 20 && drawWave(wave, buffers[0], picture.clientWidth, 56, peakOf(buffers[0]) || 1);
+    const draw = () => {
+      const width = time.element.clientWidth;
+      if (width > GUTTER + 20) drawWave(wave, buffers[0], width, 56, peakOf(buffers[0]) || 1);
+    };
     const resized = new ResizeObserver(draw);
-    resized.observe(picture);
+    resized.observe(time.element);
     const still = everyFrame(() => {
-      playhead.style.left = across(deck.position());
+      time.move(deck.position());
       clock.textContent = `${deck.position().toFixed(1)} s`;
     });
     const alone = takesTurns(deck);

@@ -76,10 +76,7 @@ class BlindTest(anywidget.AnyWidget):
     def _training(self) -> Trial:
         """A page that does not count: the last item (of a song of its own where there are several), another order."""
         item, draw = self._items[-1], design.generator(self._settings, self._answers.participant, "training")
-        slots = tuple(list(item.conditions)[i] for i in draw.permutation(len(item.conditions)))
-        return Trial(
-            -1, self._settings.questions[0], item, (*slots, slots[0]) if self._settings.test == "abx" else slots
-        )
+        return Trial(-1, self._settings.questions[0], item, design.slots(self._settings, item, draw))
 
     def _next(self, message: Mapping) -> None:
         done = self._answers.finished()
@@ -115,11 +112,11 @@ class BlindTest(anywidget.AnyWidget):
         }
 
     def _question(self, trial: Trial) -> str:
-        question = design.QUESTIONS[trial.question].format(stem=trial.item.stem)
-        of = f"This is about the {trial.item.stem}."
-        return {"mushra": f"{of} {question}", "abx": "X is either A or B. Which one?"}.get(
-            self._settings.test, f"{of} {question} Choose the better one."
-        )
+        if self._settings.test == "abx":
+            return "X is either A or B. Which one?"
+        stem = trial.item.stem
+        question = f"This is about the {stem}. {design.QUESTIONS[trial.question].format(stem=stem)}"
+        return question if self._settings.test == "mushra" else f"{question} Choose the better one."
 
     def _rate(self, message: Mapping) -> None:
         slot = self._current(message).slots[_whole(message["slot"], 0, len(self._current(message).slots) - 1)]

@@ -52,10 +52,6 @@ class Trial:
     item: Item
     slots: tuple[str, ...]
 
-    @property
-    def key(self) -> tuple[str, str, str, int]:
-        return self.question, self.item.song, self.item.stem, self.number
-
 
 def low_anchor(wave: np.ndarray, rate: int) -> np.ndarray:
     """[2, T] without what lies above 3.5 kHz (25 dB down at 4 kHz, 50 dB at 4.5 kHz): BS.1534-3's low anchor."""
@@ -103,14 +99,14 @@ def _item(settings: Blind, excerpt: Excerpt, stem: str) -> Item | None:
     first = busiest(excerpt.versions[REFERENCE][at], samples, max(1, rate // 4))
     part = slice(first, first + samples)
     target, mixture = excerpt.versions[REFERENCE][at][:, part], excerpt.mixture[:, part]
+    if not np.isfinite(loudness(target, rate)):
+        return None
     waves = {HIDDEN: target}
     if settings.test == "mushra":
         waves |= {LOW_ANCHOR: low_anchor(target, rate), LEAKAGE: leakage_anchor(target, mixture, settings.leak_db)}
-        waves |= {name: excerpt.versions[name][at][:, part] for name in chosen}
     else:
-        waves |= {name: excerpt.versions[name][at][:, part] for name in chosen[:2]}
-    if not np.isfinite(loudness(target, rate)):
-        return None
+        chosen = chosen[:2]
+    waves |= {name: excerpt.versions[name][at][:, part] for name in chosen}
     gains = 10 ** (equal_loudness(list(waves.values()), rate, settings.loudness) / 20)
     waves = {name: (wave * gain).astype(np.float32) for (name, wave), gain in zip(waves.items(), gains, strict=True)}
     reference = waves[HIDDEN]
@@ -138,13 +134,14 @@ def trials(settings: Blind, heard: Sequence[Item], participant: str) -> list[Tri
         count = trials_needed(settings)
         pages = [(settings.questions[0], heard[i % len(heard)]) for i in range(count)]
     order = draw.permutation(len(pages))
-    return [Trial(n, *pages[page], _slots(settings, pages[page][1], draw)) for n, page in enumerate(order)]
+    return [Trial(n, *pages[page], slots(settings, pages[page][1], draw)) for n, page in enumerate(order)]
 
 
-def _slots(settings: Blind, item: Item, draw: np.random.Generator) -> tuple[str, ...]:
+def slots(settings: Blind, item: Item, draw: np.random.Generator) -> tuple[str, ...]:
+    """The conditions of a page in an order that is drawn; for ABX two of them, and X."""
     names = list(item.conditions)
-    slots = tuple(names[i] for i in draw.permutation(len(names)))
-    return (*slots, slots[draw.integers(2)]) if settings.test == "abx" else slots
+    drawn = tuple(names[i] for i in draw.permutation(len(names)))
+    return (*drawn, drawn[draw.integers(2)]) if settings.test == "abx" else drawn
 
 
 def trials_needed(settings: Blind) -> int:
@@ -178,10 +175,10 @@ def protocol(settings: Blind, heard: Sequence[Item]) -> list[str]:
         conditions = len(heard[0].conditions)
         return [f"{pages} pages, each with a reference and {conditions} sounds to rate from 0 to 100."]
     sides = 2 if settings.test == "preference" else 1
+    power = f"a true share of {settings.detectable:.0%} with a power of {settings.power:.0%}"
+    level = f"a level of {settings.alpha:g} ({'two' if sides == 2 else 'one'}-sided, exact binomial test)"
     needed = critical_count(pages, settings.alpha / sides)
-    told = (
-        f"{pages} trials, fixed beforehand: enough to find a true share of {settings.detectable:.0%} with a power of "
-    )
-    told += f"{settings.power:.0%} at a level of {settings.alpha:g} "
-    told += f"({'two' if sides == 2 else 'one'}-sided, exact binomial test). "
-    return [told + f"{needed} of {pages} answers on one side are significant."]
+    return [
+        f"{pages} trials, fixed beforehand: enough to find {power} at {level}. "
+        f"{needed} of {pages} answers on one side are significant."
+    ]

@@ -2,6 +2,7 @@
 // The Python side joins this file with one view into a single module; nothing is fetched from anywhere.
 
 const FADE = 0.01; // seconds of every crossfade: switching, seeking, stopping, the seam of a loop
+const SHORTEST = 0.05; // seconds of a loop
 const SILENT_DB = -80; // the bottom of a spectrogram's scale
 
 // FLAC as the kernel sends it (DataView) -> AudioBuffer at its own rate.
@@ -142,6 +143,10 @@ class Deck {
     this.rest(this.position());
   }
 
+  toggle() {
+    return this.playing ? this.pause() : this.play();
+  }
+
   seek(at) {
     const [from, to] = this.looped ? this.span : [0, this.duration];
     this.resting = Math.min(Math.max(at, from), Math.max(to - 1e-3, from));
@@ -153,6 +158,14 @@ class Deck {
     const at = this.position();
     Object.assign(this, { looped, region });
     this.seek(at);
+  }
+
+  // Loop between two seconds, in either order; says whether they are far enough apart to.
+  choose(from, to) {
+    const [low, high] = [Math.max(Math.min(from, to), 0), Math.min(Math.max(from, to), this.duration)];
+    if (high - low < SHORTEST) return false;
+    this.loop(true, [low, high]);
+    return true;
   }
 
   hear(gains) {
@@ -363,30 +376,52 @@ function listensTo(root, keys) {
   root.addEventListener("keydown", (event) => {
     event.stopPropagation();
     const field = event.target.matches("input:not([type=range], [type=radio]), select, textarea");
-    if (field || event.ctrlKey || event.metaKey || event.altKey) return;
+    const pressed = event.key === " " && event.target.matches("button"); // focused by Tab alone, see below
+    if (field || pressed || event.ctrlKey || event.metaKey || event.altKey) return;
     const action = keys(event);
     if (!action) return;
     event.preventDefault();
     action();
   });
+  root.addEventListener("mousedown", (event) => {
+    if (!event.target.closest("button")) return;
+    event.preventDefault(); // a clicked button does not keep the space bar to itself
+    root.focus({ preventScroll: true });
+  });
 }
 
-// Where two clicks, or a drag, fall on a picture of `duration` seconds.
-function picksRegion(element, deck, drag) {
+// What keys do in every view with a deck.
+function playbackKey(key, deck) {
+  if (key === " ") return () => deck.toggle();
+  if (key === "Escape") return () => deck.loop(deck.looped, null);
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+  return step && (() => deck.seek(deck.position() + step));
+}
+
+// Canvases over the deck's time, with its loop region and its playhead: a drag chooses a region, a click moves there.
+function timeline(deck, ...canvases) {
+  const [marked, playhead] = ["region", "playhead"].map((className) => make("div", { className }));
+  const element = make("div", { className: "picture" }, ...canvases, marked, playhead);
+  const across = (at) => `calc(${GUTTER}px + (100% - ${GUTTER}px) * ${at / deck.duration})`;
   const second = (event) => {
     const box = element.getBoundingClientRect();
-    const share = (event.clientX - box.left - GUTTER) / (box.width - GUTTER);
-    return Math.min(Math.max(share, 0), 1) * deck.duration;
+    return ((event.clientX - box.left - GUTTER) / (box.width - GUTTER)) * deck.duration;
   };
   let from = null;
   element.addEventListener("pointerdown", (event) => {
     from = second(event);
     element.setPointerCapture(event.pointerId);
   });
-  element.addEventListener("pointermove", (event) => from !== null && drag(from, second(event), false));
+  element.addEventListener("pointermove", (event) => from !== null && deck.choose(from, second(event)));
   element.addEventListener("pointerup", (event) => {
-    if (from !== null) drag(from, second(event), true);
+    if (from !== null && !deck.choose(from, second(event))) deck.seek(from);
     from = null;
   });
   element.addEventListener("pointercancel", () => (from = null));
+  const mark = () => {
+    const [low, high] = deck.span;
+    marked.hidden = !deck.region;
+    Object.assign(marked.style, { left: across(low), width: `calc(${across(high)} - ${across(low)})` });
+  };
+  return { element, mark, move: (at) => (playhead.style.left = across(at)) };
 }

@@ -98,7 +98,7 @@ class OwnFile(widgets.VBox):
     def __init__(self, study: Study):
         self._study = study
         self.upload = widgets.FileUpload(accept="audio/*,video/*")
-        self.path = widgets.Text(placeholder="or the path of a file, better for large ones", layout={"width": "420px"})
+        self.path = widgets.Text(description="or a path", placeholder="for large files", layout={"width": "420px"})
         self.start = widgets.BoundedFloatText(0.0, min=0.0, max=1e6, description="from (s)")
         seconds = study.profile.listening.seconds
         self.seconds = widgets.BoundedFloatText(seconds, min=0.5, max=600.0, description="length (s)")

@@ -23,6 +23,9 @@ from lib.runs import Run, code_fingerprint, fingerprint
 from lib.separate import Progress, Song
 from lib.stages import Study
 
+EDGE = 0.15
+"""Seconds at either end of a song that are not played: stempeg's example has a click of full scale in both."""
+
 
 def methods(study: Study) -> list[tuple[str, int, int, Run]]:
     """(method, seed, labelled songs, run) of each method with the first seed and the most labelled songs."""
@@ -57,14 +60,20 @@ def excerpts(study: Study, songs: int | None = None) -> list[Excerpt]:
     return [excerpt(study, song) for song in [*study.songs("test")[:songs], study.real_song]]
 
 
+def passage(study: Study, song: Track) -> tuple[float, float]:
+    """(start, length) in s of what is heard of a song: ``listening.seconds`` from its middle, less if it is short."""
+    seconds = max(min(study.profile.listening.seconds, song.seconds - 2 * EDGE), song.seconds / 2)
+    return math.floor((song.seconds - seconds) * 5) / 10, seconds
+
+
 def excerpt(study: Study, song: Track) -> Excerpt:
     """``listening.seconds`` from the middle of a song with stems, by every method and the oracle mask.
 
     The mixture is the sum of the stems, as in the scores. The models hear the excerpt alone; their estimates are kept
     in ``estimates/SONG/METHOD-HASH``.
     """
-    front, seconds = study.profile.audio, min(study.profile.listening.seconds, song.seconds)
-    start = math.floor((song.seconds - seconds) * 5) / 10
+    front = study.profile.audio
+    start, seconds = passage(study, song)
     stems = song.stems(start, seconds, front.rate)
     mixture, versions = stems.sum(0), {REFERENCE: stems}
     for method, _, _, run in methods(study):
@@ -89,14 +98,14 @@ def clearest(study: Study, song: Track) -> Excerpt:
 
     Nearest with the stems known, as no one could choose them.
     """
-    rate, seconds = study.profile.audio.rate, min(study.profile.listening.seconds, song.seconds)
-    stems = song.stems(math.floor((song.seconds - seconds) * 5) / 10, seconds, rate)
+    rate, (start, seconds) = study.profile.audio.rate, passage(study, song)
+    stems = song.stems(start, seconds, rate)
     outputs = evaluation.estimate(study, study.load(study.pretrain()), stems.sum(0))
     statistics = Statistics.of(torch.from_numpy(outputs), torch.from_numpy(stems))
     single = np.eye(len(outputs))[np.nan_to_num(statistics.snr(np.eye(len(outputs)))).argmax(1)]
     versions = {"nearest output": single, "nearest group": best_groups([statistics])}
     sums = {name: np.tensordot(chosen, outputs, 1).astype(np.float32) for name, chosen in versions.items()}
-    return Excerpt(song.name, 0.0, rate, stems.sum(0), {REFERENCE: stems, **sums})
+    return Excerpt(song.name, start, rate, stems.sum(0), {REFERENCE: stems, **sums})
 
 
 def _kept(folder: Path, rate: int, estimate: Callable[[], np.ndarray]) -> np.ndarray:

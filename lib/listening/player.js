@@ -32,7 +32,7 @@ async function render({ model, el }) {
   }
 
   // the bar
-  const play = make("button", { type: "button", className: "play", onclick: toggle, "aria-keyshortcuts": "Space" });
+  const play = make("button", { type: "button", className: "play", onclick: () => deck.toggle(), "aria-keyshortcuts": "Space" });
   const loop = make("button", { type: "button", textContent: "Loop", onclick: () => deck.loop(!deck.looped) });
   const match = make("button", {
     type: "button",
@@ -51,7 +51,7 @@ async function render({ model, el }) {
     field.addEventListener("change", () => {
       const span = deck.span.slice();
       span[side] = Number(field.value) - start;
-      region(...span);
+      if (!deck.choose(...span)) show();
     });
     return [make("label", {}, `${label} `, field, " s"), field];
   });
@@ -59,15 +59,6 @@ async function render({ model, el }) {
   const clock = make("output", { className: "clock", "aria-live": "off" });
   const bar = make("div", { className: "bar", role: "toolbar", "aria-label": "playback" });
   bar.append(play, loop, match, ...(names.length > 1 ? [mix] : []), ...bounds.map(([label]) => label), whole, clock);
-
-  function toggle() {
-    return deck.playing ? deck.pause() : deck.play();
-  }
-  function region(from, to) {
-    const [low, high] = [Math.max(Math.min(from, to), 0), Math.min(Math.max(from, to), deck.duration)];
-    if (high - low >= 0.05) deck.loop(true, [low, high]);
-    else show();
-  }
 
   // a row per signal
   const rows = names.map((name, i) => {
@@ -91,13 +82,8 @@ async function render({ model, el }) {
     head.append(make("span", { className: "channels" }, solo, mute, save));
     const described = `waveform and spectrogram of ${name}, ${start.toFixed(1)} to ${(start + deck.duration).toFixed(1)} s, ${LOWEST_HZ} Hz to ${rate / 2000} kHz`;
     const [wave, spectrum] = [make("canvas", { role: "img", "aria-label": described }), make("canvas", { "aria-hidden": "true" })];
-    const [marked, playhead] = ["region", "playhead"].map((className) => make("div", { className }));
-    const picture = make("div", { className: "picture" }, wave, spectrum, marked, playhead);
-    picksRegion(picture, deck, (from, to, done) => {
-      if (Math.abs(to - from) >= 0.05) region(from, to);
-      else if (done) deck.seek(from);
-    });
-    return { row: make("div", { className: "row" }, head, picture), pick, solo, mute, wave, spectrum, picture, marked, playhead };
+    const time = timeline(deck, wave, spectrum);
+    return { row: make("div", { className: "row" }, head, time.element), pick, solo, mute, wave, spectrum, time };
   });
   const said = make("div", { className: "said", role: "status", "aria-live": "polite" });
   const keys = make("p", { className: "keys", textContent: "space plays, 1 to 9 or up and down switch, left and right move by a second, drag over a picture to loop, click to move" });
@@ -108,39 +94,31 @@ async function render({ model, el }) {
     for (const [button, on] of [[loop, deck.looped], [match, state.matched], [mix, state.mixed]]) button.setAttribute("aria-pressed", on); // prettier-ignore
     deck.span.forEach((at, side) => (bounds[side][1].value = (start + at).toFixed(2)));
     whole.disabled = !deck.region;
-    rows.forEach(({ row, pick, solo, mute, marked }, i) => {
+    rows.forEach(({ row, pick, solo, mute, time }, i) => {
       row.classList.toggle("heard", deck.gains[i] > 0);
       pick.setAttribute("aria-pressed", deck.gains[i] > 0);
       solo.setAttribute("aria-pressed", state.solo[i]);
       mute.setAttribute("aria-pressed", state.muted[i]);
       solo.hidden = mute.hidden = !state.mixed;
-      marked.hidden = !deck.region;
-      marked.style.left = across(deck.span[0]);
-      marked.style.width = `calc((100% - ${GUTTER}px) * ${(deck.span[1] - deck.span[0]) / deck.duration})`;
+      time.mark();
     });
     const heard = names.filter((_, i) => deck.gains[i] > 0).join(", ") || "nothing";
     const now = `${deck.playing ? "playing" : "stopped"}: ${heard}`;
     if (said.textContent !== now) said.textContent = now;
   }
-  function across(at) {
-    return `calc(${GUTTER}px + (100% - ${GUTTER}px) * ${at / deck.duration})`;
-  }
 
-  listensTo(root, ({ key, target }) => {
-    if (key === " ") return toggle;
+  listensTo(root, ({ key }) => {
     if (/^[1-9]$/.test(key)) return () => select(Number(key) - 1);
-    if (key === "ArrowLeft" || key === "ArrowRight") return () => deck.seek(deck.position() + (key === "ArrowLeft" ? -1 : 1));
     if ((key === "ArrowUp" || key === "ArrowDown") && !state.mixed)
       return () => select((state.selected + (key === "ArrowUp" ? names.length - 1 : 1)) % names.length);
-    if (key === "Escape") return () => deck.loop(deck.looped, null);
     if (key === "l") return () => deck.loop(!deck.looped);
-    return key === "Enter" && target === root ? toggle : null;
+    return playbackKey(key, deck);
   });
 
   // pictures, drawn again when the width or the theme changes
   let drawn = 0;
   function draw() {
-    const width = rows[0].picture.clientWidth;
+    const width = rows[0].time.element.clientWidth;
     if (width <= GUTTER + 20) return;
     const [tall, rowsDrawn, columns] = [92, 76, Math.min(width - GUTTER, 900)];
     const powers = buffers.map((buffer) => spectrogram(buffer, columns, rowsDrawn));
@@ -152,13 +130,13 @@ async function render({ model, el }) {
     });
     drawn = width;
   }
-  const resized = new ResizeObserver(() => rows[0].picture.clientWidth !== drawn && draw());
-  resized.observe(rows[0].picture);
+  const resized = new ResizeObserver(() => rows[0].time.element.clientWidth !== drawn && draw());
+  resized.observe(rows[0].time.element);
   const themed = new MutationObserver(draw);
   themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-theme", "class"] });
   const still = everyFrame(() => {
     const at = deck.position();
-    for (const { playhead } of rows) playhead.style.left = across(at);
+    for (const { time } of rows) time.move(at);
     clock.textContent = `${(start + at).toFixed(1)} s`;
   });
   const alone = takesTurns(deck);

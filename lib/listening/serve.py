@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("--port from 1 to 65535")
     if call.network is not None and not re.fullmatch(r"[0-9A-Za-z.:-]+", call.network):
         parser.error("--network takes an address of this machine, such as 0.0.0.0")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else Voilà would go on without this process
     try:
         prepare(call.profile, call.overrides)
     except UserError as error:
