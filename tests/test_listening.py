@@ -48,7 +48,8 @@ def study(tmp_path, monkeypatch):
     for number, (seed, method) in enumerate([(0, "scratch"), (0, "pre-trained (group)"), (1, "scratch"), (1, "best")]):
         run = Run.of(tmp_path, "scratch", {"number": number}).begin()
         study.new_separator(4, number).save(run.folder / "model.safetensors")
-        write_json(run.folder / "done.json", {"best_validation_loss": -float(number)})
+        facts = {"weights": "", "steps": 1, "seconds": 1.0, "best_validation_loss": -float(number)}
+        write_json(run.folder / "done.json", facts)
         runs.append((method, seed, 2, run))
     monkeypatch.setattr(material, "claim_runs", lambda _: runs)
     monkeypatch.setattr(players, "picture", lambda *_: b"")  # drawing takes most of the time
@@ -253,8 +254,8 @@ def test_a_view_of_half_a_minute_fits_into_a_notebook():
 
 
 def test_a_listening_set_brings_back_what_was_heard_with_its_scores(study, tmp_path):
-    heard = listening.excerpts(study)
-    size = examples.write(tmp_path / "set", heard, {"profile": "smoke", "commit": None}, limit=400_000)
+    heard, facts = listening.excerpts(study), {"profile": "smoke", "commit": None}
+    size = examples.write(tmp_path / "set", heard, facts, limit=400_000)
     assert size <= 400_000 and size == sum(path.stat().st_size for path in (tmp_path / "set").rglob("*.*"))
     for old, new in zip(heard, examples.read(tmp_path / "set"), strict=True):
         assert (new.song, new.start, new.rate, list(new.versions)) == (old.song, old.start, RATE, list(old.versions))
@@ -263,10 +264,10 @@ def test_a_listening_set_brings_back_what_was_heard_with_its_scores(study, tmp_p
         for name, wave in old.versions.items():
             correlation = np.corrcoef(wave.ravel(), new.versions[name].ravel())[0, 1]
             assert new.versions[name].shape == wave.shape and correlation > 0.8  # what a small size leaves of noise
-    examples.write(tmp_path / "set", heard[1:], {})
+    examples.write(tmp_path / "set", heard[1:], facts)
     assert [item.song for item in examples.read(tmp_path / "set")] == ["real"]
     with pytest.raises(UserError, match=r"at most 0.0 MB may be committed: lower listening.songs"):
-        examples.write(tmp_path / "set", heard, {}, limit=1000)
+        examples.write(tmp_path / "set", heard, facts, limit=1000)
     assert [item.song for item in examples.read(tmp_path / "set")] == ["real"]
     (tmp_path / "set" / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest.json: cannot be read"):
