@@ -8,8 +8,7 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -100,23 +99,16 @@ def blind(page, heard: Excerpt, kind: str) -> None:
         save(kind, view)
 
 
-@contextmanager
-def new_page(context) -> Iterator:
-    page = context.new_page()
-    yield page
-    page.close()
-
-
 def main() -> int:
     with tempfile.TemporaryDirectory() as name, browser.chromium(Path(name) / "chromium") as context:
         folder = Path(name)
         heard = real_excerpt(folder)
-        with new_page(context) as page:
+        with closing(context.new_page()) as page:
             explorer(page, heard, folder)
-        with new_page(context) as page:
+        with closing(context.new_page()) as page:
             stems(page, heard)
         for kind in ("mushra", "abx"):
-            with new_page(context) as page:
+            with closing(context.new_page()) as page:
                 blind(page, heard, kind)
     return 0
 

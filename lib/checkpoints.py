@@ -52,7 +52,7 @@ def check_tensors(weights: object, file: Path) -> dict[str, Tensor]:
 def check_configuration(config: Mapping, tensors: int) -> None:
     """Raises: ValueError for a configuration of `lib.model.Separator` that no file of so many ``tensors`` has."""
     size = config["size"]
-    whole = {**{key: size[key] for key in ("blocks", "features", "hidden", "heads", "groups")}}
+    whole = {key: size[key] for key in ("blocks", "features", "hidden", "heads", "groups")}
     whole |= {key: config[key] for key in ("sources", "rate", "n_fft", "hop")}
     whole |= {} if config["stems"] is None else {"stems": config["stems"]}
     for key, value in whole.items():

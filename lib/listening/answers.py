@@ -88,7 +88,7 @@ def _lines(path: Path) -> pd.DataFrame:
     numbers = dict.fromkeys(("trial", "slot", "value", "submitted"), "int64")
     try:
         found = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts | numbers)
-        return found[list(COLUMNS)]
+        return found[COLUMNS]
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not answers to a listening test ({error}): mend it, or move it away") from error
 
