@@ -97,7 +97,9 @@ def regime(results: Path, table: pd.DataFrame) -> Figure:
         image = axis.imshow(grid, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
         for y, x in np.ndindex(grid.shape):
             cell = cells.loc[(steps[::-1][y], songs[x])]
-            text = f"{cell['difference']:+.2f}\n({cell['low']:+.2f} to {cell['high']:+.2f})"
+            text = f"{cell['difference']:+.2f}"
+            if cell["n_songs"] > 1:  # one song has no interval
+                text += f"\n({cell['low']:+.2f} to {cell['high']:+.2f})"
             dark = abs(cell["difference"]) > 0.6 * limit
             axis.text(x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
         axis.set_xticks(range(len(songs)), songs)
@@ -107,7 +109,7 @@ def regime(results: Path, table: pd.DataFrame) -> Figure:
         axis.grid(False)
         figure.colorbar(image, ax=axis, label="uSDR above scratch (dB)", shrink=0.9)
         counts = f"{counted(table['n_songs'].max(), 'validation song')}, {counted(table['n_seeds'].max(), 'seed')}"
-        axis.set_title(f"{counts}, 95% interval")
+        axis.set_title(counts if table["n_songs"].max() == 1 else f"{counts}, 95% interval")
     return figure
 
 
