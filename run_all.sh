@@ -13,7 +13,7 @@ PROFILE    smoke, demo, study, single_gpu, paper (notebooks/profiles), or the pa
 key=value  dotted profile fields: corpus.unlabeled=/music finetune.seeds=[0,1] results=results/mine
            Relative folders count from the project's folder.
 
-A missing environment is made in .venv (Python 3.11; once, about 2 minutes). An active virtual or conda environment that
+A missing environment is made in .venv (Python 3.11; once, 2 to 3 minutes). An active virtual or conda environment that
 holds the versions of requirements.txt, ffmpeg and ffprobe is used instead. A call that was cut off is taken up by the next one;
 a call with nothing changed does no work. Tables, figures, notebooks and report.html are written to results/PROFILE.
 Exit status: 0 done, 1 failed on the way, 2 wrong call, profile or folder (nothing was started), 130 interrupted.
@@ -154,7 +154,7 @@ make_venv() {
     local free started=$SECONDS
     free=$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1048576) }')
     ((free >= 8)) || die 2 "the set-up needs 8 GB on the disk of $root, $free GB are free"
-    echo "run_all.sh: making .venv from requirements.txt (once: 3 GB to download, about 2 minutes) ..."
+    echo "run_all.sh: making .venv from requirements.txt (once: 3 GB to download, 2 to 3 minutes) ..."
     mkdir -p "$venv"
     touch "$venv/.setting-up"
     interruptible find "$venv" -mindepth 1 -maxdepth 1 ! -name .setting-up -exec rm -rf {} +

@@ -175,6 +175,8 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
             notebook, partial, parameters, kernel_name="python3", language="python", cwd=ROOT, progress_bar=False,
             stderr_file=sys.stderr, coalesce_streams=True, shutdown_kernel="immediate",
             config=Config(KernelManager={"transport": "ipc"}),  # ports may be taken between choice and use
+            # else what a kernel's own processes say is shown twice
+            extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )  # fmt: skip
     except PapermillExecutionError as error:
         os.replace(partial, failed)
