@@ -13,15 +13,16 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import lightning_fabric
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
 
 from lib import UserError
 from lib.profile import Compute
+
+if TYPE_CHECKING:  # its import takes seconds, which only what trains should wait for
+    from lightning_fabric import Fabric
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
 
@@ -46,13 +47,17 @@ def on_gpu(compute: Compute) -> bool:
     return compute.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def start_fabric(compute: Compute) -> lightning_fabric.Fabric:
+def start_fabric(compute: Compute) -> Fabric:
     """Fabric on the device of this process, with the profile's number of CPU threads and memory kept that was freed.
 
     Where torchrun or srun started several processes, they are joined (DistributedDataParallel) when this returns.
 
     Raises: UserError if there are more processes than GPUs on a node.
     """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.strategies import DDPStrategy
+
     keep_freed_memory()
     if compute.threads:
         torch.set_num_threads(compute.threads)
@@ -61,12 +66,12 @@ def start_fabric(compute: Compute) -> lightning_fabric.Fabric:
         torch.set_float32_matmul_precision("high")  # TF32 for what bf16 leaves in float32; full float32 stays full
     if local * nodes == 1:
         here = LightningEnvironment()  # no allocation of several tasks around this process is its business
-        return lightning_fabric.Fabric(accelerator=compute.accelerator, devices=1, precision=precision, plugins=here)
+        return Fabric(accelerator=compute.accelerator, devices=1, precision=precision, plugins=here)
     if on_gpu(compute) and local > torch.cuda.device_count():
         raise UserError(f"{local} processes on a node with {torch.cuda.device_count()} GPUs: start one process a GPU")
     # the separator's only buffer is a constant; sent along at every forward pass, it would tie validations together
     strategy = DDPStrategy(timeout=STEP_TIMEOUT, broadcast_buffers=False, gradient_as_bucket_view=True)
-    fabric = lightning_fabric.Fabric(
+    fabric = Fabric(
         accelerator=compute.accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=precision
     )
     fabric.launch()
@@ -76,7 +81,7 @@ def start_fabric(compute: Compute) -> lightning_fabric.Fabric:
 def world() -> tuple[int, int]:
     """(processes a node, nodes) of the job that torchrun or srun started this process in; (1, 1) outside of one."""
     environment = os.environ
-    if TorchElasticEnvironment.detect():
+    if dist.is_torchelastic_launched():
         local = int(environment["LOCAL_WORLD_SIZE"])
         return local, int(environment["WORLD_SIZE"]) // local
     # set within a step of srun alone, and not in the batch script around it

@@ -206,42 +206,50 @@ function paletteOf(stops, size) {
   return Array.from({ length: size }, (_, i) => {
     const place = (i / (size - 1)) * (colors.length - 1);
     const below = Math.min(Math.floor(place), colors.length - 2);
-    return colors[below].map((value, k) => value + (colors[below + 1][k] - value) * (place - below));
+    return [...colors[below].map((value, k) => value + (colors[below + 1][k] - value) * (place - below)), 255];
   });
 }
 
-// In-place radix-2 Fourier transform.
-function transform(real, imaginary) {
-  const size = real.length;
-  for (let i = 1, j = 0; i < size; i++) {
-    let bit = size >> 1;
-    for (; j & bit; bit >>= 1) j ^= bit;
-    j ^= bit;
-    if (i < j) {
-      [real[i], real[j]] = [real[j], real[i]];
-      [imaginary[i], imaginary[j]] = [imaginary[j], imaginary[i]];
+// In-place radix-2 Fourier transforms of one size: (real, imaginary) => undefined.
+function transformer(size) {
+  const mirrored = new Uint32Array(size); // each index with its bits in reverse
+  for (let i = 1; i < size; i++) mirrored[i] = (mirrored[i >> 1] >> 1) | (i & 1 ? size >> 1 : 0);
+  const [cosine, sine] = [Math.cos, Math.sin].map((wave) =>
+    Float64Array.from({ length: size / 2 }, (_, k) => wave((-2 * Math.PI * k) / size)),
+  );
+  return (real, imaginary) => {
+    for (let i = 0; i < size; i++) {
+      const j = mirrored[i];
+      if (i >= j) continue;
+      const [re, im] = [real[i], imaginary[i]];
+      real[i] = real[j];
+      imaginary[i] = imaginary[j];
+      real[j] = re;
+      imaginary[j] = im;
     }
-  }
-  for (let half = 1; half < size; half *= 2) {
-    for (let k = 0; k < half; k++) {
-      const [c, s] = [Math.cos((-Math.PI * k) / half), Math.sin((-Math.PI * k) / half)];
-      for (let i = k; i < size; i += 2 * half) {
-        const j = i + half;
-        const re = real[j] * c - imaginary[j] * s;
-        const im = real[j] * s + imaginary[j] * c;
-        [real[j], imaginary[j]] = [real[i] - re, imaginary[i] - im];
-        real[i] += re;
-        imaginary[i] += im;
+    for (let half = 1; half < size; half *= 2) {
+      const stride = size / (2 * half);
+      for (let first = 0; first < size; first += 2 * half) {
+        for (let i = first, k = 0; i < first + half; i++, k += stride) {
+          const j = i + half;
+          const re = real[j] * cosine[k] - imaginary[j] * sine[k];
+          const im = real[j] * sine[k] + imaginary[j] * cosine[k];
+          real[j] = real[i] - re;
+          imaginary[j] = imaginary[i] - im;
+          real[i] += re;
+          imaginary[i] += im;
+        }
       }
     }
-  }
+  };
 }
 
-// Power by column and row, rows from 40 Hz to half the rate on a logarithmic scale; windows of about 93 ms.
-// Both channels go through one transform, as its real and its imaginary part.
-function spectrogram(buffer, columns, rows) {
+// Power by column and row, rows from 40 Hz to half the rate on a logarithmic scale; windows of about 93 ms, half a window
+// apart or more. Both channels go through one transform, as its real and its imaginary part.
+function spectrogram(buffer, most, rows) {
   const rate = buffer.sampleRate;
   const size = 2 ** Math.round(Math.log2(0.093 * rate));
+  const columns = Math.max(Math.min(most, Math.ceil((2 * buffer.length) / size)), 1);
   const hann = Float64Array.from({ length: size }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / size));
   const [left, right] = [buffer.getChannelData(0), buffer.getChannelData(buffer.numberOfChannels - 1)];
   const bins = Array.from({ length: rows }, (_, row) => {
@@ -250,11 +258,15 @@ function spectrogram(buffer, columns, rows) {
   });
   const power = new Float32Array(columns * rows);
   const [real, imaginary] = [new Float64Array(size), new Float64Array(size)];
+  const transform = transformer(size);
   for (let column = 0; column < columns; column++) {
     const first = Math.round(((column + 0.5) / columns) * buffer.length) - size / 2;
-    for (let i = 0; i < size; i++) {
-      real[i] = hann[i] * (left[first + i] ?? 0);
-      imaginary[i] = hann[i] * (right[first + i] ?? 0);
+    const [from, to] = [Math.max(-first, 0), Math.min(buffer.length - first, size)]; // the part of the window with sound
+    real.fill(0);
+    imaginary.fill(0);
+    for (let i = from; i < to; i++) {
+      real[i] = hann[i] * left[first + i];
+      imaginary[i] = hann[i] * right[first + i];
     }
     transform(real, imaginary);
     for (let row = 0; row < rows; row++) {
@@ -263,7 +275,7 @@ function spectrogram(buffer, columns, rows) {
         (real[k] ** 2 + imaginary[k] ** 2 + real[mirrored] ** 2 + imaginary[mirrored] ** 2) / 4;
     }
   }
-  return power;
+  return { power, columns, rows };
 }
 
 const GUTTER = 46; // pixels left of a picture, for its axis
@@ -289,8 +301,10 @@ function sized(canvas, width, height) {
 
 function peakOf(buffer) {
   let peak = 0;
-  for (let channel = 0; channel < buffer.numberOfChannels; channel++)
-    for (const value of buffer.getChannelData(channel)) peak = Math.max(peak, Math.abs(value));
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
+    const samples = buffer.getChannelData(channel);
+    for (let i = 0; i < samples.length; i++) peak = Math.max(peak, Math.abs(samples[i]));
+  }
   return peak;
 }
 
@@ -298,7 +312,7 @@ function peakOf(buffer) {
 function drawWave(canvas, buffer, width, height, peak) {
   const pen = sized(canvas, width, height);
   const [inner, middle] = [width - GUTTER, height / 2];
-  const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i));
+  const [left, right] = [buffer.getChannelData(0), buffer.getChannelData(buffer.numberOfChannels - 1)];
   pen.textAlign = "right";
   pen.textBaseline = "middle";
   pen.fillText("0", GUTTER - 5, middle);
@@ -307,8 +321,9 @@ function drawWave(canvas, buffer, width, height, peak) {
     const [from, to] = [x, x + 1].map((place) => Math.floor((place / inner) * buffer.length));
     let [low, high] = [0, 0];
     for (let i = from; i < Math.max(to, from + 1); i++) {
-      const value = channels.reduce((sum, samples) => sum + samples[i], 0) / channels.length;
-      [low, high] = [Math.min(low, value), Math.max(high, value)];
+      const value = (left[i] + right[i]) / 2;
+      low = Math.min(low, value);
+      high = Math.max(high, value);
     }
     const scale = (middle - 1) / peak;
     pen.fillRect(GUTTER + x, middle - high * scale, 1, Math.max((high - low) * scale, 1));
@@ -316,7 +331,7 @@ function drawWave(canvas, buffer, width, height, peak) {
 }
 
 // Spectrogram in dB below `loudest`, with axes in Hz and s from `start` on.
-function drawSpectrogram(canvas, buffer, power, columns, rows, width, height, loudest, start) {
+function drawSpectrogram(canvas, buffer, { power, columns, rows }, width, height, loudest, start) {
   const pen = sized(canvas, width, height);
   const [inner, tall] = [width - GUTTER, height - FOOT];
   const image = new ImageData(columns, rows);
@@ -324,7 +339,7 @@ function drawSpectrogram(canvas, buffer, power, columns, rows, width, height, lo
     for (let row = 0; row < rows; row++) {
       const level = 10 * Math.log10(power[column * rows + row] / loudest + 1e-12);
       const shade = Math.round(255 * Math.min(Math.max(1 - level / SILENT_DB, 0), 1));
-      image.data.set([...PALETTE[shade], 255], 4 * ((rows - 1 - row) * columns + column));
+      image.data.set(PALETTE[shade], 4 * ((rows - 1 - row) * columns + column));
     }
   }
   const whole = new OffscreenCanvas(columns, rows);

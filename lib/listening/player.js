@@ -120,13 +120,13 @@ async function render({ model, el }) {
   function draw() {
     const width = rows[0].time.element.clientWidth;
     if (width <= GUTTER + 20) return;
-    const [tall, rowsDrawn, columns] = [92, 76, Math.min(width - GUTTER, 900)];
-    const powers = buffers.map((buffer) => spectrogram(buffer, columns, rowsDrawn));
-    const loudest = powers.reduce((most, power) => power.reduce((a, b) => Math.max(a, b), most), 1e-20);
+    const [tall, rowsDrawn] = [92, 76];
+    const spectrograms = buffers.map((buffer) => spectrogram(buffer, width - GUTTER, rowsDrawn));
+    const loudest = spectrograms.reduce((most, { power }) => power.reduce((a, b) => Math.max(a, b), most), 1e-20);
     const peak = buffers.reduce((most, buffer) => Math.max(most, peakOf(buffer)), 1e-6);
     rows.forEach(({ wave, spectrum }, i) => {
       drawWave(wave, buffers[i], width, 34, peak);
-      drawSpectrogram(spectrum, buffers[i], powers[i], columns, rowsDrawn, width, tall, loudest, start);
+      drawSpectrogram(spectrum, buffers[i], spectrograms[i], width, tall, loudest, start);
     });
     drawn = width;
   }
