@@ -131,6 +131,11 @@ def test_real_song_has_four_stems_that_sum_to_about_the_mixture(tmp_path):
     assert 10 * np.log10(np.square(mixture).sum() / np.square(mixture - total).sum()) > 10
 
 
+def test_the_real_song_does_not_click_at_its_ends(tmp_path):
+    stems = corpora.real_song(tmp_path).stems()
+    assert np.abs(stems).max() < 2 * np.abs(stems[..., 22050:-22050]).max()
+
+
 def test_fma_subsets_are_inclusive_and_splits_are_fmas(tmp_path):
     root = write_fma(
         tmp_path / "fma",
