@@ -9,7 +9,7 @@ from lib.probes import CHOSEN, CHOSEN_GROUP, COMPOSED, ONE_SONG, REDEALT, rank_c
 from lib.prose import FEW_SONGS, counted
 from lib.results import method_name
 from lib.scoring import MEAN
-from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
+from lib.stages import EQUAL_COMPUTE, LONG, SCRATCH, SHUFFLED, Study
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 
@@ -35,15 +35,16 @@ def _row(statement: str, sign: int, effect, low, high, songs: int, seeds: str, u
 def _pretraining(study: Study):
     claim = study.read("claim")
     claim = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
+    transfers = [method_name(how) for how in study.profile.finetune.transfers]
     statements = {
-        SCRATCH: "with {songs}, {method} beats scratch (mean uSDR)",
-        EQUAL_COMPUTE: "with {songs}, {method} beats scratch given the same compute",
-        SHUFFLED: "with {songs}, {method} beats its own weights shuffled",
+        (SCRATCH, *transfers): "with {songs}, {method} beats scratch (mean uSDR)",
+        (EQUAL_COMPUTE, method_name(LONG)): "with {songs}, {method} beats scratch trained as long",
+        (EQUAL_COMPUTE, *transfers): "with {songs}, {method} beats scratch given the same compute",
+        (SHUFFLED, *transfers): "with {songs}, {method} beats its own weights shuffled",
     }
-    for against, text in statements.items():
-        for row in claim[claim["against"] == method_name(against)].itertuples():
-            if not row.method.startswith("pre-trained ("):
-                continue
+    for (against, *methods), text in statements.items():
+        chosen = claim[(claim["against"] == method_name(against)) & claim["method"].isin(methods)]
+        for row in chosen.itertuples():
             statement = text.format(songs=counted(row.labeled_songs, "labelled song"), method=row.method)
             seeds = counted(row.n_seeds, "seed")
             yield _row(statement, 1, row.difference, row.low, row.high, row.n_songs, seeds)

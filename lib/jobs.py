@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from lib import UserError, compute, disk, probes, regime, results, schema, stopping
 from lib.profile import ROOT, TRANSFERS, Profile, load, resolve, to_dict
 from lib.runs import Run
-from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study, pretraining_words, supervised_words
+from lib.stages import EQUAL_COMPUTE, LONG, SCRATCH, SHUFFLED, Study, pretraining_words, supervised_words
 from lib.training import share_of_batch
 from lib.workers import MIXIT, Job, planned
 
-STAGES = ("pretrain", SCRATCH, "finetune", EQUAL_COMPUTE, SHUFFLED)
+STAGES = ("pretrain", SCRATCH, "finetune", EQUAL_COMPUTE, SHUFFLED, LONG)
 STOPPED = 75
 """Exit status of a run that a signal ended: EX_TEMPFAIL, the same call goes on."""
 

@@ -153,10 +153,10 @@ class Pretrain(Optimisation):
 class Finetune(Optimisation):
     """Supervised training on stems: budgets, seeds, and the arms that are compared with training from scratch.
 
-    ``transfers`` says how MixIT outputs become stems, ``controls`` what else is trained. ``transfer_learning_rate``
-    is that of every arm that starts pre-trained (0: the same as from scratch), ``body_rate`` the learning rate of
-    encoder and blocks in every arm, relative to that of the decoders. ``validate_on`` takes the validation loss of
-    ``segments`` as long as a crop, or of whole ``songs``, separated as ``separate`` says.
+    ``transfers`` says how MixIT outputs become stems, ``controls`` what else is trained (see `Study.supervised`).
+    ``transfer_learning_rate`` is that of every arm that starts pre-trained (0: the same as from scratch), ``body_rate``
+    the learning rate of encoder and blocks in every arm, relative to that of the decoders. ``validate_on`` takes the
+    validation loss of ``segments`` as long as a crop, or of whole ``songs``, separated as ``separate`` says.
     """
 
     validate_on: str = "segments"
@@ -406,7 +406,7 @@ def _with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
 MOST_BASES = 20
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 TRANSFERS = ("body", "sliced", "group", "frequent", "random", "blocks", "encoder")
-CONTROLS = ("equal compute", "shuffled")
+CONTROLS = ("equal compute", "shuffled", "long")
 FMA_SUBSETS = ("small", "medium", "large", "full")
 
 _CHOICES = {

@@ -10,9 +10,10 @@ import pandas as pd
 from lib import UserError, card, corpora, evaluation
 from lib.intervals import Origin, own, paired_interval, songs_worth
 from lib.profile import FMA, Level
+from lib.prose import LONG_ARM
 from lib.runs import Run
 from lib.scoring import MEAN, read_table
-from lib.stages import EQUAL_COMPUTE, SCRATCH, SHUFFLED, Study
+from lib.stages import EQUAL_COMPUTE, FROM_SCRATCH, LONG, SCRATCH, SHUFFLED, Study
 from lib.workers import Job, ahead
 
 METRICS = ("uSDR", "cSDR")
@@ -23,6 +24,7 @@ NAMES = {
     SCRATCH: SCRATCH,
     EQUAL_COMPUTE: "scratch, equal compute",
     SHUFFLED: "pre-trained, shuffled",
+    LONG: LONG_ARM,
 }
 
 
@@ -44,12 +46,14 @@ def arms(study: Study) -> tuple[str, ...]:
 
 
 def pairs(study: Study) -> list[tuple[str, str]]:
-    """(arm, arm that it is compared with): everything with scratch, every transfer with the controls too."""
-    first, *others = arms(study)
-    controls = study.profile.finetune.controls
-    return [(how, first) for how in others] + [
-        (how, control) for how in study.profile.finetune.transfers for control in controls
-    ]
+    """(arm, arm that it is compared with): everything with scratch, every transfer with the controls too.
+
+    *Long* is compared with *equal compute*, which has as many steps, instead of with the transfers.
+    """
+    (first, *others), settings = arms(study), study.profile.finetune
+    shorter = [control for control in settings.controls if control != LONG]
+    found = [(how, first) for how in others] + [(how, control) for how in settings.transfers for control in shorter]
+    return found + [(LONG, EQUAL_COMPUTE)] * ({LONG, EQUAL_COMPUTE} <= set(settings.controls))
 
 
 def claim_runs(study: Study) -> list[Named]:
@@ -88,7 +92,7 @@ def claim(study: Study) -> pd.DataFrame:
     for songs in study.profile.finetune.labeled_songs:
         chosen = table[table["labeled_songs"] == songs]
         for how, against in pairs(study):
-            start = own if {how, against} <= {SCRATCH, EQUAL_COMPUTE} else origin(study)
+            start = own if {how, against} <= set(FROM_SCRATCH) else origin(study)
             facts = {"experiment": "test", "labeled_songs": songs}
             names = {"method": method_name(how), "against": method_name(against)}
             for metric in METRICS:

@@ -29,7 +29,7 @@ from lib.segments import mixture_manifest, stem_manifest
 from lib.separate import separate
 from lib.training import Task, fit, imported
 
-SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
+SCRATCH, EQUAL_COMPUTE, SHUFFLED, LONG = "scratch", "equal compute", "shuffled", "long"
 FROM_SCRATCH = (SCRATCH, EQUAL_COMPUTE)
 TRAINING_CODE = (
     "model",
@@ -238,7 +238,7 @@ class Study:
         stage, from_scratch, profile = self.schedule(how), how in FROM_SCRATCH, self.profile
         start = {"from": SCRATCH}
         if not from_scratch:
-            source = f"{how} {self.shuffled_transfer}" if how == SHUFFLED else how
+            source = {SHUFFLED: f"{how} {self.first_transfer}", LONG: self.first_transfer}.get(how, how)
             start = {"from": source, "pretrained": self.pretrain_run(self.pretraining_seed(seed)).name}
         shared = {"seeds": (), "labeled_songs": (), "transfers": (), "controls": (), "transfer_learning_rate": 0}
         identity = {
@@ -257,7 +257,8 @@ class Study:
         """Supervised training: ``how`` is scratch, a transfer (see `lib.outputs`) or a control.
 
         *Equal compute* is scratch with the pre-training's compute as further steps at the full learning rate, before
-        its decay; *shuffled* is fine-tuning from the profile's first transfer, its weights permuted within each tensor.
+        its decay; *shuffled* is fine-tuning from the profile's first transfer, its weights permuted within each tensor;
+        *long* is that fine-tuning with as many steps as *equal compute*.
         """
         with first_alone():
             run = self.supervised_run(how, seed, labeled_songs)
@@ -299,15 +300,15 @@ class Study:
     def schedule(self, how: str) -> Finetune:
         """The supervised schedule of an arm."""
         stage = self.profile.finetune
-        if how == SCRATCH:
+        if how in (EQUAL_COMPUTE, LONG):
+            stage = stage.lengthened(self.equivalent_steps)
+        if how in FROM_SCRATCH:
             return stage
-        if how == EQUAL_COMPUTE:
-            return stage.lengthened(self.equivalent_steps)
         return dataclasses.replace(stage, learning_rate=stage.transfer_learning_rate or stage.learning_rate)
 
     @property
-    def shuffled_transfer(self) -> str:
-        """The transfer whose weights the control *shuffled* permutes: the first of the profile's."""
+    def first_transfer(self) -> str:
+        """The first of the profile's transfers: what the controls *shuffled* and *long* start from."""
         return self.profile.finetune.transfers[0]
 
     def _start(self, how: str, seed: int) -> Separator:
@@ -317,8 +318,8 @@ class Study:
         pretrained = self.load(self.pretrain(self.pretraining_seed(seed)))
         statistics = partial(self.segment_statistics, "validation", pretrained)
         if how == SHUFFLED:
-            return shuffled(transfer(pretrained, self.shuffled_transfer, statistics, seed), seed)
-        return transfer(pretrained, how, statistics, seed)
+            return shuffled(transfer(pretrained, self.first_transfer, statistics, seed), seed)
+        return transfer(pretrained, self.first_transfer if how == LONG else how, statistics, seed)
 
     @cached_property
     def equivalent_steps(self) -> int:
@@ -404,7 +405,7 @@ def pretraining_words(seed: int) -> tuple[str, ...]:
 
 def supervised_words(how: str, seed: int, labeled_songs: int) -> tuple[str, ...]:
     """What `lib.training` is told to train as `Study.supervised` does."""
-    stage = ("--stage", how) if how in (*FROM_SCRATCH, SHUFFLED) else ("--stage", "finetune", "--transfer", how)
+    stage = ("--stage", how) if how in (*FROM_SCRATCH, SHUFFLED, LONG) else ("--stage", "finetune", "--transfer", how)
     return (*stage, "--seed", str(seed), "--songs", str(labeled_songs))
 
 

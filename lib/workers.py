@@ -11,11 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from lib import UserError, evaluation
 from lib.profile import Profile
 from lib.runs import Run, fingerprint
-from lib.stages import EQUAL_COMPUTE, SCRATCH, Study
+from lib.stages import EQUAL_COMPUTE, LONG, SCRATCH, Study
 from lib.stopping import end_with_parent
 
 MIXIT = "MixIT"
-ORDER = {MIXIT: 0, EQUAL_COMPUTE: 1, SCRATCH: 2}
+ORDER = {MIXIT: 0, EQUAL_COMPUTE: 1, LONG: 1, SCRATCH: 2}
 """Whose turn comes when; what starts from a pre-training comes last."""
 
 

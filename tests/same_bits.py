@@ -62,7 +62,7 @@ def main(revision: str) -> int:
         subprocess.run(["git", "clone", "-q", str(ROOT), str(earlier)], check=True)
         subprocess.run(["git", "checkout", "-q", revision], cwd=earlier, check=True)
         before, now = trained(earlier, Path(temporary) / "before"), trained(ROOT, Path(temporary) / "now")
-    differing = [key for key, digest in now["weights"].items() if before["weights"].get(key) != digest]
+    differing = [key for key, digest in now["weights"].items() if before["weights"].get(key, digest) != digest]
     differing += [key for key in ("scores", "songs") if before[key] != now[key]]
     if differing:
         print(f"not the same bits as {revision}: {', '.join(differing)}")

@@ -41,10 +41,11 @@ def test_operations_of_long_crops_come_from_short_ones(profile):
 
 
 def test_equal_compute_counts_its_longer_schedule(profile):
-    study = jobs.Outline(profile).variant({"finetune.controls": ["equal compute"]})
+    study = jobs.Outline(profile).variant({"finetune.controls": ["equal compute", "long"]})
     table = plan.table(study.profile, 1.0).set_index("arm")
-    runs, steps = table.loc["equal compute", ["runs", "steps"]]
-    assert steps / runs == profile.finetune.steps + study.equivalent_steps
+    for arm in ("equal compute", "long"):
+        runs, steps = table.loc[arm, ["runs", "steps"]]
+        assert steps / runs == profile.finetune.steps + study.equivalent_steps
 
 
 def test_it_measures_here_and_writes_nothing(profile, tmp_path, capsys, monkeypatch):

@@ -14,7 +14,7 @@ from lib.scoring import summarise, table
 SONGS = [f"Song {i}" for i in range(6)]
 METHODS = (
     *("scratch", "pre-trained (group)", "pre-trained (sliced)"),
-    *("scratch, equal compute", "pre-trained, shuffled"),
+    *("scratch, equal compute", "pre-trained, shuffled", "pre-trained, long"),
 )
 BUDGETS = (1, 4, 16)
 

@@ -41,6 +41,19 @@ def test_a_page_without_claim_says_so_and_names_are_escaped(tmp_path):
     assert 'href="tables/my%20scores.csv"' in page
 
 
+def test_the_answer_has_the_long_arm_against_scratch_as_long():
+    rows = [("pre-trained (group)", "scratch"), ("pre-trained (sliced)", "scratch"), ("pre-trained, long", "scratch")]
+    rows += [("pre-trained (group)", "pre-trained, shuffled"), ("pre-trained, long", "scratch, equal compute")]
+    same = {"labeled_songs": 4, "stem": "mean", "metric": "uSDR", "n_songs": 12, "n_seeds": 3, "effect": 1.0}
+    same |= {"difference": 0.2, "low": 0.1, "high": 0.3, "p_holm": 0.01}
+    said = prose.answer(pd.DataFrame([{"method": method, "against": against, **same} for method, against in rows]))
+    assert [text.split(" by ")[0].split(", ", 1)[1] for text in said] == [
+        "pre-trained (group) differs from scratch",
+        "pre-trained, long differs from scratch, equal compute",
+    ]
+    assert all(text.endswith("pre-training helps") for text in said)
+
+
 def test_the_answer_quotes_the_mean_over_stems(tmp_path):
     row = {
         "experiment": "test",

@@ -73,8 +73,11 @@ def test_every_table_of_the_contract_is_there(results):
 
 def test_scores_hold_every_method_song_stem_and_metric(results):
     scores = read_table(results / "tables" / "scores.csv")
-    arms = ("scratch", "scratch, equal compute", "pre-trained, shuffled", "pre-trained (group)", "pre-trained (sliced)")
-    models = dict.fromkeys(arms, 2 * 2) | {"mixture": 1, "ideal ratio mask": 1}
+    controls = ("scratch, equal compute", "pre-trained, shuffled", "pre-trained, long")
+    models = dict.fromkeys(("scratch", *controls, "pre-trained (group)", "pre-trained (sliced)"), 2 * 2) | {
+        "mixture": 1,
+        "ideal ratio mask": 1,
+    }
     counts = scores.groupby("method").size()
     assert counts.to_dict() == {method: models[method] * 3 * 4 * 2 for method in counts.index}
     assert set(counts.index) == set(models)

@@ -27,6 +27,7 @@ COLORS = {
     "pre-trained (blocks)": "#CC79A7",
     "scratch, equal compute": "#E69F00",
     "pre-trained, shuffled": "#CC79A7",
+    "pre-trained, long": "#00523B",
     "pre-trained (frequent)": "#56B4E9",
     "pre-trained (random)": "#CC79A7",
     "pre-trained (encoder)": "#CC79A7",
