@@ -18,7 +18,7 @@ from lib.intervals import mean_interval, own, paired_interval, rank_correlation,
 from lib.probing import BEST, BEST_GROUP, CHOSEN, CHOSEN_GROUP, SNR
 from lib.runs import Run
 from lib.scoring import MEAN
-from lib.stages import SCRATCH, Study
+from lib.stages import EQUAL_COMPUTE, SCRATCH, Study
 from lib.workers import MIXIT, Job, ahead
 
 COMPOSED, REDEALT, ONE_SONG = "as composed", "re-dealt", "one song"
@@ -39,12 +39,14 @@ def probe(study: Study) -> pd.DataFrame:
 
 
 def references(study: Study) -> pd.DataFrame:
-    """SNR of the supervised model with most labels, the ideal ratio mask, and harmonic-percussive separation."""
-    songs = max(study.profile.finetune.labeled_songs)
-    seeds = study.profile.finetune.seeds
-    ahead(reference_jobs(study))
-    trained = (study.supervised(SCRATCH, seed, songs) for seed in seeds)
-    frames = [evaluation.scores(study, run, SUPERVISED, seed, songs) for seed, run in zip(seeds, trained, strict=True)]
+    """SNR of the supervised model, the ideal ratio mask, and harmonic-percussive separation.
+
+    *Supervised* is from scratch with most labels, trained as long as MixIT's compute allows where the profile has that.
+    """
+    plan = reference_jobs(study)
+    ahead(plan)
+    trained = [(job, study.supervised(job.how, job.seed, job.labeled_songs)) for job in plan]
+    frames = [evaluation.scores(study, run, SUPERVISED, job.seed, job.labeled_songs) for job, run in trained]
     frames += [evaluation.baselines(study), evaluation.reference(study, HPSS, harmonic_percussive)]
     together = pd.concat(frames, ignore_index=True)
     together = together[(together["metric"] == "uSDR") & (together["method"] != "mixture")]
@@ -53,8 +55,9 @@ def references(study: Study) -> pd.DataFrame:
 
 def reference_jobs(study: Study) -> list[Job]:
     """The supervised models that `references` trains and scores."""
-    songs = max(study.profile.finetune.labeled_songs)
-    return [Job(study.profile, SCRATCH, seed, songs, "test") for seed in study.profile.finetune.seeds]
+    settings = study.profile.finetune
+    how = EQUAL_COMPUTE if EQUAL_COMPUTE in settings.controls else SCRATCH
+    return [Job(study.profile, how, seed, max(settings.labeled_songs), "test") for seed in settings.seeds]
 
 
 def harmonic_percussive(stems: np.ndarray, n_fft: int = 1024, hop: int = 256, length: int = 31) -> np.ndarray:

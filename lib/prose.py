@@ -126,7 +126,7 @@ PROBED = {
     "chosen group": "MixIT, a chosen group per stem,",
     "best output": "MixIT, the best output for each song (bound),",
     "best group": "MixIT, the best group for each song (bound),",
-    "supervised": "the supervised model with most labelled songs",
+    "supervised": "the supervised model (most labelled songs, MixIT's compute)",
     "ideal ratio mask": "the ideal ratio mask (oracle)",
 }
 

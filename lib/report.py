@@ -18,7 +18,7 @@ from lib.scoring import read_table
 SECTIONS = {
     "03_finetune": (
         "Does pre-training help?",
-        "claims claim claim_stems budgets songs_worth scores songs finetune_curves real_song cost",
+        "claims claim gain claim_stems budgets songs_worth scores songs finetune_curves real_song cost",
     ),
     "01_probes": (
         "What MixIT separates by itself, and what limits it",

@@ -40,10 +40,11 @@ def make_scores() -> pd.DataFrame:
 
 def make_claim(scores: pd.DataFrame) -> pd.DataFrame:
     test = scores[scores["experiment"] == "test"]
+    pairs = [*((method, "scratch") for method in METHODS[1:]), ("pre-trained, long", "scratch, equal compute")]
     return pd.concat([
-        paired_interval(test[test["labeled_songs"] == budget], method, "scratch", metric)
-        .assign(labeled_songs=budget, method=method, against="scratch", metric=metric)
-        for budget in BUDGETS for method in METHODS[1:] for metric in ("uSDR", "cSDR")
+        paired_interval(test[test["labeled_songs"] == budget], *pair, metric)
+        .assign(labeled_songs=budget, method=pair[0], against=pair[1], metric=metric)
+        for budget in BUDGETS for pair in pairs for metric in ("uSDR", "cSDR")
     ])  # fmt: skip
 
 
@@ -182,6 +183,7 @@ FIGURES = {
     "scores": lambda folder: plots.scores(folder, make_scores(), "scores", 4),
     "real_song": lambda folder: plots.scores(folder, make_scores(), "real_song", 4, "real song"),
     "claim": lambda folder: plots.claim(folder, make_claim(make_scores())),
+    "gain": lambda folder: plots.gain(folder, make_claim(make_scores()), METHODS[1]),
     "claim_stems": lambda folder: plots.claim_stems(folder, make_claim(make_scores()), METHODS[1]),
     "budgets": lambda folder: plots.budgets(folder, make_scores()),
     "songs": lambda folder: plots.songs(folder, make_scores(), 16),
@@ -216,12 +218,25 @@ def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
     claim = make_claim(make_scores())
     axis = plots.claim(tmp_path, claim).axes[0]
     for container in axis.containers:
-        rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean")]
+        rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean") & (claim["against"] == "scratch")]
         ordered = rows[rows["method"] == container.get_label()].set_index("labeled_songs").loc[list(BUDGETS)]
         np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), ordered["difference"].to_numpy(float))
         ends = np.array([segment[:, 1] for segment in container.lines[2][0].get_segments()])
         np.testing.assert_allclose(ends, ordered[["low", "high"]].to_numpy(float), atol=1e-9)
     assert len(axis.containers) == len(METHODS) - 1
+
+
+def test_the_gain_is_drawn_for_arms_of_equal_steps(tmp_path):
+    claim = make_claim(make_scores())
+    axis = plots.gain(tmp_path, claim, METHODS[1]).axes[0]
+    pairs = {"common schedule": (METHODS[1], "scratch"), "trained on": ("pre-trained, long", "scratch, equal compute")}
+    rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean")].set_index(["method", "against"]).sort_index()
+    for container in axis.containers:
+        found = rows.loc[[pairs[container.get_label()]]].set_index("labeled_songs").loc[list(BUDGETS), "difference"]
+        np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), found.to_numpy(float))
+    assert len(axis.containers) == len(pairs)
+    short = plots.gain(tmp_path, claim[claim["against"] == "scratch"], METHODS[1]).axes[0]
+    assert len(short.containers) == 1
 
 
 def test_means_over_songs_are_those_of_the_score_tables():
@@ -234,4 +249,5 @@ def test_means_over_songs_are_those_of_the_score_tables():
 
 
 def test_every_method_has_a_colour_of_its_own():
-    assert len({plots.COLORS[method] for method in (*METHODS, "mixture", "ideal ratio mask")}) == 7
+    shown = (*METHODS, "mixture", "ideal ratio mask")
+    assert len({plots.COLORS[method] for method in shown}) == len(shown)

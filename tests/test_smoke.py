@@ -37,7 +37,7 @@ TABLES = {
 FIGURES = {
     *("claim", "scores", "real_song", "songs", "finetune_curves", "pretrain_curves", "before_after", "probes"),
     *("outputs", "levels", "correlation", "variety", "ablation_model_size", "ablation_unlabelled_music"),
-    *("claim_stems", "budgets", "search", "regime", "correlation_table", "within_songs", "ill_posed", "shares"),
+    *("claim_stems", "gain", "budgets", "search", "regime", "correlation_table", "within_songs", "ill_posed", "shares"),
     *("ablation_what_is_transferred", "ablation_kind_of_music"),
 }
 

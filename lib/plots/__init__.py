@@ -5,7 +5,7 @@ from lib.plots.listening import ratings
 from lib.plots.music import correlation, levels, variety
 from lib.plots.probes import before_after, correlation_table, ill_posed, outputs, probes, shares, within_songs
 from lib.plots.style import COLORS, ORDER, drawn, intervals, per_song
-from lib.plots.training import budgets, claim, claim_stems, learning_curves, regime, scores, search, songs
+from lib.plots.training import budgets, claim, claim_stems, gain, learning_curves, regime, scores, search, songs
 
 __all__ = [
     "COLORS",
@@ -18,6 +18,7 @@ __all__ = [
     "correlation",
     "correlation_table",
     "drawn",
+    "gain",
     "ill_posed",
     "intervals",
     "learning_curves",

@@ -132,18 +132,46 @@ def claim(results: Path, table: pd.DataFrame) -> Figure:
         for axis, metric in zip(axes[0], METRICS, strict=True):
             for shift, method in zip(offsets(len(methods), 0.5), methods, strict=True):
                 rows = table[(table["metric"] == metric) & (table["method"] == method)].set_index("labeled_songs")
-                rows = rows.loc[budgets]
-                bars = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
-                x, style = np.array(budgets) * 2**shift, {"ms": 6, "lw": 1.6, "color": COLORS[method]}
-                axis.errorbar(x, rows["difference"], bars, fmt="o-" if len(budgets) > 1 else "o", label=method, **style)
+                _rising(axis, rows.loc[budgets], shift, COLORS[method], method)
             axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
             axis.set(title=metric, xlabel="labelled songs")
             _budgets(axis, budgets)
         axes[0, 0].set_ylabel("above scratch (dB)")
-        counts = f"{counted(table['n_songs'].max(), 'test song')}, {counted(table['n_seeds'].max(), 'seed')}"
-        figure.supxlabel(f"mean over stems of paired differences\n95% interval; {counts}")
+        figure.supxlabel(f"mean over stems of paired differences\n95% interval; {_tested(table)}")
         names(figure, axes[0, 0], 2)
     return figure
+
+
+def gain(results: Path, table: pd.DataFrame, method: str) -> Figure:
+    """What pre-training adds where both arms take the same supervised steps: the common schedule, and the long one."""
+    table = table[table["stem"] == MEAN]
+    pairs = {"common schedule": (method, "scratch"), "trained on": ("pre-trained, long", "scratch, equal compute")}
+    budgets = sorted(table["labeled_songs"].unique())
+    with drawn(results, "gain", ncols=2, sharey=True, figsize=(WIDTH, 3.4)) as (figure, axes):
+        for axis, metric in zip(axes[0], METRICS, strict=True):
+            chosen = table[table["metric"] == metric].set_index(["method", "against"]).sort_index()
+            for shift, (label, pair) in zip((-0.08, 0.08), pairs.items(), strict=True):
+                if pair in chosen.index:
+                    rows = chosen.loc[[pair]].set_index("labeled_songs").loc[budgets]
+                    _rising(axis, rows, shift, COLORS[pair[0]], label)
+            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch, as many steps")
+            axis.set(title=metric, xlabel="labelled songs")
+            _budgets(axis, budgets)
+        axes[0, 0].set_ylabel("pre-trained above scratch (dB)")
+        figure.supxlabel(f"mean over stems of paired differences\n95% interval; {_tested(table)}")
+        names(figure, axes[0, 0], 3)
+    return figure
+
+
+def _rising(axis, rows: pd.DataFrame, shift: float, color: str, label: str) -> None:
+    """Differences with their intervals over label budgets, the index of ``rows``."""
+    bars = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
+    form, style = "o-" if len(rows) > 1 else "o", {"ms": 6, "lw": 1.6, "color": color}
+    axis.errorbar(rows.index.to_numpy() * 2**shift, rows["difference"], bars, fmt=form, label=label, **style)
+
+
+def _tested(table: pd.DataFrame) -> str:
+    return f"{counted(table['n_songs'].max(), 'test song')}, {counted(table['n_seeds'].max(), 'seed')}"
 
 
 def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
@@ -163,8 +191,7 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
             axis.axhline(0, color=COLORS["scratch"], lw=1.6)
             stem_axis(axis)
             axis.set_ylabel(f"{metric} above scratch (dB)")
-        counts = f"{counted(table['n_songs'].max(), 'test song')}, {counted(table['n_seeds'].max(), 'seed')}"
-        figure.supxlabel(f"{method}; {counts}; 95% interval\nfilled: p < 0.05 (stems: after Holm's correction)")
+        figure.supxlabel(f"{method}; {_tested(table)}; 95% interval\nfilled: p < 0.05 (stems: after Holm's correction)")
         names(figure, axes[0, 0], 4)
     return figure
 
