@@ -229,7 +229,10 @@ def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
 def test_the_gain_is_drawn_for_arms_of_equal_steps(tmp_path):
     claim = make_claim(make_scores())
     axis = plots.gain(tmp_path, claim, METHODS[1]).axes[0]
-    pairs = {"common schedule": (METHODS[1], "scratch"), "trained on": ("pre-trained, long", "scratch, equal compute")}
+    pairs = {
+        "both on the common schedule": (METHODS[1], "scratch"),
+        "both trained until they stall": ("pre-trained, long", "scratch, equal compute"),
+    }
     rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean")].set_index(["method", "against"]).sort_index()
     for container in axis.containers:
         found = rows.loc[[pairs[container.get_label()]]].set_index("labeled_songs").loc[list(BUDGETS), "difference"]

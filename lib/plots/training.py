@@ -145,7 +145,10 @@ def claim(results: Path, table: pd.DataFrame) -> Figure:
 def gain(results: Path, table: pd.DataFrame, method: str) -> Figure:
     """What pre-training adds where both arms take the same supervised steps: the common schedule, and the long one."""
     table = table[table["stem"] == MEAN]
-    pairs = {"common schedule": (method, "scratch"), "trained on": ("pre-trained, long", "scratch, equal compute")}
+    pairs = {
+        "both on the common schedule": (method, "scratch"),
+        "both trained until they stall": ("pre-trained, long", "scratch, equal compute"),
+    }
     budgets = sorted(table["labeled_songs"].unique())
     with drawn(results, "gain", ncols=2, sharey=True, figsize=(WIDTH, 3.4)) as (figure, axes):
         for axis, metric in zip(axes[0], METRICS, strict=True):
@@ -154,12 +157,12 @@ def gain(results: Path, table: pd.DataFrame, method: str) -> Figure:
                 if pair in chosen.index:
                     rows = chosen.loc[[pair]].set_index("labeled_songs").loc[budgets]
                     _rising(axis, rows, shift, COLORS[pair[0]], label)
-            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch, as many steps")
+            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch with as many steps")
             axis.set(title=metric, xlabel="labelled songs")
             _budgets(axis, budgets)
         axes[0, 0].set_ylabel("pre-trained above scratch (dB)")
         figure.supxlabel(f"mean over stems of paired differences\n95% interval; {_tested(table)}")
-        names(figure, axes[0, 0], 3)
+        names(figure, axes[0, 0], 2)
     return figure
 
 
