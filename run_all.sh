@@ -36,7 +36,7 @@ case ${1:-} in
         ;;
     test)
         shift
-        task=(-m pytest -q "$@")
+        task=(-m pytest -q -n auto --maxprocesses 8 --dist loadfile "$@")
         ;;
     *)
         profile=demo
