@@ -231,6 +231,8 @@ def test_the_explorer_plays_the_song_stem_and_method_that_are_chosen(study):
     gain = np.abs(heard_in(player)["bass"]).max() / np.abs(with_reference[0]).max()
     for stem, wave in zip(STEMS, with_reference, strict=True):
         np.testing.assert_allclose(heard_in(player)[stem], gain * wave, atol=1e-3)
+    explorer.method.value = explore.ALL_METHODS  # all stems are of one method
+    assert explorer.method.value == REFERENCE and explorer.children[1].names == list(STEMS)
 
 
 def test_a_player_keeps_levels_between_signals_and_refuses_what_is_not_aligned():

@@ -85,8 +85,11 @@ class Explorer(widgets.VBox):
         self._update()
 
     def _update(self, *_) -> None:
-        old = self.children[1]
         excerpt = self._heard[self.song.value]
+        if (self.stem.value, self.method.value) == (ALL_STEMS, ALL_METHODS):
+            self.method.value = next(iter(excerpt.versions))  # all stems are those of one method: say of which
+            return
+        old = self.children[1]
         new = player(excerpt, self.stem.value, self.method.value, self.errors.value)
         self.children = [self.children[0], new]
         old.close()
