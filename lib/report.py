@@ -129,8 +129,9 @@ def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         return frame.head(ROWS), f", the first {ROWS} shown" if len(frame) > ROWS else ""
     how = ", means over songs and seeds shown"
     if "step" in frame:
-        last = frame.groupby("metric")["step"].transform("max")
-        frame, how = frame[frame["step"] == last], ", the last step shown, mean over seeds"
+        curve = [name for name in frame.columns if name not in ("step", "value")]
+        last = frame.groupby(curve, dropna=False)["step"].transform("max")
+        frame, how = frame[frame["step"] == last], ", the last step of each run shown, mean over seeds"
     across = "stem" if "stem" in frame else "metric"
     keys = [
         c

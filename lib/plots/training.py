@@ -39,7 +39,8 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
                 seeds = lines.groupby(["step", "seed"])["value"].mean().unstack("seed")
                 color = COLORS.get(method, "#0072B2")
                 axis.plot(seeds.index, seeds, color=color, lw=0.7, alpha=0.45)
-                axis.plot(seeds.index, seeds.mean(axis=1), color=color, lw=2, label="validation" if one else method)
+                common = seeds.dropna()  # runs end where they stall; a mean of what is left would jump there
+                axis.plot(common.index, common.mean(axis=1), color=color, lw=2, label="validation" if one else method)
             if one:
                 loss = part[part["metric"] == "loss"].set_index("step")["value"]
                 smooth = loss.rolling(max(1, len(loss) // 50), min_periods=1).mean()
