@@ -33,6 +33,15 @@ def test_long_tables_are_averaged_over_songs_and_seeds():
     assert "means" in how
 
 
+def test_learning_curves_are_shown_where_each_run_ends():
+    rows = [("short", 0, 2, -1.0), ("short", 0, 4, -2.0), ("long", 0, 4, -2.0), ("long", 0, 8, -3.0)]
+    rows += [("long", 1, 4, -2.0), ("long", 1, 6, -4.0)]
+    curves = pd.DataFrame(rows, columns=["method", "seed", "step", "value"]).assign(metric="validation_loss")
+    short, how = report.summary(curves)
+    assert short.set_index("method")["validation_loss"].to_dict() == {"short": -2.0, "long": -3.5}
+    assert "last step" in how
+
+
 def test_a_page_without_claim_says_so_and_names_are_escaped(tmp_path):
     write_table(tmp_path / "tables" / "my scores.csv", scores({(0, "a"): 1.0}))
     page = report.write(tmp_path).read_text("utf-8")
