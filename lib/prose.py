@@ -114,9 +114,9 @@ def worth_sentence(row: pd.Series, table: pd.DataFrame) -> str:
     budgets = table["labeled_songs"]
     end = " (an end of what was measured: that many or beyond)" if row["at_end"] else ""
     return (
-        f"{row['method']} with {counted(row['labeled_songs'], 'labelled song')} is worth {row['worth']:.1f} songs from "
-        f"scratch{end}; 95% interval {row['low']:.1f} to {row['high']:.1f}, measured from {budgets.min()} to "
-        f"{budgets.max()}"
+        f"{row['method']} with {counted(row['labeled_songs'], 'labelled song')} is worth {row['worth']:.1f} songs of "
+        f"{row['against']}{end}; 95% interval {row['low']:.1f} to {row['high']:.1f}, measured from {budgets.min()} "
+        f"to {budgets.max()}"
     )
 
 

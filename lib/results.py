@@ -104,12 +104,17 @@ def claim(study: Study) -> pd.DataFrame:
 
 
 def worth(study: Study) -> pd.DataFrame:
-    """How many labelled songs from scratch every other arm is worth: ``tables/songs_worth.csv``, by uSDR."""
+    """How many labelled songs from scratch every other arm is worth: ``tables/songs_worth.csv``, by uSDR.
+
+    *Long* is held against scratch with as many steps, *equal compute*, where the profile has that.
+    """
     table, rows = study.read("scores"), []
     table = table[table["experiment"] == "test"]
     for how in arms(study)[1:]:
-        found = songs_worth(table, method_name(how), SCRATCH, "uSDR", own if how == EQUAL_COMPUTE else origin(study))
-        rows.append(found.assign(method=method_name(how), against=SCRATCH, metric="uSDR"))
+        as_long = how == LONG and EQUAL_COMPUTE in study.profile.finetune.controls
+        names = method_name(how), method_name(EQUAL_COMPUTE if as_long else SCRATCH)
+        found = songs_worth(table, *names, "uSDR", own if how == EQUAL_COMPUTE else origin(study))
+        rows.append(found.assign(method=names[0], against=names[1], metric="uSDR"))
     return study.write("songs_worth", pd.concat(rows, ignore_index=True))
 
 
