@@ -15,8 +15,8 @@ from lib.runs import Run
 from lib.scoring import MEAN
 from lib.stages import SCRATCH, Study
 
-LONG_ARM = "pre-trained, long"
-"""The name of the control *long* in every table and figure."""
+LONG_ARM, EQUAL_ARM = "pre-trained, long", "scratch, equal compute"
+"""The names of the controls *long* and *equal compute* in every table and figure."""
 FEW_SONGS = 6
 """With fewer test songs, a bootstrap over songs says nothing that could be trusted."""
 
@@ -84,13 +84,20 @@ def _interval(row: pd.Series) -> str:
 def claim_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``claim.csv``."""
     pretrained = row["method"].startswith(("pre-trained (", LONG_ARM))
+    told = verdict(row["low"], row["high"], row["n_songs"], row["n_seeds"], "pre-training" if pretrained else "it")
     of_stems = "" if row["stem"] == MEAN else f", p {row['p_holm']:.2g} after Holm"
     return (
         f"with {counted(row['labeled_songs'], 'labelled song')}, {row['method']} differs from {row['against']} by "
         f"{row['difference']:+.2f} dB {row['metric']} {_where(row)} ({_interval(row)}, {_counts(row)}, "
         f"effect size {row['effect']:+.1f}{of_stems}): "
-        + verdict(row["low"], row["high"], row["n_songs"], row["n_seeds"], "pre-training" if pretrained else "it")
+        + (_better_use(told) if pretrained and row["against"] == EQUAL_ARM and row["method"] != LONG_ARM else told)
     )
+
+
+def _better_use(told: str) -> str:
+    """The verdict on pre-training where its rival had its compute for more supervised steps."""
+    told = told.replace("pre-training helps", "the compute is better spent on pre-training")
+    return told.replace("pre-training hurts", "the compute is better spent on supervised steps")
 
 
 def _where(row: pd.Series) -> str:

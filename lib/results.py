@@ -10,7 +10,7 @@ import pandas as pd
 from lib import UserError, card, corpora, evaluation
 from lib.intervals import Origin, own, paired_interval, songs_worth
 from lib.profile import FMA, Level
-from lib.prose import LONG_ARM
+from lib.prose import EQUAL_ARM, LONG_ARM
 from lib.runs import Run
 from lib.scoring import MEAN, read_table
 from lib.stages import EQUAL_COMPUTE, FROM_SCRATCH, LONG, SCRATCH, SHUFFLED, Study
@@ -22,7 +22,7 @@ Named = tuple[str, int | None, int | None, Run]
 """Method, seed, labelled songs, run."""
 NAMES = {
     SCRATCH: SCRATCH,
-    EQUAL_COMPUTE: "scratch, equal compute",
+    EQUAL_COMPUTE: EQUAL_ARM,
     SHUFFLED: "pre-trained, shuffled",
     LONG: LONG_ARM,
 }

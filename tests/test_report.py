@@ -63,6 +63,21 @@ def test_the_answer_has_the_long_arm_against_scratch_as_long():
     assert all(text.endswith("pre-training helps") for text in said)
 
 
+@pytest.mark.parametrize(
+    ("method", "low", "high", "told"),
+    [
+        ("pre-trained (sliced)", 0.1, 0.3, "the compute is better spent on pre-training"),
+        ("pre-trained (sliced)", -0.3, -0.1, "the compute is better spent on supervised steps"),
+        ("pre-trained (sliced)", -0.3, 0.1, "undecided, the interval holds zero"),
+        ("pre-trained, long", -0.3, -0.1, "pre-training hurts"),
+    ],
+)
+def test_against_equal_compute_the_verdict_is_on_the_use_of_compute(method, low, high, told):
+    row = {"labeled_songs": 4, "stem": "mean", "metric": "uSDR", "n_songs": 12, "n_seeds": 3, "effect": 1.0, "low": low}
+    row |= {"method": method, "against": "scratch, equal compute", "difference": (low + high) / 2, "high": high}
+    assert prose.claim_sentence(pd.Series(row)).endswith(f": {told}")
+
+
 def test_the_answer_quotes_the_mean_over_stems(tmp_path):
     row = {
         "experiment": "test",

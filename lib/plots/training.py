@@ -38,7 +38,7 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
             for method, lines in part[part["metric"] == "validation_loss"].groupby("method", sort=False):
                 seeds = lines.groupby(["step", "seed"])["value"].mean().unstack("seed")
                 color = COLORS.get(method, "#0072B2")
-                axis.plot(seeds.index, seeds, color=color, lw=0.7, alpha=0.45)
+                axis.plot(seeds.index, seeds, color=color, lw=0.6, alpha=0.3)
                 common = seeds.dropna()  # runs end where they stall; a mean of what is left would jump there
                 axis.plot(common.index, common.mean(axis=1), color=color, lw=2, label="validation" if one else method)
             if one:
@@ -191,7 +191,7 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
                 dots(axis, rows, shift, color, counted(budget, "labelled song"), hollow=True)
                 sure = rows.reset_index(drop=True)
                 sure = sure[sure["p_holm"] < 0.05]
-                axis.plot(sure.index + shift, sure["mean"], "o", ms=6, color=color)
+                axis.plot(sure.index + shift, sure["mean"], "o", ms=6, color=color, zorder=3)
             axis.axhline(0, color=COLORS["scratch"], lw=1.6)
             stem_axis(axis)
             axis.set_ylabel(f"{metric} above scratch (dB)")
