@@ -105,7 +105,12 @@ def _where(row: pd.Series) -> str:
 
 
 def answer(claim: pd.DataFrame) -> list[str]:
-    """The study's answer in sentences: mean uSDR, a budget each.
+    """The study's answer in sentences, one on each row of `answering`."""
+    return [claim_sentence(row) for _, row in answering(claim).iterrows()]
+
+
+def answering(claim: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``claim.csv`` that answer the study's question: mean uSDR at each budget.
 
     The first transfer against scratch, either compute, and the same trained as long as scratch with equal compute.
     """
@@ -113,7 +118,7 @@ def answer(claim: pd.DataFrame) -> list[str]:
     pretrained = chosen["method"].str.startswith("pre-trained (")
     first = (chosen["method"] == chosen["method"][pretrained].iloc[0]) & chosen["against"].str.startswith("scratch")
     long = (chosen["method"] == LONG_ARM) & (chosen["against"] != SCRATCH)
-    return [claim_sentence(row) for _, row in pd.concat([chosen[first], chosen[long]]).iterrows()]
+    return pd.concat([chosen[first], chosen[long]])
 
 
 def worth_sentence(row: pd.Series, table: pd.DataFrame) -> str:

@@ -27,8 +27,14 @@ def _table(results: Path, name: str) -> pd.DataFrame:
 
 
 def answer(results: Path) -> str:
-    """What the claim says, a sentence per label budget and rival."""
-    return "\n".join(f"- {prose.sentence(text)}" for text in prose.answer(_table(results, "claim")))
+    """Differences of the claim's answer in dB mean uSDR with their 95% intervals: a column a budget, a row a pair."""
+    rows = prose.answering(_table(results, "claim"))
+    shown = rows["difference"].map("{:+.2f}".format) + " (" + rows["low"].map("{:+.2f}".format)
+    rows = rows.assign(shown=shown + " to " + rows["high"].map("{:+.2f}".format) + ")")
+    rows = rows.assign(budget=[prose.counted(count, "labelled song") for count in rows["labeled_songs"]])
+    wide = rows.pivot_table("shown", ["method", "against"], "budget", "first", sort=False).reset_index()
+    counts = f"{prose.counted(rows['n_songs'].max(), 'test song')}, {prose.counted(rows['n_seeds'].max(), 'seed')}"
+    return f"{prose.markdown_table(wide.rename(columns={'against': 'minus'}))}\n\n(mean uSDR in dB; {counts})"
 
 
 def claims(results: Path) -> str:
