@@ -23,7 +23,7 @@ from lib.plots.style import (
     per_song,
     stem_axis,
 )
-from lib.prose import counted
+from lib.prose import EQUAL_ARM, LONG_ARM, counted
 from lib.scoring import MEAN
 
 
@@ -128,50 +128,39 @@ def _budgets(axis, budgets: list[int]) -> None:
 def claim(results: Path, table: pd.DataFrame) -> Figure:
     """Every arm minus scratch, mean over stems, by labelled songs: above zero, the arm helps."""
     table = table[(table["against"] == "scratch") & (table["stem"] == MEAN)]
-    methods, budgets = list(dict.fromkeys(table["method"])), sorted(table["labeled_songs"].unique())
-    with drawn(results, "claim", ncols=2, sharey=True, figsize=(WIDTH, 3.8)) as (figure, axes):
-        for axis, metric in zip(axes[0], METRICS, strict=True):
-            for shift, method in zip(offsets(len(methods), 0.5), methods, strict=True):
-                rows = table[(table["metric"] == metric) & (table["method"] == method)].set_index("labeled_songs")
-                _rising(axis, rows.loc[budgets], shift, COLORS[method], method)
-            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
-            axis.set(title=metric, xlabel="labelled songs")
-            _budgets(axis, budgets)
-        axes[0, 0].set_ylabel("above scratch (dB)")
-        figure.supxlabel(f"mean over stems of paired differences\n95% interval; {_tested(table)}")
-        names(figure, axes[0, 0], 2)
-    return figure
+    pairs = {method: (method, "scratch") for method in dict.fromkeys(table["method"])}
+    return _differences(results, "claim", table, pairs, "scratch", "above scratch (dB)")
 
 
 def gain(results: Path, table: pd.DataFrame, method: str) -> Figure:
     """What pre-training adds where both arms take the same supervised steps: the common schedule, and the long one."""
     table = table[table["stem"] == MEAN]
-    pairs = {
-        "both on the common schedule": (method, "scratch"),
-        "both trained until they stall": ("pre-trained, long", "scratch, equal compute"),
-    }
+    known = set(zip(table["method"], table["against"], strict=True))
+    pairs = {"both on the common schedule": (method, "scratch"), "both trained until they stall": (LONG_ARM, EQUAL_ARM)}
+    pairs = {label: pair for label, pair in pairs.items() if pair in known}
+    return _differences(results, "gain", table, pairs, "scratch with as many steps", "pre-trained above scratch (dB)")
+
+
+def _differences(
+    results: Path, name: str, table: pd.DataFrame, pairs: dict[str, tuple[str, str]], zero: str, what: str
+) -> Figure:
+    """Differences of pairs of arms by labelled songs, with their intervals; uSDR beside cSDR."""
     budgets = sorted(table["labeled_songs"].unique())
-    with drawn(results, "gain", ncols=2, sharey=True, figsize=(WIDTH, 3.4)) as (figure, axes):
+    with drawn(results, name, ncols=2, sharey=True, figsize=(WIDTH, 3.8)) as (figure, axes):
         for axis, metric in zip(axes[0], METRICS, strict=True):
             chosen = table[table["metric"] == metric].set_index(["method", "against"]).sort_index()
-            for shift, (label, pair) in zip((-0.08, 0.08), pairs.items(), strict=True):
-                if pair in chosen.index:
-                    rows = chosen.loc[[pair]].set_index("labeled_songs").loc[budgets]
-                    _rising(axis, rows, shift, COLORS[pair[0]], label)
-            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label="scratch with as many steps")
+            for shift, (label, pair) in zip(offsets(len(pairs), 0.5), pairs.items(), strict=True):
+                rows = chosen.loc[[pair]].set_index("labeled_songs").loc[budgets]
+                bars = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
+                x, style = np.array(budgets) * 2**shift, {"ms": 6, "lw": 1.6, "color": COLORS[pair[0]]}
+                axis.errorbar(x, rows["difference"], bars, fmt="o-" if len(budgets) > 1 else "o", label=label, **style)
+            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label=zero)
             axis.set(title=metric, xlabel="labelled songs")
             _budgets(axis, budgets)
-        axes[0, 0].set_ylabel("pre-trained above scratch (dB)")
+        axes[0, 0].set_ylabel(what)
         figure.supxlabel(f"mean over stems of paired differences\n95% interval; {_tested(table)}")
         names(figure, axes[0, 0], 2)
     return figure
-
-
-def _rising(axis, rows: pd.DataFrame, shift: float, color: str, label: str) -> None:
-    """Differences with their intervals over label budgets, the index of ``rows``."""
-    bars = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
-    form, style = "o-" if len(rows) > 1 else "o", {"ms": 6, "lw": 1.6, "color": color}
-    axis.errorbar(rows.index.to_numpy() * 2**shift, rows["difference"], bars, fmt=form, label=label, **style)
 
 
 def _tested(table: pd.DataFrame) -> str:
