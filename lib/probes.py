@@ -89,8 +89,11 @@ def trainings(study: Study) -> dict[str, Study]:
 
 
 def pretrainings(study: Study) -> list[tuple[str, int, Study, Run]]:
-    """(what it hears, seed, study, run) of every pre-training that the probes look at, trained where missing."""
-    ahead(pretraining_jobs(study))
+    """(what it hears, seed, study, run) of every pre-training that the probes look at, trained where missing.
+
+    What `references` needs is trained beside them: two rounds of a few long runs would leave processes idle twice.
+    """
+    ahead([*pretraining_jobs(study), *reference_jobs(study)])
     return [(kind, seed, variant, variant.pretrain(seed)) for kind, seed, variant in _pretraining_plan(study)]
 
 
