@@ -29,12 +29,23 @@ def _table(results: Path, name: str) -> pd.DataFrame:
 def answer(results: Path) -> str:
     """Differences of the claim's answer in dB mean uSDR with their 95% intervals: a column a budget, a row a pair."""
     rows = prose.answering(_table(results, "claim"))
-    shown = rows["difference"].map("{:+.2f}".format) + " (" + rows["low"].map("{:+.2f}".format)
-    rows = rows.assign(shown=shown + " to " + rows["high"].map("{:+.2f}".format) + ")")
-    rows = rows.assign(budget=[prose.counted(count, "labelled song") for count in rows["labeled_songs"]])
-    wide = rows.pivot_table("shown", ["method", "against"], "budget", "first", sort=False).reset_index()
-    counts = f"{prose.counted(rows['n_songs'].max(), 'test song')}, {prose.counted(rows['n_seeds'].max(), 'seed')}"
-    return f"{prose.markdown_table(wide.rename(columns={'against': 'minus'}))}\n\n(mean uSDR in dB; {counts})"
+    return _by_budget(rows.rename(columns={"against": "minus"}), ["method", "minus"], "test song")
+
+
+def regime(results: Path) -> str:
+    """The map of the regime, pre-trained minus scratch: a column a budget, a row a length of pre-training."""
+    rows = _table(results, "regime").rename(columns={"pretrain_steps": "steps of pre-training"})
+    return _by_budget(rows, ["steps of pre-training"], "validation song")
+
+
+def _by_budget(rows: pd.DataFrame, index: list[str], songs: str) -> str:
+    """Differences with their 95% intervals, a column a label budget."""
+    numbers = [rows[name].map("{:+.2f}".format) for name in ("difference", "low", "high")]
+    shown = numbers[0] + " (" + numbers[1] + " to " + numbers[2] + ")"
+    budgets = [prose.counted(count, "labelled song") for count in rows["labeled_songs"]]
+    wide = rows.assign(shown=shown, budget=budgets).pivot_table("shown", index, "budget", "first", sort=False)
+    counts = f"{prose.counted(rows['n_songs'].max(), songs)}, {prose.counted(rows['n_seeds'].max(), 'seed')}"
+    return f"{prose.markdown_table(wide.reset_index())}\n\n(mean uSDR in dB; {counts})"
 
 
 def claims(results: Path) -> str:
@@ -86,6 +97,7 @@ def listening(results: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "answer": answer,
+    "regime": regime,
     "claims": claims,
     "scores": scores,
     "cost": cost,
