@@ -6,6 +6,7 @@ All qualities are SNRs in dB over whole songs, as uSDR is; gains are taken over 
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,10 @@ import torch
 from scipy.ndimage import median_filter
 
 from lib import STEMS, evaluation, probing
-from lib.corpora import dealt
+from lib.corpora import Track, dealt
 from lib.intervals import mean_interval, own, paired_interval, rank_correlation, share_interval
 from lib.probing import BEST, BEST_GROUP, CHOSEN, CHOSEN_GROUP, SNR
+from lib.profile import Profile
 from lib.runs import Run
 from lib.scoring import MEAN
 from lib.stages import EQUAL_COMPUTE, SCRATCH, Study
@@ -98,8 +100,20 @@ def pretrainings(study: Study) -> list[tuple[str, int, Study, Run]]:
 
 
 def pretraining_jobs(study: Study) -> list[Job]:
-    """What `pretrainings` trains."""
-    return [Job(variant.profile, MIXIT, seed) for _, seed, variant in _pretraining_plan(study)]
+    """What `pretrainings` trains and looks at."""
+    return [
+        Job(variant.profile, MIXIT, seed, probe=partial(_probed, kind=kind, profile=study.profile))
+        for kind, seed, variant in _pretraining_plan(study)
+    ]
+
+
+def _probed(variant: Study, seed: int, kind: str, profile: Profile) -> None:
+    """Measure what `probe` and `correlation` of the study of ``profile`` ask of one pre-training."""
+    if kind == COMPOSED and seed in profile.pretrain.seeds:
+        probing.outputs(variant, seed)
+    if seed in profile.probes.seeds:
+        for songs in _tested(Study(profile)).values():
+            probing.gains(variant, seed, *songs)
 
 
 def _pretraining_plan(study: Study) -> list[tuple[str, int, Study]]:
@@ -116,16 +130,20 @@ def correlation(study: Study) -> pd.DataFrame:
     Columns: trained, tested, and those of the scores; metric ``gain``: SNR in dB above that of the mixture. Outputs are
     chosen on validation songs of the kind tested.
     """
-    tested = {COMPOSED: (study.songs("validation"), study.songs("test"))}
-    tested[REDEALT] = tuple(dealt(songs) for songs in tested[COMPOSED])
     frames = [
         probing.gains(variant, seed, *songs).assign(trained=trained, tested=kind)
         for (trained, variant), seed in itertools.product(trainings(study).items(), study.profile.probes.seeds)
-        for kind, songs in tested.items()
+        for kind, songs in _tested(study).items()
     ]
     frame = pd.concat(frames, ignore_index=True)
     first = ["trained", "tested"]
     return study.write("correlation", frame[[*first, *(name for name in frame if name not in first)]])
+
+
+def _tested(study: Study) -> dict[str, tuple[list[Track], list[Track]]]:
+    """Validation and test songs, as composed and re-dealt."""
+    composed = study.songs("validation"), study.songs("test")
+    return {COMPOSED: composed, REDEALT: tuple(dealt(songs) for songs in composed)}
 
 
 def correlation_table(study: Study, gains: pd.DataFrame) -> pd.DataFrame:

@@ -20,10 +20,11 @@ def search(study: Study) -> pd.DataFrame:
     """Validation scores of scratch and of every transfer under every schedule: ``tables/search.csv``.
 
     Columns: those of the scores, and ``learning_rate``, ``steps`` and ``body_rate``. Every model is the average of its
-    checkpoints of lowest validation loss: the length of training is chosen within each run as well.
+    checkpoints of lowest validation loss: the length of training is chosen within each run as well. What `regime_map`
+    needs is trained beside them.
     """
     frames, plan = [], _search_plan(study)
-    ahead(search_jobs(study))
+    ahead([*search_jobs(study), *map_jobs(study)])
     for variant, rate, steps, how, body, songs, seed in plan:
         run = variant.supervised(how, seed, songs)
         scored = evaluation.scores(variant, run, method_name(how), seed, songs, "validation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
@@ -21,17 +21,19 @@ ORDER = {MIXIT: 0, EQUAL_COMPUTE: 1, LONG: 1, SCRATCH: 2}
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run: pre-training (`MIXIT`) or what `Study.supervised` takes; scored on the songs of ``split``, if any."""
+    """One run: pre-training (`MIXIT`), then looked at by ``probe``, if any, which takes its study and seed; or what
+    `Study.supervised` takes, scored on the songs of ``split``, if any."""
 
     profile: Profile
     how: str
     seed: int
     labeled_songs: int = 0
     split: str = ""
+    probe: Callable[[Study, int], None] | None = None
 
 
 def ahead(jobs: Iterable[Job]) -> None:
-    """Train and score what is missing of ``jobs``, as many at a time as their profile's ``compute.jobs``.
+    """Train, and score or probe, what is missing of ``jobs``, as many at a time as their profile's ``compute.jobs``.
 
     Whoever asks for one of these runs afterwards finds it finished; with ``compute.jobs`` 1 nothing is done here.
     Pre-trainings go first: others start from them, and wait for them where they must. Then comes what starts from
@@ -90,6 +92,8 @@ def _work(job: Job) -> None:
     study = Study(job.profile)
     if job.how == MIXIT:
         study.load(study.pretrain_run(job.seed))
+        if job.probe:
+            job.probe(study, job.seed)
         return
     run = study.supervised(job.how, job.seed, job.labeled_songs)
     if job.split:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from lib import UserError, evaluation, workers
+from lib import UserError, evaluation, probes, workers
 from lib.profile import load
 from lib.stages import SCRATCH, Study
 from lib.workers import MIXIT, Job, ahead
@@ -32,6 +32,18 @@ def test_two_processes_make_the_bits_of_one(tmp_path):
     one.supervised(SCRATCH, 0, 1)
     assert len(weights(one)) == 5 and weights(one) == weights(two)
     assert len(list(two.results.glob("runs/*-*/scores-*.csv"))) == 3
+
+
+def test_processes_probe_what_the_notebook_asks_for_later(tmp_path, monkeypatch):
+    study = Study(load("smoke", [f"results={tmp_path}", *SMALL, "compute.jobs=2", "finetune.seeds=[0]"]))
+    found = {(kind, seed): run for kind, seed, _, run in probes.pretrainings(study)}
+    assert {kind for kind, _ in found} == {probes.COMPOSED, probes.REDEALT, probes.ONE_SONG}
+    monkeypatch.setattr(Study, "load", None)  # nothing is looked at again
+    gains = probes.correlation(study)
+    assert set(gains["trained"]) == {kind for kind, _ in found}
+    monkeypatch.setattr(probes, "references", lambda study: None)
+    seeds = probes.probe(study).query("method == 'MixIT'")["seed"].unique()
+    assert set(seeds) == {seed for kind, seed in found if kind == probes.COMPOSED}
 
 
 def test_a_record_counts_as_done_and_its_weights_are_made_again_for_what_starts_from_them(tmp_path):
