@@ -2,7 +2,8 @@
 
 All tables and figures of a study are compared with the hashes that were recorded when they were written, then made
 anew, in another folder, from the records of the runs alone: the notebooks are executed without training and without
-the cells tagged ``audio``, and what they write must be the same bytes.
+the cells tagged ``audio``, and what they write must be the same bytes. ``--keep-records`` copies those records to
+``results/PROFILE/records``, which stands in for runs that are not there; unlike them it spares no study any training.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from lib.scoring import read_table
 
 AUDIO = "audio"
 """Tag of the cells that play sound: they need weights, and write no table and no figure."""
-RECORDS = ("*.json", "*.csv")
+RECORDS, KEPT = ("*.json", "*.csv"), "records"
 LISTENING = "05_listening"
 """The notebook that stands on what models separate, not on records: its files are compared with their hashes alone."""
 
@@ -37,10 +38,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.provenance", description="Where do these results come from?")
     parser.add_argument("results", type=Path, help="results/PROFILE")
     parser.add_argument("--cell", metavar="FILE:ROW", help="where one row of a table comes from; rows count from 1")
+    parser.add_argument("--keep-records", action="store_true", help="copy the runs' records, to be committed")
     options = parser.parse_args(arguments)
     try:
         facts = provenance.read(options.results)
         _check(options.results, facts)
+        if options.keep_records:
+            keep_records(options.results)
         if options.cell:
             print("\n".join(f"{name}: {value}" for name, value in cell(options.results, options.cell).items()))
             return 0
@@ -81,8 +85,8 @@ def altered(results: Path, facts: dict) -> Iterator[str]:
 def missing_runs(results: Path) -> Iterator[str]:
     """Runs that ``tables/runs.csv`` names and that are not there, or were trained to other weights."""
     for name, weights in read_table(results / "tables" / "runs.csv")[["run", "weights"]].drop_duplicates().values:
-        run = Run(results / "runs" / name)
-        if not run.finished:
+        run = next((run for run in (Run(results / kind / name) for kind in ("runs", KEPT)) if run.finished), None)
+        if run is None:
             yield f"runs/{name}: missing, and the tables stand on it"
         elif run.facts()["weights"] != weights:
             yield f"runs/{name}: has other weights than the tables stand on"
@@ -92,7 +96,7 @@ def underived(results: Path, facts: dict) -> Iterator[str]:
     """Tables and figures that the records of the runs do not give."""
     with tempfile.TemporaryDirectory() as temporary:
         anew = Path(temporary) / "results"
-        _copy_records(results, anew)
+        _gather(results, anew)
         profile = Path(temporary) / f"{facts['profile']['name']}.yaml"
         fields = {key: value for key, value in facts["profile"].items() if key not in ("name", "results")}
         profile.write_text(yaml.safe_dump(fields), encoding="utf-8")
@@ -156,16 +160,33 @@ def _fathers(runs: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
     return chosen
 
 
-def _copy_records(results: Path, anew: Path) -> None:
+def keep_records(results: Path) -> None:
+    """Copy the records of the runs to ``records``, in place of what is there."""
+    new, kept = results / f"{KEPT}.new", results / KEPT
+    shutil.rmtree(new, ignore_errors=True)
+    _copy_records(results / "runs", new)
+    shutil.rmtree(kept, ignore_errors=True)
+    new.rename(kept)
+
+
+def _gather(results: Path, anew: Path) -> None:
     """The records of the runs, without weights, and the corpora by a link."""
-    for path in (path for kind in RECORDS for path in (results / "runs").rglob(kind)):
-        target = anew / "runs" / path.relative_to(results / "runs")
-        if "stamps" not in path.parts:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    for kind in (KEPT, "runs"):
+        _copy_records(results / kind, anew / "runs")
     with contextlib.suppress(FileExistsError):
         (results / "corpora").mkdir(parents=True)
     (anew / "corpora").symlink_to((results / "corpora").resolve(), target_is_directory=True)
+
+
+def _copy_records(runs: Path, target: Path) -> None:
+    """What tables are made from; museval's files are for others to read."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in (path for kind in RECORDS for path in runs.rglob(kind)):
+        name = path.relative_to(runs)
+        if not {"stamps", "museval"} & set(name.parts):
+            copy = target / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _without_audio(notebook: Path, target: Path) -> None:
