@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -32,7 +33,8 @@ class NotebookError(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 wrong call (nothing started), 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     started, results = time.monotonic(), ROOT
     try:
         if not arguments:
@@ -63,6 +65,12 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted: the same call goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _interrupt(number: int, frame: object) -> None:
+    # what waits for the kernel would report its end as a fault, on a machine slow enough to let it look
+    logging.disable()
+    raise KeyboardInterrupt
 
 
 def check(profile: Profile, results: Path) -> None:

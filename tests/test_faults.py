@@ -46,6 +46,20 @@ try:
 except OSError:
     print("full")
 """
+# A machine so slow that the notebook's client looks after its kernel between the kernel's end and its own.
+SLOW = """
+import sys
+if "lib.study" in sys.orig_argv:
+    import asyncio
+    from jupyter_core.utils import run_sync
+    from nbclient import NotebookClient
+    ends = NotebookClient._async_cleanup_kernel
+    async def late(client):
+        await client.km.shutdown_kernel(now=True)
+        await asyncio.sleep(2)
+        await ends(client)
+    NotebookClient._cleanup_kernel = run_sync(late)
+"""
 
 
 def notebook(path: Path, *cells: str) -> None:
@@ -77,10 +91,10 @@ def environment(project: Path, **more: str) -> dict[str, str]:
     return {"PATH": str(programs), "LC_ALL": "C", "VIRTUAL_ENV": sys.prefix, "TMPDIR": str(project.parent), **more}
 
 
-def start(project: Path, *arguments: str) -> subprocess.Popen:
+def start(project: Path, *arguments: str, **more: str) -> subprocess.Popen:
     call = [project / "run_all.sh", "smoke", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(call, env=environment(project), cwd="/", start_new_session=True, **pipes)
+    return subprocess.Popen(call, env=environment(project, **more), cwd="/", start_new_session=True, **pipes)
 
 
 def wait_for(condition, seconds: float = 240) -> None:
@@ -102,8 +116,10 @@ def test_a_study_survives_kills_interruptions_and_a_second_user(project):
     notebook(project / "notebooks" / "01_second.ipynb", "print('done')")
     results = project / "results" / "smoke"
     pids = results.with_name("pids")
+    (project / "slow").mkdir()
+    (project / "slow" / "sitecustomize.py").write_text(SLOW)
     for number in (signal.SIGKILL, signal.SIGINT):
-        first = start(project)
+        first = start(project, PYTHONPATH=str(project / "slow"))
         wait_for(pids.exists)
         kernel, worker = map(int, pids.read_text().split())
         if number == signal.SIGINT:
