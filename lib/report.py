@@ -125,7 +125,7 @@ def _shown(results: Path, name: str, figures: dict[str, Path], tables: dict[str,
 
 def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A tidy table as means over songs and seeds, or learning curves at their last step; others as they are."""
-    if "value" not in frame:
+    if "value" not in frame or frame.empty:
         return frame.head(ROWS), f", the first {ROWS} shown" if len(frame) > ROWS else ""
     how = ", means over songs and seeds shown"
     if "step" in frame:

@@ -42,6 +42,11 @@ def test_learning_curves_are_shown_where_each_run_ends():
     assert "last step" in how
 
 
+def test_a_table_without_rows_is_shown_as_it_is():
+    empty = pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])  # a given model has no learning curve
+    assert report.summary(empty)[0].equals(empty)
+
+
 def test_a_page_without_claim_says_so_and_names_are_escaped(tmp_path):
     write_table(tmp_path / "tables" / "my scores.csv", scores({(0, "a"): 1.0}))
     page = report.write(tmp_path).read_text("utf-8")
