@@ -124,7 +124,6 @@ def correlation_table(results: Path, means: pd.DataFrame) -> Figure:
             for offset, kind in zip(offsets(len(trained), 0.5), trained, strict=True):
                 rows = means[(means["trained"] == kind) & (means["tested"] == tested)]
                 dots(axis, rows.set_index("method").reindex(methods), offset, TRAINED[kind], labels[kind])
-            axis.axhline(0, color=COLORS["mixture"], lw=1.2)
             axis.set_xticks(range(len(methods)), [method.replace(" ", "\n") for method in methods])
             axis.set(title=f"tested on songs {tested}", xlim=(-0.5, len(methods) - 0.5))
             axis.tick_params(axis="x", length=0)
