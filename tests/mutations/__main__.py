@@ -26,12 +26,20 @@ def caught(mutation: dict, copy: Path) -> bool:
     if whole.count(mutation["old"]) != 1:
         raise SystemExit(f"{mutation['file']}: stands there {whole.count(mutation['old'])} times: {mutation['old']}")
     file.write_text(whole.replace(mutation["old"], mutation["new"]), "utf-8")
-    tests = [f"tests/test_{name}.py" for name in mutation["tests"].split()]
-    call = [sys.executable, "-m", "pytest", "-q", "-x", *tests, "tests/test_properties.py"]
     try:
-        return subprocess.run(call, cwd=copy, env=os.environ, capture_output=True).returncode == 1
+        return not passes(mutation["tests"].split(), copy)
     finally:
         file.write_text(whole, "utf-8")
+
+
+def passes(names: list[str], copy: Path) -> bool:
+    """Whether the tests of these names and those of properties pass. Raises: SystemExit if they cannot be run."""
+    tests = [f"tests/test_{name}.py" for name in names]
+    call = [sys.executable, "-m", "pytest", "-q", "-x", *tests, "tests/test_properties.py"]
+    done = subprocess.run(call, cwd=copy, env=os.environ, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"pytest ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done.returncode == 0
 
 
 def main(numbers: list[int]) -> int:
@@ -40,8 +48,12 @@ def main(numbers: list[int]) -> int:
     missed = 0
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "project"
-        kept = shutil.ignore_patterns(".git", ".venv", "runs", "corpora", "data", "__pycache__")
-        shutil.copytree(ROOT, copy, ignore=kept)
+        for folder in ("lib", "tests", "notebooks", "benchmarks"):
+            shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in filter(Path.is_file, ROOT.iterdir()):
+            shutil.copy(file, copy)
+        if not passes(sorted({name for _, mutation in chosen for name in mutation["tests"].split()}), copy):
+            raise SystemExit("the tests fail with nothing broken: mend that first")
         for number, mutation in chosen:
             found = caught(mutation, copy)
             missed += not found
