@@ -139,6 +139,14 @@ def test_gains_of_stems_are_uniform_in_their_range(corpus):
     assert gain.min() >= -10.001 and gain.max() <= 10.001 and abs(gain.mean()) < 1 and 5 < gain.std() < 6.5
 
 
+def test_every_stem_stands_in_its_own_place(corpus):
+    dataset = stems_of(corpus, silence_probability=0.0)
+    waves, draw = {}, dataset.crops.draw
+    dataset.crops.draw = lambda row, generator: waves.setdefault(dataset.crops.role[row], draw(row, generator))
+    for stem, wave in zip(STEMS, dataset[0].numpy(), strict=True):
+        np.testing.assert_allclose(wave / rms(wave), waves[stem] / rms(waves[stem]), rtol=1e-4, atol=1e-6)
+
+
 def test_stems_come_from_independent_tracks_and_silent_ones_are_never_drawn(corpus):
     dataset = stems_of(corpus, silence_probability=0.0)
     drawn = []

@@ -164,6 +164,24 @@ def test_accumulation_takes_the_same_step(tmp_path):
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-3, atol=1e-5)
 
 
+def test_what_is_to_learn_slower_does(tmp_path):
+    def moved(rate):
+        slow = dataclasses.replace(task(dropout=0.0), slower=lambda name: "blocks" in name, slower_rate=rate)
+        before = {name: value.clone() for name, value in slow.separator.state_dict().items()}
+        (tmp_path / str(rate)).mkdir()
+        after = fit(slow, STAGE, Run(tmp_path / str(rate)), seed=5, compute=COMPUTE, workers=0, label="test")
+        return {name: float((value - before[name]).norm()) for name, value in after.state_dict().items()}
+
+    whole, tenth, none = (moved(rate) for rate in (1.0, 0.1, 0.0))
+    for name in filter(whole.get, whole):
+        assert (
+            0.05 * whole[name] < tenth[name] < 0.2 * whole[name]
+            if "blocks" in name
+            else tenth[name] > 0.5 * whole[name]
+        )
+        assert (none[name] == 0) == ("blocks" in name)
+
+
 def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path):
     _, run = train(tmp_path / "run", bad=(2, 4))
     assert run.facts()["skipped_steps"] == 2
