@@ -196,3 +196,9 @@ def test_shuffled_weights_keep_their_values_and_lose_their_order(tiny):
     assert moved > 10
     wave = noise(1, 2, 64 * 30)
     assert not torch.allclose(permuted(wave), grouped(wave), atol=1e-3)
+
+
+def test_a_shuffle_depends_on_its_seed_alone(tiny):
+    first, again, other = (shuffled(tiny, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert any(not torch.equal(value, other[name]) for name, value in first.items())
