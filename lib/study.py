@@ -34,7 +34,8 @@ class NotebookError(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 wrong call (nothing started), 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a script's background job has it
+            signal.signal(number, _interrupt)
     started, results = time.monotonic(), ROOT
     try:
         if not arguments:
