@@ -22,7 +22,6 @@ SAME_BITS: dict[str, str] = {
     "e2d62205f569": "ff4fcb095b46",  # training: the control "long"
     "64146411e0c6": "f84ed8e04d91",  # scoring: damaged tables are named
     "56a7e76ae161": "ef727cbfbe7e",  # separate: names of songs
-    "284a5908e90b": "45ae4b426253",  # songs: a lock, worker processes that end with their parent
 }
 """Fingerprints of code that gives the bits of earlier code, and the fingerprint of that: runs keep their names.
 

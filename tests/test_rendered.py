@@ -1,6 +1,8 @@
 """The embedded corpus: what is composed, how it sounds by numbers, and the folders that are built."""
 
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -242,6 +244,21 @@ def test_splits_are_about_90_5_5(tmp_path, count, validation, test):
 
 def test_same_files_from_any_number_of_workers(corpus, tmp_path):
     assert contents(rendered.build(SMALL, RATE, tmp_path, workers=2)) == contents(corpus)
+
+
+@pytest.mark.skipif(
+    not np._core._multiarray_umath.__cpu_features__.get("AVX2"), reason="songs are the same on processors with AVX2"
+)
+def test_songs_are_the_same_on_every_processor(tmp_path):
+    """Runs are named by these digests. With AVX-512 they were others, until songs were rendered without it."""
+    settings = Rendered(song_seconds=8.0, train_songs=1, validation_songs=0, test_songs=0, unlabeled_songs=1)
+    before = dict(os.environ)
+    files = contents(rendered.build(settings, RATE, tmp_path))
+    digests = [
+        hashlib.sha256(data).hexdigest()[:12] for name, data in files.items() if "mixture" in name or "mp3" in name
+    ]
+    assert digests == ["2121108bd98b", "72b1171d49cf"]
+    assert dict(os.environ) == before
 
 
 def test_songs_do_not_depend_on_how_many_there_are(corpus, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import multiprocessing
 import os
+import platform
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache, partial
@@ -32,6 +35,11 @@ FIRST_ID = 2  # FMA's first track
 CONTROL = 0.01  # seconds between two values of a pitch or loudness curve
 BEND_RANGE = 24  # semitones either way
 PEAK = 0.89
+ARITHMETIC = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR", "OPENBLAS_CORETYPE": "Haswell"}
+"""Environment in which songs are rendered on x86-64: NumPy and OpenBLAS compute as if AVX2 were the most there is.
+
+With AVX-512 their last bits differ, and with them the digests of the songs, by which runs have their names.
+"""
 
 # Formants of five vowels in Hz (a e i o u, a tenor's after the tables in the Csound manual), bandwidths, gains in dB.
 VOWELS = np.array([[650, 1080, 2650], [400, 1700, 2600], [290, 1870, 2800], [400, 800, 2600], [350, 600, 2700]])
@@ -114,11 +122,25 @@ def deal(songs: list[Song]) -> list[tuple[int, ...]]:
 
 def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[list[dict]]:
     progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", mininterval=1.0)
-    if workers == 1 or len(tasks) < 8:
-        return list(progress(map(make, tasks)))
-    # spawned, for the caller may hold threads that a fork would break
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+    # spawned, for NumPy looks at the environment once, and the caller may hold threads that a fork would break
+    context = multiprocessing.get_context("spawn")
+    with same_arithmetic(), ProcessPoolExecutor(min(workers, len(tasks)), context, end_with_parent) as pool:
         return list(progress(pool.map(make, tasks)))
+
+
+@contextlib.contextmanager
+def same_arithmetic() -> Iterator[None]:
+    """Processes started within compute as `ARITHMETIC` says, so that any x86-64 machine renders the same songs."""
+    changed = ARITHMETIC if platform.machine().lower() in ("x86_64", "amd64") else {}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, tuple[int, ...]]) -> list[dict]:
