@@ -48,6 +48,7 @@ class Size:
 
 
 SIZES = {
+    "nano": Size(1, 8, 12, 2, 2, 2e-3),
     "tiny": Size(1, 16, 24, 2, 2, 2e-3),
     "mini": Size(2, 32, 48, 4, 4, 2e-3),
     "demo": Size(2, 48, 64, 4, 4, 2e-3),

@@ -410,7 +410,7 @@ CONTROLS = ("equal compute", "shuffled", "long")
 FMA_SUBSETS = ("small", "medium", "large", "full")
 
 _CHOICES = {
-    "size": ("tiny", "mini", "demo", "small", "medium", "large"),
+    "size": ("nano", "tiny", "mini", "demo", "small", "medium", "large"),
     "transfers": TRANSFERS,
     "transfer": TRANSFERS,
     "controls": CONTROLS,

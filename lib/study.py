@@ -19,7 +19,7 @@ from lib import UserError, disk, provenance, runs
 from lib import profile as profiles
 from lib.profile import PROFILES, ROOT, Profile
 
-_PARAMETERS = {"tiny": 4e6, "mini": 8e6, "demo": 12e6, "small": 55e6, "medium": 87e6, "large": 168e6}
+_PARAMETERS = {"nano": 2e6, "tiny": 4e6, "mini": 8e6, "demo": 12e6, "small": 55e6, "medium": 87e6, "large": 168e6}
 """Upper bounds of the parameter counts (tiny to demo at 16 kHz), for the estimate of disk space."""
 
 
