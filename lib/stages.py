@@ -23,7 +23,7 @@ from lib.losses import assign, mixture_loss, stem_snr_loss
 from lib.mixing import MixturesOfMixtures, StemMixtures, song_segments, validation_mixtures
 from lib.model import SIZES, Separator, Size
 from lib.outputs import Statistics, is_body, segment_statistics, shuffled, transfer
-from lib.profile import Finetune, Optimisation, Profile, override, resolve
+from lib.profile import ROOT, Finetune, Optimisation, Profile, override, resolve
 from lib.runs import Run, code_fingerprint, file_digest, held
 from lib.segments import mixture_manifest, stem_manifest
 from lib.separate import separate
@@ -81,7 +81,8 @@ class Study:
     @cached_property
     def unlabeled(self) -> Sequence[Track]:
         """All songs without stems that the profile's fraction leaves."""
-        tracks = self._listed("unlabeled", *corpora.unlabeled(self.profile, self.cache))
+        kind = f"unlabeled, {self.profile.corpus.unlabeled}"
+        tracks = self._listed(kind, *corpora.unlabeled(self.profile, self.cache))
         if self.profile.corpus.unlabeled_fraction == 1:
             return tracks
         training = [track.name for track in tracks if track.split == "train"]
@@ -120,7 +121,8 @@ class Study:
     def _list(self, kind: str, skipped: Iterable[corpora.Skipped]) -> None:
         """Put what was left out, and why, into ``tables/skipped.csv`` in place of an earlier look at the same.
 
-        ``tables/skipped_reasons.csv`` counts the files of every reason, numbers aside ("N s long, shorter than N s").
+        Files within the project's folder are named from there. ``tables/skipped_reasons.csv`` counts the files of every
+        reason, numbers aside ("N s long, shorter than N s").
         """
         path = self.results / "tables" / "skipped.csv"
         if rank() > 0:
@@ -128,7 +130,8 @@ class Study:
         with held(self.results / "runs" / "skipped.lock"):
             rows = [] if not path.exists() else scoring.read_table(path).to_dict("records")
             rows = [row for row in rows if row["corpus"] != kind]
-            rows += [{"corpus": kind, "file": item.path, "reason": item.reason} for item in skipped]
+            inside = f"{ROOT}/"
+            rows += [{"corpus": kind, "file": s.path.removeprefix(inside), "reason": s.reason} for s in skipped]
             rows.sort(key=lambda row: (row["corpus"], row["file"]))
             table = pd.DataFrame(rows, columns=["corpus", "file", "reason"])
             scoring.write_table(path, table)
@@ -363,7 +366,7 @@ class Study:
         corpus = self.profile.corpus
         rules = (corpus.segment_seconds, corpus.segment_hop_seconds)
         manifest = mixture_manifest(tracks, *rules, self.cache, corpus.workers)
-        self._list(f"unlabeled segments, {tracks[0].split}", manifest.skipped)
+        self._list(f"unlabeled segments, {corpus.unlabeled}, {tracks[0].split}", manifest.skipped)
         return manifest
 
     def _run(self, stage: str, identity: dict, train: Callable[[], None], batch: int, words: tuple[str, ...]) -> Run:

@@ -189,6 +189,19 @@ LEFT_OUT = {
 }
 
 
+def test_left_out_files_are_listed_by_corpus_and_from_the_project_s_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.stages.ROOT", tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "noise.wav").write_bytes(b"no music")
+        (tmp_path / name / "song.flac").write_bytes(clip(1))
+        changes = [f"corpus.unlabeled={tmp_path / name}", f"results={tmp_path / 'results'}"]
+        assert len(Study(load("smoke", [*changes, "corpus.segment_seconds=2.0"])).unlabeled) == 1
+    table = read_table(tmp_path / "results" / "tables" / "skipped.csv")
+    assert table["file"].tolist() == ["one/noise.wav", "two/noise.wav"]
+    assert table["corpus"].tolist() == [f"unlabeled, {tmp_path / name}" for name in ("one", "two")]
+
+
 def test_files_that_are_left_out_are_listed_and_counted_by_reason(tmp_path, capfd):
     rows = [(track, "training", "small") for track in range(1, 12)]
     clips = {1: clip(1), 2: clip(2, spans=((0, 5),))} | {track: data for track, (data, _) in LEFT_OUT.items()}
