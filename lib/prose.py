@@ -186,14 +186,21 @@ def schedule_sentences(study: Study, means: pd.DataFrame) -> list[str]:
 
 
 def axis_sentence(axis: str, effects: pd.DataFrame) -> str:
-    """What an axis of the ablations shows: the range of the effect, and whether its ends' intervals part."""
-    low, high = (effects.loc[effects["difference"].agg(end)] for end in ("idxmin", "idxmax"))
-    apart = low["high"] < high["low"]
-    return (
-        f"**{axis}**: pre-training differs from scratch by {low['difference']:+.2f} dB ({low['level']}; "
-        f"{_interval(low)}) to {high['difference']:+.2f} dB ({high['level']}; {_interval(high)}); these two intervals "
-        f"{'do not overlap' if apart else 'overlap: the axis is not shown to matter'}."
-    )
+    """What an axis of the ablations shows: the gain at its base, how the others differ from that, and which surely."""
+    base, others = effects[effects["base"]], effects[effects["from_base"].notna()]
+    shown, note = (effects, "") if base.empty else (base, ", the base")
+    gains = [f"{row['difference']:+.2f} dB ({_interval(row)}) at {row['level']}" for _, row in shown.iterrows()]
+    text = f"**{axis}**: pre-trained minus scratch is {', '.join(gains)}{note}."
+    if others.empty:
+        return text
+    steps = [
+        f"{row.level} {row.from_base:+.2f} dB ({row.from_base_low:+.2f} to {row.from_base_high:+.2f})"
+        for row in others.itertuples()
+    ]
+    apart = others[(others["from_base_low"] > 0) | (others["from_base_high"] < 0)]["level"]
+    verdict = f"shown to differ: {', '.join(apart)}" if len(apart) else "the axis is not shown to matter"
+    alone = " (of one seed: between songs alone)" if others["n_seeds"].max() == 1 else ""
+    return f"{text} Against that gain, song by song and seed by seed: {', '.join(steps)}; {verdict}{alone}."
 
 
 def protocol(study: Study) -> pd.DataFrame:

@@ -59,6 +59,27 @@ def claims(results: Path) -> str:
     )
 
 
+def ablations(results: Path) -> str:
+    """What pre-training adds to scratch at every level of every axis, and how that differs from the axis's base."""
+    table = _table(results, "ablation_effects")
+    gain = [_decided(*row) for row in table[["difference", "low", "high"]].itertuples(index=False)]
+    from_base = [
+        _decided(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)
+    ]
+    columns = {"axis": table["axis"].where(~table["axis"].duplicated(), ""), "level": table["level"]}
+    counts = f"{prose.counted(table['n_songs'].max(), 'test song')}, {prose.counted(table['n_seeds'].max(), 'seed')}"
+    rows = pd.DataFrame(columns | {"above scratch": gain, "more than at the base": from_base})
+    return f"{prose.markdown_table(rows)}\n\n(mean uSDR in dB; {counts}; bold: the interval excludes zero)"
+
+
+def _decided(value: float, low: float, high: float) -> str:
+    """A difference with its interval, bold where that excludes zero; the base, where there is none."""
+    if pd.isna(value):
+        return "(base)"
+    shown = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+    return f"**{shown}**" if low > 0 or high < 0 else shown
+
+
 def scores(results: Path) -> str:
     """Mean uSDR and cSDR in dB over the stems of the test songs, by method and label budget."""
     summary = summarise(_table(results, "scores"))
@@ -99,6 +120,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "answer": answer,
     "regime": regime,
     "claims": claims,
+    "ablations": ablations,
     "scores": scores,
     "cost": cost,
     "records": records,

@@ -229,19 +229,35 @@ def ablations(study: Study) -> pd.DataFrame:
 
 
 def ablation_effects(study: Study) -> pd.DataFrame:
-    """Per level, pre-trained minus scratch in mean uSDR, paired by song and seed: ``tables/ablation_effects.csv``."""
-    rows = []
-    for (axis, level), part in study.read("ablations").groupby(["experiment", "level"], sort=False):
-        arms = set(part["arm"])
-        values = part.assign(method=part["arm"])
-        if arms == {"scratch"}:
-            values = pd.concat([values, values.assign(method="pre-trained")])
-        found = paired_interval(values, "pre-trained", "scratch", "uSDR", origin(study))
-        facts = {"axis": axis, "level": level, "base": part["base"].iloc[0], "method": part["method"].iloc[-1]}
-        rows.append(found[found["stem"] == MEAN].drop(columns="stem").assign(**facts))
-    table = pd.concat(rows, ignore_index=True)
-    names = ["axis", "level", "base", "method"]
-    return study.write("ablation_effects", table[[*names, *(name for name in table if name not in names)]])
+    """Per level, pre-trained minus scratch in mean uSDR, paired by song and seed: ``tables/ablation_effects.csv``.
+
+    ``from_base`` (with ``from_base_low`` and ``from_base_high``, 95%) is by how much that gain exceeds the base's, of
+    the same songs and seeds; empty at the base, and where an axis has run no base.
+    """
+    table, rows = study.read("ablations"), []
+    for axis, levels in table.groupby("experiment", sort=False):
+        gains = {level: _gains(part) for level, part in levels.groupby("level", sort=False)}
+        bases = dict.fromkeys(levels.loc[levels["base"], "level"])
+        for level, part in levels.groupby("level", sort=False):
+            facts = {"axis": axis, "level": level, "base": level in bases, "method": part["method"].iloc[-1]}
+            row = _over_stems(study, gains[level], gains[level].assign(value=0.0))
+            against = [_over_stems(study, gains[level], gains[base]) for base in bases if base != level]
+            keys = {"difference": "from_base", "low": "from_base_low", "high": "from_base_high"}
+            rows.append(facts | row | {new: against[0][old] if against else None for old, new in keys.items()})
+    return study.write("ablation_effects", pd.DataFrame(rows).astype(dict.fromkeys(keys.values(), float)))
+
+
+def _gains(part: pd.DataFrame) -> pd.DataFrame:
+    """Pre-trained minus scratch, by seed, song, stem and metric; 0 where both are one."""
+    wide = part.set_index(["seed", "song", "stem", "metric", "arm"])["value"].unstack("arm")
+    return (wide.get("pre-trained", wide["scratch"]) - wide["scratch"]).rename("value").reset_index()
+
+
+def _over_stems(study: Study, above: pd.DataFrame, below: pd.DataFrame) -> dict:
+    """The paired difference of two tables of values, over stems."""
+    both = pd.concat([above.assign(method="above"), below.assign(method="below")])
+    found = paired_interval(both, "above", "below", "uSDR", origin(study))
+    return found[found["stem"] == MEAN].drop(columns="stem").iloc[0].to_dict()
 
 
 def cost(study: Study, runs: list[Named]) -> pd.DataFrame:

@@ -1,8 +1,11 @@
 """Tables: which arms are compared, and which music each level pre-trains on."""
 
-import numpy as np
+import itertools
 
-from lib import audio, results
+import numpy as np
+import pandas as pd
+
+from lib import STEMS, audio, prose, readme, results
 from lib.profile import load
 from lib.stages import Study
 
@@ -39,3 +42,45 @@ def test_music_of_every_level_is_counted_by_its_source(tmp_path):
         ("both", "one"): 2,
         ("both", "two"): 1,
     }
+
+
+def _ablations(gains, seeds=(0, 1), songs=12):
+    """Scores of an axis whose levels add ``gains`` in dB to a scratch that varies by song and seed."""
+    rng, rows = np.random.default_rng(0), []
+    scratch = {(seed, song): rng.normal(3, 2) for seed in seeds for song in range(songs)}
+    for (level, gain), (key, value), stem in itertools.product(gains.items(), scratch.items(), STEMS):
+        both = {"scratch": value} if gain is None else {"scratch": value, "pre-trained": value + gain}
+        facts = {"experiment": "outputs N", "level": level, "base": level == "8", "metric": "uSDR", "stem": stem}
+        named = {"seed": key[0], "song": f"song {key[1]}"}
+        rows += [facts | named | {"arm": arm, "method": arm, "value": value} for arm, value in both.items()]
+    return pd.DataFrame(rows)
+
+
+def test_a_level_is_compared_with_the_base_pair_by_pair(tmp_path):
+    """Songs and seeds that differ by far more than the levels do not hide what the levels have in common."""
+    study = Study(load("smoke", [f"results={tmp_path}"]))
+    study.write("ablations", _ablations({"4": 0.3, "8": 0.5, "none": None}))
+    effects = results.ablation_effects(study).set_index("level")
+    np.testing.assert_allclose(effects["difference"], [0.3, 0.5, 0], atol=1e-9)
+    gap = effects[["from_base", "from_base_low", "from_base_high"]]
+    np.testing.assert_allclose(gap.loc["4"], -0.2, atol=1e-9)
+    np.testing.assert_allclose(gap.loc["none"], -0.5, atol=1e-9)
+    assert gap.loc["8"].isna().all()
+    text = prose.axis_sentence("outputs N", effects.reset_index())
+    assert "+0.50 dB" in text and "at 8, the base" in text and "shown to differ: 4, none." in text
+    table = readme.ablations(tmp_path)
+    assert "| outputs N | 4 | **+0.30 (+0.30 to +0.30)** | **-0.20 (-0.20 to -0.20)** |" in table
+    assert "|  | 8 | **+0.50 (+0.50 to +0.50)** | (base) |" in table
+
+
+def test_an_axis_without_its_base_or_without_a_difference_says_so(tmp_path):
+    study = Study(load("smoke", [f"results={tmp_path}"]))
+    study.write("ablations", _ablations({"4": 0.3, "12": 0.3}))
+    effects = results.ablation_effects(study)
+    assert effects["from_base"].isna().all()
+    assert prose.axis_sentence("outputs N", effects).endswith("at 12.")
+    noise = np.random.default_rng(1).normal(0, 1, 12 * 2 * 4)
+    table = _ablations({"8": 0.3, "12": 0.3})
+    table.loc[(table["level"] == "12") & (table["arm"] == "pre-trained"), "value"] += noise - noise.mean()
+    study.write("ablations", table)
+    assert "the axis is not shown to matter." in prose.axis_sentence("outputs N", results.ablation_effects(study))
