@@ -18,6 +18,8 @@ from lib import STEMS, UserError
 from lib.scoring import MEAN
 
 RESAMPLES = 10_000
+LEVEL = 0.05
+"""The level of tests, to which the 95% intervals belong."""
 Origin = Callable[[int], int]
 """The pre-training that a seed starts from."""
 

@@ -11,6 +11,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from lib import provenance
+from lib.intervals import LEVEL
 from lib.runs import Run
 from lib.scoring import MEAN
 from lib.stages import SCRATCH, Study
@@ -197,8 +198,10 @@ def axis_sentence(axis: str, effects: pd.DataFrame) -> str:
         f"{row.level} {row.from_base:+.2f} dB ({row.from_base_low:+.2f} to {row.from_base_high:+.2f})"
         for row in others.itertuples()
     ]
-    apart = others[(others["from_base_low"] > 0) | (others["from_base_high"] < 0)]["level"]
-    verdict = f"shown to differ: {', '.join(apart)}" if len(apart) else "the axis is not shown to matter"
+    apart = others[others["from_base_p"] < LEVEL]["level"]
+    verdict = (
+        f"shown to differ (Holm's correction): {', '.join(apart)}" if len(apart) else "the axis is not shown to matter"
+    )
     alone = " (of one seed: between songs alone)" if others["n_seeds"].max() == 1 else ""
     return f"{text} Against that gain, song by song and seed by seed: {', '.join(steps)}; {verdict}{alone}."
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import UserError, prose, provenance
+from lib.intervals import LEVEL
 from lib.profile import ROOT
 from lib.runs import Run, atomic
 from lib.scoring import MEAN, read_table, summarise
@@ -62,22 +63,19 @@ def claims(results: Path) -> str:
 def ablations(results: Path) -> str:
     """What pre-training adds to scratch at every level of every axis, and how that differs from the axis's base."""
     table = _table(results, "ablation_effects")
-    gain = [_decided(*row) for row in table[["difference", "low", "high"]].itertuples(index=False)]
-    from_base = [
-        _decided(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)
-    ]
+    gain = [_shown(*row) for row in table[["difference", "low", "high"]].itertuples(index=False)]
+    gaps = [_shown(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)]
+    from_base = [f"**{gap}**" if p < LEVEL else gap for gap, p in zip(gaps, table["from_base_p"], strict=True)]
     columns = {"axis": table["axis"].where(~table["axis"].duplicated(), ""), "level": table["level"]}
     counts = f"{prose.counted(table['n_songs'].max(), 'test song')}, {prose.counted(table['n_seeds'].max(), 'seed')}"
     rows = pd.DataFrame(columns | {"above scratch": gain, "more than at the base": from_base})
-    return f"{prose.markdown_table(rows)}\n\n(mean uSDR in dB; {counts}; bold: the interval excludes zero)"
+    note = "bold: shown to differ from the base, with Holm's correction over the axis"
+    return f"{prose.markdown_table(rows)}\n\n(mean uSDR in dB; {counts}; {note})"
 
 
-def _decided(value: float, low: float, high: float) -> str:
-    """A difference with its interval, bold where that excludes zero; the base, where there is none."""
-    if pd.isna(value):
-        return "(base)"
-    shown = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
-    return f"**{shown}**" if low > 0 or high < 0 else shown
+def _shown(value: float, low: float, high: float) -> str:
+    """A difference with its interval; the base, where there is none."""
+    return "(base)" if pd.isna(value) else f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def scores(results: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from lib import UserError, card, corpora, evaluation
-from lib.intervals import Origin, own, paired_interval, songs_worth
+from lib.intervals import Origin, holm, own, paired_interval, songs_worth
 from lib.profile import FMA, Level
 from lib.prose import EQUAL_ARM, LONG_ARM
 from lib.runs import Run
@@ -232,9 +232,11 @@ def ablation_effects(study: Study) -> pd.DataFrame:
     """Per level, pre-trained minus scratch in mean uSDR, paired by song and seed: ``tables/ablation_effects.csv``.
 
     ``from_base`` (with ``from_base_low`` and ``from_base_high``, 95%) is by how much that gain exceeds the base's, of
-    the same songs and seeds; empty at the base, and where an axis has run no base.
+    the same songs and seeds; empty at the base, and where an axis has run no base. ``from_base_p`` is corrected over
+    the levels of the axis (Holm).
     """
     table, rows = study.read("ablations"), []
+    keys = {"difference": "from_base", "low": "from_base_low", "high": "from_base_high", "p": "from_base_p"}
     for axis, levels in table.groupby("experiment", sort=False):
         gains = {level: _gains(part) for level, part in levels.groupby("level", sort=False)}
         bases = dict.fromkeys(levels.loc[levels["base"], "level"])
@@ -242,9 +244,11 @@ def ablation_effects(study: Study) -> pd.DataFrame:
             facts = {"axis": axis, "level": level, "base": level in bases, "method": part["method"].iloc[-1]}
             row = _over_stems(study, gains[level], gains[level].assign(value=0.0))
             against = [_over_stems(study, gains[level], gains[base]) for base in bases if base != level]
-            keys = {"difference": "from_base", "low": "from_base_low", "high": "from_base_high"}
             rows.append(facts | row | {new: against[0][old] if against else None for old, new in keys.items()})
-    return study.write("ablation_effects", pd.DataFrame(rows).astype(dict.fromkeys(keys.values(), float)))
+    effects = pd.DataFrame(rows).astype(dict.fromkeys(keys.values(), float))
+    tested = effects["from_base_p"].dropna()
+    corrected = tested.groupby(effects["axis"], sort=False).transform(holm)
+    return study.write("ablation_effects", effects.assign(from_base_p=corrected))
 
 
 def _gains(part: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,8 @@ from lib.runs import atomic
 
 COLUMNS = ("experiment", "method", "seed", "labeled_songs", "song", "stem", "metric", "value")
 INTEGERS = ("seed", "labeled_songs")  # absent (a baseline has no seed) or whole, never 0.000000
+TEXTS = dict.fromkeys(("song", "axis", "level", "condition", "participant", "file", "source"), str)
+"""Columns of names that others choose, and that a number may be."""
 MEAN = "mean"
 
 
@@ -154,12 +156,12 @@ def write_table(path: Path | str, frame: pd.DataFrame) -> None:
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
-    """Read what `write_table` wrote; only an empty field is missing (a song may be called "NA").
+    """Read what `write_table` wrote; only an empty field is missing (a song may be called "NA", or "01").
 
     Raises: UserError if there is no such table.
     """
     try:
-        return _whole(pd.read_csv(path, keep_default_na=False, na_values=[""]))
+        return _whole(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such table; run the notebook that makes it first (./run_all.sh)") from error
     except (OSError, ValueError) as error:

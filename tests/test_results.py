@@ -67,10 +67,10 @@ def test_a_level_is_compared_with_the_base_pair_by_pair(tmp_path):
     np.testing.assert_allclose(gap.loc["none"], -0.5, atol=1e-9)
     assert gap.loc["8"].isna().all()
     text = prose.axis_sentence("outputs N", effects.reset_index())
-    assert "+0.50 dB" in text and "at 8, the base" in text and "shown to differ: 4, none." in text
+    assert "+0.50 dB" in text and "at 8, the base" in text and "shown to differ (Holm's correction): 4, none." in text
     table = readme.ablations(tmp_path)
-    assert "| outputs N | 4 | **+0.30 (+0.30 to +0.30)** | **-0.20 (-0.20 to -0.20)** |" in table
-    assert "|  | 8 | **+0.50 (+0.50 to +0.50)** | (base) |" in table
+    assert "| outputs N | 4 | +0.30 (+0.30 to +0.30) | **-0.20 (-0.20 to -0.20)** |" in table
+    assert "|  | 8 | +0.50 (+0.50 to +0.50) | (base) |" in table
 
 
 def test_an_axis_without_its_base_or_without_a_difference_says_so(tmp_path):
@@ -84,3 +84,20 @@ def test_an_axis_without_its_base_or_without_a_difference_says_so(tmp_path):
     table.loc[(table["level"] == "12") & (table["arm"] == "pre-trained"), "value"] += noise - noise.mean()
     study.write("ablations", table)
     assert "the axis is not shown to matter." in prose.axis_sentence("outputs N", results.ablation_effects(study))
+
+
+def test_the_luckiest_of_many_levels_is_no_finding(tmp_path):
+    """A gap that one comparison would show is not shown where it is the largest of nine."""
+    study, rng = Study(load("smoke", [f"results={tmp_path}"])), np.random.default_rng(5)
+    by_song = pd.Series(rng.normal(0, 0.6, 12), [f"song {i}" for i in range(12)])
+    gap = by_song - by_song.mean() + 2.4 * by_song.std() / 12**0.5
+    verdicts = {}
+    for others in ({}, {str(n): 0.5 for n in range(20, 28)}):
+        table = _ablations({"8": 0.5, "4": 0.5} | others)
+        chosen = (table["level"] == "4") & (table["arm"] == "pre-trained")
+        table.loc[chosen, "value"] += table.loc[chosen, "song"].map(gap)
+        study.write("ablations", table)
+        effects = results.ablation_effects(study).set_index("level")
+        assert effects.loc["4", "from_base_low"] > 0
+        verdicts[len(others)] = prose.axis_sentence("outputs N", effects.reset_index()).rpartition("; ")[2]
+    assert verdicts == {0: "shown to differ (Holm's correction): 4.", 8: "the axis is not shown to matter."}

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib import STEMS, UserError, scoring
@@ -154,3 +155,13 @@ def test_tables_come_back_and_equal_numbers_give_equal_bytes(tmp_path):
     assert (tmp_path / "again.csv").read_text() == text
     with pytest.raises(UserError, match="no such table"):
         scoring.read_table(tmp_path / "none.csv")
+
+
+def test_names_that_are_numbers_stay_names(tmp_path):
+    frame = pd.DataFrame(
+        {"song": ["01", "2"], "level": ["4", "1e3"], "participant": ["007", None], "value": [1.0, 2.0]}
+    )
+    scoring.write_table(tmp_path / "t.csv", frame)
+    back = scoring.read_table(tmp_path / "t.csv")
+    assert back["song"].tolist() == ["01", "2"] and back["level"].tolist() == ["4", "1e3"]
+    assert back["participant"][0] == "007" and back["participant"].isna().tolist() == [False, True]
