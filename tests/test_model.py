@@ -76,7 +76,7 @@ def test_published_names_with_either_prefix(golden, tmp_path, prefix):
 
 
 def test_unknown_size_names_the_known_ones():
-    with pytest.raises(UserError, match=r"'huge' is unknown: use one of tiny"):
+    with pytest.raises(UserError, match=r"'huge' is unknown: use one of nano, tiny"):
         Separator.from_size("huge")
 
 
