@@ -261,7 +261,7 @@ def _over_stems(study: Study, above: pd.DataFrame, below: pd.DataFrame) -> dict:
     """The paired difference of two tables of values, over stems."""
     both = pd.concat([above.assign(method="above"), below.assign(method="below")])
     found = paired_interval(both, "above", "below", "uSDR", origin(study))
-    return found[found["stem"] == MEAN].drop(columns="stem").iloc[0].to_dict()
+    return found[found["stem"] == MEAN].drop(columns="stem").to_dict("records")[0]
 
 
 def cost(study: Study, runs: list[Named]) -> pd.DataFrame:

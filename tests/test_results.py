@@ -62,6 +62,7 @@ def test_a_level_is_compared_with_the_base_pair_by_pair(tmp_path):
     study.write("ablations", _ablations({"4": 0.3, "8": 0.5, "none": None}))
     effects = results.ablation_effects(study).set_index("level")
     np.testing.assert_allclose(effects["difference"], [0.3, 0.5, 0], atol=1e-9)
+    assert effects["n_songs"].tolist() == [12, 12, 12] and effects["n_seeds"].dtype == int
     gap = effects[["from_base", "from_base_low", "from_base_high"]]
     np.testing.assert_allclose(gap.loc["4"], -0.2, atol=1e-9)
     np.testing.assert_allclose(gap.loc["none"], -0.5, atol=1e-9)
