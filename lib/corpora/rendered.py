@@ -124,7 +124,7 @@ def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[l
     progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", mininterval=1.0)
     # spawned, for NumPy looks at the environment once, and the caller may hold threads that a fork would break
     context = multiprocessing.get_context("spawn")
-    with same_arithmetic(), ProcessPoolExecutor(min(workers, len(tasks)), context, end_with_parent) as pool:
+    with same_arithmetic(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         return list(progress(pool.map(make, tasks)))
 
 
