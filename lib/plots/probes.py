@@ -145,6 +145,7 @@ def within_songs(results: Path, songs: pd.DataFrame, ranks: pd.DataFrame) -> Fig
             axis.plot(songs[kind], songs["gain"], "o", ms=5, alpha=0.75, mew=0, color=COLORS["chosen group"])
             told = f"rank correlation {rank['rho']:+.2f}\n({rank['low']:+.2f} to {rank['high']:+.2f})"
             axis.locator_params(axis="x", nbins=3)  # narrow panels, long numbers
+            axis.tick_params(axis="x", labelsize=8)
             axis.set_title(f"{kind}\n{told if np.isfinite(rank['rho']) else 'too few songs to rank'}")
         axes[0, 0].set_ylabel("gain of the chosen group (dB)")
         axes[0, 1].set_xlabel(
