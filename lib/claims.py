@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.intervals import paired_interval
+from lib.intervals import LEVEL, paired_interval
 from lib.probes import CHOSEN, CHOSEN_GROUP, COMPOSED, ONE_SONG, REDEALT, rank_correlations
 from lib.prose import FEW_SONGS, counted
 from lib.results import method_name
@@ -14,22 +14,25 @@ from lib.stages import EQUAL_COMPUTE, LONG, SCRATCH, SHUFFLED, Study
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 
 
-def verdict(low: float, high: float, sign: int, songs: int) -> str:
-    """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other."""
-    if songs < FEW_SONGS or low <= 0 <= high:
+def verdict(low: float, high: float, p: float, sign: int, songs: int) -> str:
+    """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other.
+
+    *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds; nan is none that would have to.
+    """
+    if songs < FEW_SONGS or low <= 0 <= high or p >= LEVEL:
         return UNDECIDED
     return SUPPORTED if (low > 0) == (sign > 0) else NOT_SUPPORTED
 
 
 def table(study: Study) -> pd.DataFrame:
-    """``tables/claims.csv``: statement, effect, low, high (95%), unit, n, verdict; of what the profile has run."""
+    """``tables/claims.csv``: statement, effect, low, high (95%), p, unit, n, verdict; of what the profile has run."""
     return study.write("claims", pd.DataFrame([*_pretraining(study), *_limits(study)]))
 
 
-def _row(statement: str, sign: int, effect, low, high, songs: int, seeds: str, unit: str = "dB") -> dict:
+def _row(statement: str, sign: int, effect, low, high, p, songs: int, seeds: str, unit: str = "dB") -> dict:
     n = ", ".join(filter(None, (counted(songs, "song"), seeds)))
-    facts = {"statement": statement, "effect": effect, "low": low, "high": high, "unit": unit, "n": n}
-    return facts | {"verdict": verdict(low, high, sign, int(songs))}
+    facts = {"statement": statement, "effect": effect, "low": low, "high": high, "p": p, "unit": unit, "n": n}
+    return facts | {"verdict": verdict(low, high, p, sign, int(songs))}
 
 
 def _pretraining(study: Study):
@@ -47,7 +50,7 @@ def _pretraining(study: Study):
         for row in chosen.itertuples():
             statement = text.format(songs=counted(row.labeled_songs, "labelled song"), method=row.method)
             seeds = counted(row.n_seeds, "seed")
-            yield _row(statement, 1, row.difference, row.low, row.high, row.n_songs, seeds)
+            yield _row(statement, 1, row.difference, row.low, row.high, row.p, row.n_songs, seeds)
 
 
 def _limits(study: Study):
@@ -61,16 +64,16 @@ def _limits(study: Study):
     for (trained, method), (sign, statement) in statements.items():
         for row in composed[(composed["trained"] == trained) & (composed["method"] == method)].itertuples():
             seeds = counted(row.n_seeds, "pre-training")
-            yield _row(statement, sign, row.difference, row.low, row.high, row.n_songs, seeds)
+            yield _row(statement, sign, row.difference, row.low, row.high, row.p, row.n_songs, seeds)
     for row in rank_correlations(study.read("within_songs")).itertuples():
         if row.kind != "waveform":
             statement = f"songs whose stems' {row.kind}s correlate more are separated worse"
-            yield _row(statement, -1, row.rho, row.low, row.high, row.n, "", "rank correlation")
+            yield _row(statement, -1, row.rho, row.low, row.high, float("nan"), row.n, "", "rank correlation")
     shares = study.read("shares").set_index("what")
     if "definition" in shares.index:
         row = shares.loc["definition"]
         statement = "labels that only group outputs close part of the distance to the supervised model"
-        yield _row(statement, 1, 100 * row["share"], 100 * row["low"], 100 * row["high"], row["n_songs"],
+        yield _row(statement, 1, 100 * row["share"], 100 * row["low"], 100 * row["high"], row["p"], row["n_songs"],
                    counted(row["n_seeds"], "pre-training"), "% of it")  # fmt: skip
     yield from _contest(study)
 
@@ -85,5 +88,5 @@ def _contest(study: Study):
     found = paired_interval(arms, f"{COMPOSED}, {CHOSEN_GROUP}", f"{REDEALT}, {CHOSEN}", "gain")
     row = found.set_index("stem").loc[MEAN]
     statement = "definition (grouping outputs) adds more than the absence of correlation in training"
-    yield _row(statement, 1, row["difference"], row["low"], row["high"], row["n_songs"],
+    yield _row(statement, 1, row["difference"], row["low"], row["high"], row["p"], row["n_songs"],
                counted(row["n_seeds"], "pre-training"))  # fmt: skip

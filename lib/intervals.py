@@ -3,7 +3,9 @@
 Every seed is tested on the same songs, so seeds and songs are resampled independently of each other and crossed (the
 pigeonhole bootstrap, Owen 2007, doi 10.1214/07-AOAS122): drawing songs anew within each seed would count one song once
 per seed and make the interval too narrow. Seeds that start from one pre-training are nested in it: pre-trainings are
-drawn first, then seeds within. With few of either, the interval still understates the spread between them.
+drawn first, then seeds within. How far three to five of them scatter, no bootstrap can tell: its interval is too
+narrow. Each p is therefore that of a t test as well, which knows how few they are (`few_p`), and no difference counts
+as shown without it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, t
 
 from lib import STEMS, UserError
 from lib.scoring import MEAN
@@ -37,24 +39,25 @@ def paired_interval(
     ``scores`` holds one model per method and seed (select experiment and labeled_songs before); arms are paired by
     (seed, song).
 
-    Columns: stem, difference, low, high; p, two-sided, of the resamples; p_holm, the same after Holm's correction over
-    the stems (the mean over stems, one outcome named beforehand, keeps its own); effect, the difference as a multiple
-    of its standard deviation over songs (Cohen's d for pairs); n_songs, n_seeds, n_origins. Raises UserError if no
-    song has a finite score in both arms.
+    Columns: stem, difference, low, high; p, two-sided, the larger of the resamples' and `few_p`; p_holm, the same after
+    Holm's correction over the stems (the mean over stems, one outcome named beforehand, keeps its own); effect, the
+    difference as a multiple of its standard deviation over songs (Cohen's d for pairs); n_songs, n_seeds, n_origins.
+    Raises UserError if no song has a finite score in both arms.
     """
     cube, seeds, stems = _cube(scores, metric, [method_a, method_b])
     difference = cube[0] - cube[1]
-    draws = _stem_means(difference, *_counts([origin(s) for s in seeds], difference.shape[1], seed))
+    origins = [origin(s) for s in seeds]
+    draws = _stem_means(difference, *_counts(origins, difference.shape[1], seed))
     value = _stem_means(difference, *(np.ones((1, n)) for n in difference.shape[:2]))[0]
     low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
-    p = two_sided(draws)
+    p = np.maximum(two_sided(draws), few_p(difference, origins))
     present = np.isfinite(difference)
     present = np.concatenate([present, present.any(-1, keepdims=True)], axis=-1)
     return pd.DataFrame({
         "stem": [*stems, MEAN], "difference": value, "low": low, "high": high,
         "p": p, "p_holm": [*holm(p[:-1]), p[-1]], "effect": _effect(difference),
         "n_songs": present.any(0).sum(0), "n_seeds": present.any(1).sum(0),
-        "n_origins": len({origin(s) for s in seeds}),
+        "n_origins": len(set(origins)),
     })  # fmt: skip
 
 
@@ -127,6 +130,33 @@ def two_sided(draws: np.ndarray) -> np.ndarray:
     return np.minimum(1, 2 * np.minimum(*sides))
 
 
+def few_p(difference: np.ndarray, origins: Sequence[int]) -> np.ndarray:
+    """Two-sided p of "zero", with pre-trainings and songs as crossed random effects: [seeds, songs, k] -> [k + 1].
+
+    The last is that of each song's mean over the k stems that it has. The test is min F' (Clark 1973, doi
+    10.1016/S0022-5371(73)80014-3): a t test whose error is that between pre-trainings (the means of their seeds) plus
+    that between songs, its degrees of freedom Satterthwaite's. Of a single pre-training, or song, it is the t test over
+    the other.
+    """
+    songs = difference[:, np.isfinite(difference).any((0, 2))]
+    values = np.concatenate([songs, _over_last(songs)[..., None]], axis=-1)
+    nested = [values[np.array(origins) == one].mean(0) for one in dict.fromkeys(origins)]
+    return np.array([_min_f(side[:, np.isfinite(side).all(0)]) for side in np.moveaxis(np.stack(nested), -1, 0)])
+
+
+def _min_f(values: np.ndarray) -> float:
+    """P of min F' that the mean of values [pre-trainings, songs] is zero; nan where nothing can be said."""
+    sides = [values.mean(axis) for axis in (1, 0) if values.shape[1 - axis] > 1]
+    if not sides or not values.size:
+        return np.nan
+    errors = np.array([side.var(ddof=1) / len(side) for side in sides])
+    error = errors.sum()
+    if error == 0:
+        return float(values.mean() == 0)
+    freedom = error**2 / (errors**2 / [len(side) - 1 for side in sides]).sum()
+    return float(2 * t.sf(abs(values.mean()) / np.sqrt(error), freedom))
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's step-down correction (Holm 1979) of several p: the level at which each falls with all tested together."""
     order = np.argsort(p)
@@ -179,6 +209,10 @@ def _effect(difference: np.ndarray) -> np.ndarray:
     songs = pd.DataFrame(_over_first(difference))
     songs["mean"] = songs.mean(axis=1)
     return (songs.mean() / songs.std().replace(0, np.nan)).to_numpy()
+
+
+def _over_last(cube: np.ndarray) -> np.ndarray:
+    return _over_first(np.moveaxis(cube, -1, 0))
 
 
 def _over_first(cube: np.ndarray) -> np.ndarray:

@@ -225,7 +225,7 @@ def shares(study: Study, probes: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFr
     *Correlation*: what training on re-dealt songs adds. *Definition*: what a group of outputs, chosen by a few labelled
     songs, adds to one output; *definition, with hindsight* the same with the groups best for each song. Shares are of
     mean SNRs over songs and stems, paired by song and by seed (the supervised model's seeds in their order).
-    Columns: what, decibels, low_db, high_db, share, low, high, n_songs, n_seeds.
+    Columns: what, decibels, low_db, high_db, p (of the decibels), share, low, high, n_songs, n_seeds.
     """
     mixture = probes[(probes["experiment"] == "test") & (probes["method"] == "mixture")]
     base = mixture.groupby(["song", "stem"])["value"].mean().rename("mixture").reset_index()
@@ -257,7 +257,8 @@ def shares(study: Study, probes: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFr
         share, low, high = share_interval(both, (end, start), (SUPERVISED, start), "gain")
         rows.append({
             "what": what, "decibels": found["difference"], "low_db": found["low"], "high_db": found["high"],
-            "share": share, "low": low, "high": high, "n_songs": found["n_songs"], "n_seeds": found["n_seeds"],
+            "p": found["p"], "share": share, "low": low, "high": high,
+            "n_songs": found["n_songs"], "n_seeds": found["n_seeds"],
         })  # fmt: skip
     return study.write("shares", pd.DataFrame(rows))
 

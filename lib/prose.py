@@ -65,12 +65,14 @@ def counted(number: float, name: str) -> str:
     return f"{int(number)} {name}" if number == 1 else f"{int(number)} {name}s"
 
 
-def verdict(low: float, high: float, songs: int, seeds: int, what: str = "pre-training") -> str:
-    """What the 95% interval of a difference, ``what`` minus without it, allows to say."""
+def verdict(low: float, high: float, p: float, songs: int, seeds: int, what: str = "pre-training") -> str:
+    """What the 95% interval and p of a difference, ``what`` minus without it, allow to say."""
     if songs < FEW_SONGS:
         return "too few songs to tell"
     if low <= 0 <= high:
         return "undecided, the interval holds zero"
+    if p >= LEVEL:
+        return "undecided, the seeds are too few for what they scatter"
     return f"{what} {'helps' if low > 0 else 'hurts'}{' in this one seed' if seeds == 1 else ''}"
 
 
@@ -85,12 +87,13 @@ def _interval(row: pd.Series) -> str:
 def claim_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``claim.csv``."""
     pretrained = row["method"].startswith(("pre-trained (", LONG_ARM))
-    told = verdict(row["low"], row["high"], row["n_songs"], row["n_seeds"], "pre-training" if pretrained else "it")
-    of_stems = "" if row["stem"] == MEAN else f", p {row['p_holm']:.2g} after Holm"
+    what = "pre-training" if pretrained else "it"
+    told = verdict(row["low"], row["high"], row["p_holm"], row["n_songs"], row["n_seeds"], what)
+    corrected = "" if row["stem"] == MEAN else " after Holm"
     return (
         f"with {counted(row['labeled_songs'], 'labelled song')}, {row['method']} differs from {row['against']} by "
         f"{row['difference']:+.2f} dB {row['metric']} {_where(row)} ({_interval(row)}, {_counts(row)}, "
-        f"effect size {row['effect']:+.1f}{of_stems}): "
+        f"effect size {row['effect']:+.1f}, p {row['p_holm']:.2g}{corrected}): "
         + (_better_use(told) if pretrained and row["against"] == EQUAL_ARM and row["method"] != LONG_ARM else told)
     )
 
@@ -146,20 +149,20 @@ PROBED = {
 
 def correlation_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``correlation_effects.csv``."""
-    told = verdict(row["low"], row["high"], row["n_songs"], row["n_seeds"], "it")
+    told = verdict(row["low"], row["high"], row["p"], row["n_songs"], row["n_seeds"], "it")
     return (
         f"trained on {row['trained']} songs instead of {row['against']}, tested {row['tested']}, {row['method']}: "
         if row["trained"] != "one song"
         else f"mixtures of one song instead of two, tested {row['tested']}, {row['method']}: "
     ) + (
         f"{row['difference']:+.2f} dB ({_interval(row)}, {counted(row['n_songs'], 'test song')}, "
-        f"{counted(row['n_seeds'], 'pre-training')}): {told}"
+        f"{counted(row['n_seeds'], 'pre-training')}, p {row['p']:.2g}): {told}"
     )
 
 
 def share_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``shares.csv``."""
-    ends = f"95% interval {row['low_db']:+.2f} to {row['high_db']:+.2f} dB"
+    ends = f"95% interval {row['low_db']:+.2f} to {row['high_db']:+.2f} dB, p {row['p']:.2g}"
     if row["what"] == "whole distance":
         return f"the supervised model lies {row['decibels']:+.2f} dB above one chosen output per stem ({ends})"
     return (

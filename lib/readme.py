@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -55,9 +56,8 @@ def claims(results: Path) -> str:
     signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
     interval = signed["low"] + " to " + signed["high"]
     columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
-    return prose.markdown_table(
-        pd.DataFrame(columns | {"95% interval": interval, "n": table["n"], "verdict": "**" + table["verdict"] + "**"})
-    )
+    columns |= {"95% interval": interval, "p": table["p"].map("{:.2g}".format).replace("nan", "")}
+    return prose.markdown_table(pd.DataFrame(columns | {"n": table["n"], "verdict": "**" + table["verdict"] + "**"}))
 
 
 def ablations(results: Path) -> str:
@@ -104,14 +104,14 @@ def records(results: Path) -> str:
     return f"{len(runs)} runs, {hours:.1f} core hours of training ({', '.join(sorted({run['cpu'] for run in runs}))})."
 
 
-def listening(results: Path) -> str:
-    """What `benchmarks.listening` measured."""
+def _measured(name: str, results: Path) -> str:
+    """What a benchmark that writes ``tables/NAME.csv`` measured."""
     rows = []
-    for row in _table(results, "listening").itertuples():
+    for row in _table(results, name).itertuples():
         digits = {"%": 1, "trials": 0}.get(row.unit, 2)
         spread = f" ({row.low:.{digits}f} to {row.high:.{digits}f})" if pd.notna(row.low) else ""
         rows.append((row.what, f"{row.value:.{digits}f} {row.unit}{spread}"))
-    return prose.markdown_table(pd.DataFrame(rows, columns=["listening", "measured"]))
+    return prose.markdown_table(pd.DataFrame(rows, columns=[name, "measured"]))
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
@@ -122,7 +122,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "scores": scores,
     "cost": cost,
     "records": records,
-    "listening": listening,
+    "listening": partial(_measured, "listening"),
+    "intervals": partial(_measured, "intervals"),
 }
 
 

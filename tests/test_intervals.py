@@ -5,9 +5,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from lib import STEMS, UserError, scoring
 from lib.intervals import (
+    few_p,
     holm,
     mean_interval,
     paired_interval,
@@ -106,6 +108,41 @@ def test_p_is_small_for_an_effect_and_spread_out_for_none():
     assert (p.loc[list(STEMS), "p_holm"] >= p.loc[list(STEMS), "p"]).all()
     assert p.loc["mean", "p_holm"] == p.loc["mean", "p"]
     assert two_sided(np.array([[-1.0], [1.0]] * 50)) == pytest.approx(1)
+
+
+def test_few_seeds_need_more_than_an_interval_without_zero():
+    """Studies without an effect, in which pre-trainings, songs and what they have in common scatter alike."""
+    rng, found = np.random.default_rng(9), {"interval": 0, "p": 0}
+    facts = {"experiment": "e", "labeled_songs": 4, "stem": "bass", "metric": "uSDR"}
+    for study in range(100):
+        gains = 0.2 * (rng.standard_normal((3, 1)) + rng.standard_normal((1, 24)) + rng.standard_normal((3, 24)))
+        rows = [
+            {**facts, "seed": seed, "song": f"{song:02}", "method": method, "value": value}
+            for (seed, song), gain in np.ndenumerate(gains)
+            for method, value in (("mixit", gain), ("scratch", 0.0))
+        ]
+        row = paired_interval(scoring.table(rows), "mixit", "scratch", "uSDR", seed=study).iloc[-1]
+        apart = not row["low"] <= 0 <= row["high"]
+        found["interval"] += apart
+        found["p"] += apart and row["p"] < 0.05
+    assert found["p"] <= 8 < found["interval"]
+
+
+def test_the_p_of_few_is_that_of_a_t_test_where_only_one_side_scatters():
+    rng = np.random.default_rng(10)
+    gains = 0.3 + rng.standard_normal(5)
+    alone = ttest_1samp(gains, 0).pvalue
+    np.testing.assert_allclose(few_p(np.tile(gains[:, None, None], (1, 24, 1)), range(5)), alone)  # songs alike
+    np.testing.assert_allclose(few_p(gains[None, :, None], [0]), alone)  # one seed: over songs
+    np.testing.assert_allclose(few_p(np.repeat(gains, 2)[:, None, None], np.repeat(range(5), 2)), alone)  # nested
+    assert few_p(np.zeros((3, 4, 1)), range(3)).tolist() == [1, 1]
+
+
+def test_the_p_of_few_leaves_out_songs_without_the_stem():
+    gains = np.random.default_rng(11).standard_normal((3, 8, 2)) + 1
+    gains[:, 5, 1] = np.nan
+    without = np.delete(gains[..., 1:], 5, axis=1)
+    assert few_p(gains, range(3))[1] == few_p(without, range(3))[0]
 
 
 def test_holm_is_the_textbook_example():

@@ -11,8 +11,9 @@ TEXT = "before\n<!-- numbers: claims mine -->\nold\n<!-- end -->\nafter\n"
 
 
 def claims(folder, effect):
-    facts = {"statement": "it helps", "low": 0.1, "high": 0.5, "unit": "dB", "n": "24 songs", "verdict": "supported"}
-    write_table(folder / "mine" / "tables" / "claims.csv", pd.DataFrame([{**facts, "effect": effect}]))
+    facts = {"statement": "it helps", "low": 0.1, "high": 0.5, "p": 0.012, "unit": "dB", "n": "24 songs"}
+    table = pd.DataFrame([{**facts, "effect": effect, "verdict": "supported"}])
+    write_table(folder / "mine" / "tables" / "claims.csv", table)
 
 
 def test_every_block_of_readme_is_one_that_can_be_made():
@@ -25,7 +26,7 @@ def test_a_block_is_made_anew_and_what_is_around_it_stays(tmp_path):
     claims(tmp_path, 0.3)
     text = readme.written(TEXT, tmp_path)
     assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter\n") and "old" not in text
-    assert "| it helps | +0.30 dB | +0.10 to +0.50 | 24 songs | **supported** |" in text
+    assert "| it helps | +0.30 dB | +0.10 to +0.50 | 0.012 | 24 songs | **supported** |" in text
     assert readme.written(text, tmp_path) == text
     claims(tmp_path, 0.4)
     assert "+0.40" in readme.written(text, tmp_path)

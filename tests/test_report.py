@@ -8,18 +8,19 @@ from lib.scoring import table, write_table
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "songs", "seeds", "said"),
+    ("low", "high", "p", "songs", "seeds", "said"),
     [
-        (0.1, 0.5, 12, 3, "pre-training helps"),
-        (-0.5, -0.1, 12, 3, "pre-training hurts"),
-        (-0.1, 0.5, 12, 3, "undecided, the interval holds zero"),
-        (0.0, 0.5, 12, 3, "undecided, the interval holds zero"),
-        (0.1, 0.5, 12, 1, "pre-training helps in this one seed"),
-        (0.1, 0.5, 2, 3, "too few songs to tell"),
+        (0.1, 0.5, 0.01, 12, 3, "pre-training helps"),
+        (-0.5, -0.1, 0.01, 12, 3, "pre-training hurts"),
+        (-0.1, 0.5, 0.01, 12, 3, "undecided, the interval holds zero"),
+        (0.0, 0.5, 0.01, 12, 3, "undecided, the interval holds zero"),
+        (0.1, 0.5, 0.2, 12, 3, "undecided, the seeds are too few for what they scatter"),
+        (0.1, 0.5, 0.01, 12, 1, "pre-training helps in this one seed"),
+        (0.1, 0.5, 0.01, 2, 3, "too few songs to tell"),
     ],
 )
-def test_the_verdict_is_what_the_interval_allows(low, high, songs, seeds, said):
-    assert prose.verdict(low, high, songs, seeds) == said
+def test_the_verdict_is_what_interval_and_p_allow(low, high, p, songs, seeds, said):
+    assert prose.verdict(low, high, p, songs, seeds) == said
 
 
 def scores(values: dict) -> pd.DataFrame:
@@ -78,7 +79,8 @@ def test_the_answer_has_the_long_arm_against_scratch_as_long():
     ],
 )
 def test_against_equal_compute_the_verdict_is_on_the_use_of_compute(method, low, high, told):
-    row = {"labeled_songs": 4, "stem": "mean", "metric": "uSDR", "n_songs": 12, "n_seeds": 3, "effect": 1.0, "low": low}
+    row = {"labeled_songs": 4, "stem": "mean", "metric": "uSDR", "n_songs": 12, "n_seeds": 3, "effect": 1.0}
+    row |= {"low": low, "p_holm": 0.01}
     row |= {"method": method, "against": "scratch, equal compute", "difference": (low + high) / 2, "high": high}
     assert prose.claim_sentence(pd.Series(row)).endswith(f": {told}")
 
