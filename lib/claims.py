@@ -17,9 +17,9 @@ SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 def verdict(low: float, high: float, p: float, sign: int, songs: int) -> str:
     """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other.
 
-    *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds; nan is none that would have to.
+    *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds and for several tests of one claim.
     """
-    if songs < FEW_SONGS or low <= 0 <= high or p >= LEVEL:
+    if songs < FEW_SONGS or low <= 0 <= high or not p < LEVEL:
         return UNDECIDED
     return SUPPORTED if (low > 0) == (sign > 0) else NOT_SUPPORTED
 
@@ -68,7 +68,7 @@ def _limits(study: Study):
     for row in rank_correlations(study.read("within_songs")).itertuples():
         if row.kind != "waveform":
             statement = f"songs whose stems' {row.kind}s correlate more are separated worse"
-            yield _row(statement, -1, row.rho, row.low, row.high, float("nan"), row.n, "", "rank correlation")
+            yield _row(statement, -1, row.rho, row.low, row.high, row.p_holm, row.n, "", "rank correlation")
     shares = study.read("shares").set_index("what")
     if "definition" in shares.index:
         row = shares.loc["definition"]

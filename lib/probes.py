@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.ndimage import median_filter
+from scipy.stats import spearmanr
 
 from lib import STEMS, evaluation, probing
 from lib.corpora import Track, dealt
-from lib.intervals import mean_interval, own, paired_interval, rank_correlation, share_interval
+from lib.intervals import holm, mean_interval, own, paired_interval, rank_correlation, share_interval
 from lib.probing import BEST, BEST_GROUP, CHOSEN, CHOSEN_GROUP, SNR
 from lib.profile import Profile
 from lib.runs import Run
@@ -190,13 +191,18 @@ def within_songs(study: Study, survey: pd.DataFrame, gains: pd.DataFrame) -> pd.
 
 
 def rank_correlations(songs: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rho of each kind of correlation with the gain over songs: kind, rho, low, high (95%), n."""
+    """Spearman's rho of each kind of correlation with the gain over songs: kind, rho, low, high (95%), p_holm, n.
+
+    The p of all kinds are corrected together (Holm), since none was named beforehand.
+    """
     rows = []
     for kind in ("waveform", "envelope", "spectrogram"):
-        known = songs[[kind, "gain"]].dropna()
-        found = rank_correlation(known[kind], known["gain"]) if len(known) > 2 else (np.nan,) * 3
-        rows.append({"kind": kind, **dict(zip(("rho", "low", "high"), found, strict=True)), "n": len(known)})
-    return pd.DataFrame(rows)
+        known, found, p = songs[[kind, "gain"]].dropna(), (np.nan,) * 3, 1.0
+        if len(known) > 2:
+            found, p = rank_correlation(known[kind], known["gain"]), spearmanr(known[kind], known["gain"]).pvalue
+        rows.append({"kind": kind, **dict(zip(("rho", "low", "high"), found, strict=True)), "p": p, "n": len(known)})
+    table = pd.DataFrame(rows)
+    return table.assign(p=holm(table["p"].to_numpy())).rename(columns={"p": "p_holm"})
 
 
 # An undefined source

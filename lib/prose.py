@@ -71,7 +71,7 @@ def verdict(low: float, high: float, p: float, songs: int, seeds: int, what: str
         return "too few songs to tell"
     if low <= 0 <= high:
         return "undecided, the interval holds zero"
-    if p >= LEVEL:
+    if not p < LEVEL:
         return "undecided, the seeds are too few for what they scatter"
     return f"{what} {'helps' if low > 0 else 'hurts'}{' in this one seed' if seeds == 1 else ''}"
 

@@ -56,7 +56,7 @@ def claims(results: Path) -> str:
     signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
     interval = signed["low"] + " to " + signed["high"]
     columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
-    columns |= {"95% interval": interval, "p": table["p"].map("{:.2g}".format).replace("nan", "")}
+    columns |= {"95% interval": interval, "p": table["p"].map("{:.2g}".format)}
     return prose.markdown_table(pd.DataFrame(columns | {"n": table["n"], "verdict": "**" + table["verdict"] + "**"}))
 
 

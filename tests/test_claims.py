@@ -18,7 +18,7 @@ from lib.scoring import song_rows, table
         (0.1, 0.5, 0.01, -1, 24, claims.NOT_SUPPORTED),
         (-0.1, 0.5, 0.01, 1, 24, claims.UNDECIDED),
         (0.1, 0.5, 0.05, 1, 24, claims.UNDECIDED),
-        (0.1, 0.5, np.nan, 1, 24, claims.SUPPORTED),
+        (0.1, 0.5, np.nan, 1, 24, claims.UNDECIDED),
         (0.1, 0.5, 0.01, 1, 2, claims.UNDECIDED),
     ],
 )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from lib import STEMS, probes, probing
 from lib.corpora import Track, dealt
@@ -101,3 +102,13 @@ def test_effects_of_another_training_are_paired_with_the_base():
     assert (found["trained"], found["against"]) == (probes.ONE_SONG, probes.COMPOSED)
     np.testing.assert_allclose(found[["difference", "low", "high"]].astype(float), -0.6)
     assert probes.correlation_effects(study, gains(probes.COMPOSED, probing.CHOSEN, 1.0)).empty
+
+
+def test_the_kinds_of_correlation_are_tested_together():
+    rng = np.random.default_rng(3)
+    songs = pd.DataFrame({"gain": np.arange(24.0), "envelope": rng.standard_normal(24), "waveform": np.nan})
+    songs["spectrogram"] = -songs["gain"] + 12 * rng.standard_normal(24)
+    found = probes.rank_correlations(songs).set_index("kind")
+    alone = spearmanr(songs["spectrogram"], songs["gain"]).pvalue
+    assert found.loc["spectrogram", "p_holm"] == pytest.approx(3 * alone) and found.loc["spectrogram", "rho"] < 0
+    assert found.loc["envelope", "p_holm"] > 0.05 and found.loc["waveform", "p_holm"] == 1

@@ -118,7 +118,7 @@ def _kept(folder: Path, rate: int, estimate: Callable[[], np.ndarray]) -> np.nda
 
 
 def own(study: Study, path: Path | str, start: float, seconds: float, progress: Progress = False) -> Excerpt:
-    """``seconds`` from ``start`` of any audio file, by the model with the lowest validation loss of all.
+    """``seconds`` from ``start`` of any audio file, by the model with the lowest validation loss of those with weights.
 
     ``progress`` as in `lib.separate.separate_blocks`. Raises: UserError if the file cannot be decoded or is shorter,
     or if there is no trained model while a listening set plays.
@@ -127,7 +127,8 @@ def own(study: Study, path: Path | str, start: float, seconds: float, progress: 
     if plays_examples(study):
         raise UserError(f"no trained model of profile {study.profile.name} here: ./run_all.sh {study.profile.name}")
     runs = [(method, run) for method, _, _, run in claim_runs(study)]
-    method, run = min(runs, key=lambda pair: pair[1].facts()["best_validation_loss"])
+    trained = [pair for pair in runs if pair[1].weights.exists()]  # a record would have to be trained again
+    method, run = min(trained or runs, key=lambda pair: pair[1].facts()["best_validation_loss"])
     with tempfile.TemporaryDirectory() as cache:
         song = Song(audio.seekable(path, cache), rate)
         mixture = song[:, round(start * rate) : round((start + seconds) * rate)]
