@@ -33,7 +33,8 @@ def ablation(results: Path, table: pd.DataFrame, effects: pd.DataFrame) -> Figur
             axis.set(ylabel=title, xlim=(-0.5, len(levels) - 0.5))
             for place in base:
                 axis.axvspan(place - 0.5, place + 0.5, color="#F0F0F0", zorder=0)
-        bottom.set_xticks(range(len(levels)), [re.sub(r" \+ | ", "\n", level) for level in levels])
+        broken = [re.sub(r" (?=\+ )|(?<=[a-z)]) (?=[a-z(])", "\n", level) for level in levels]
+        bottom.set_xticks(range(len(levels)), broken)
         counts = f"{counted(table['song'].nunique(), 'test song')}, {counted(table['seed'].nunique(), 'seed')}"
         figure.supxlabel(f"{axis_name}; grey: the base; {counts}, 95% interval")
         names(figure, top, 2)
