@@ -126,7 +126,8 @@ def _clicked(panel: OwnFile) -> None:
     from lib.listening import material
 
     material.plays_examples = lambda study: False
-    material.claim_runs = lambda study: [("m", 0, 1, SimpleNamespace(facts=lambda: {"best_validation_loss": 0.0}))]
+    run = SimpleNamespace(weights=Path(), facts=lambda: {"best_validation_loss": 0.0})
+    material.claim_runs = lambda study: [("m", 0, 1, run)]
     panel.button.click()
     assert not panel.button.disabled and not panel.shown.children
     raise UserError(panel.said.value)
