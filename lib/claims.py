@@ -12,14 +12,16 @@ from lib.scoring import MEAN
 from lib.stages import EQUAL_COMPUTE, LONG, SCRATCH, SHUFFLED, Study
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+PRETRAINING = "pre-training"
 
 
-def verdict(low: float, high: float, p: float, sign: int, songs: int) -> str:
+def verdict(low: float, high: float, p: float, sign: int, songs: int, seeds: int) -> str:
     """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other.
 
-    *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds and for several tests of one claim.
+    *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds and for several tests of one claim,
+    and of one seed alone, which says nothing of others (0 seeds: a claim about songs).
     """
-    if songs < FEW_SONGS or low <= 0 <= high or not p < LEVEL:
+    if songs < FEW_SONGS or seeds == 1 or low <= 0 <= high or not p < LEVEL:
         return UNDECIDED
     return SUPPORTED if (low > 0) == (sign > 0) else NOT_SUPPORTED
 
@@ -29,10 +31,10 @@ def table(study: Study) -> pd.DataFrame:
     return study.write("claims", pd.DataFrame([*_pretraining(study), *_limits(study)]))
 
 
-def _row(statement: str, sign: int, effect, low, high, p, songs: int, seeds: str, unit: str = "dB") -> dict:
-    n = ", ".join(filter(None, (counted(songs, "song"), seeds)))
+def _row(statement: str, sign: int, effect, low, high, p, songs: int, seeds: int, of: str, unit: str = "dB") -> dict:
+    n = ", ".join([counted(songs, "song"), *([counted(seeds, of)] if seeds else [])])
     facts = {"statement": statement, "effect": effect, "low": low, "high": high, "p": p, "unit": unit, "n": n}
-    return facts | {"verdict": verdict(low, high, p, sign, int(songs))}
+    return facts | {"verdict": verdict(low, high, p, sign, int(songs), int(seeds))}
 
 
 def _pretraining(study: Study):
@@ -49,8 +51,7 @@ def _pretraining(study: Study):
         chosen = claim[(claim["against"] == method_name(against)) & claim["method"].isin(methods)]
         for row in chosen.itertuples():
             statement = text.format(songs=counted(row.labeled_songs, "labelled song"), method=row.method)
-            seeds = counted(row.n_seeds, "seed")
-            yield _row(statement, 1, row.difference, row.low, row.high, row.p, row.n_songs, seeds)
+            yield _row(statement, 1, row.difference, row.low, row.high, row.p, row.n_songs, row.n_seeds, "seed")
 
 
 def _limits(study: Study):
@@ -63,18 +64,18 @@ def _limits(study: Study):
     }
     for (trained, method), (sign, statement) in statements.items():
         for row in composed[(composed["trained"] == trained) & (composed["method"] == method)].itertuples():
-            seeds = counted(row.n_seeds, "pre-training")
-            yield _row(statement, sign, row.difference, row.low, row.high, row.p, row.n_songs, seeds)
+            interval = (row.difference, row.low, row.high, row.p)
+            yield _row(statement, sign, *interval, row.n_songs, row.n_seeds, PRETRAINING)
     for row in rank_correlations(study.read("within_songs")).itertuples():
         if row.kind != "waveform":
             statement = f"songs whose stems' {row.kind}s correlate more are separated worse"
-            yield _row(statement, -1, row.rho, row.low, row.high, row.p_holm, row.n, "", "rank correlation")
+            yield _row(statement, -1, row.rho, row.low, row.high, row.p_holm, row.n, 0, "", "rank correlation")
     shares = study.read("shares").set_index("what")
     if "definition" in shares.index:
         row = shares.loc["definition"]
         statement = "labels that only group outputs close part of the distance to the supervised model"
         yield _row(statement, 1, 100 * row["share"], 100 * row["low"], 100 * row["high"], row["p"], row["n_songs"],
-                   counted(row["n_seeds"], "pre-training"), "% of it")  # fmt: skip
+                   row["n_seeds"], PRETRAINING, "% of it")  # fmt: skip
     yield from _contest(study)
 
 
@@ -89,4 +90,4 @@ def _contest(study: Study):
     row = found.set_index("stem").loc[MEAN]
     statement = "definition (grouping outputs) adds more than the absence of correlation in training"
     yield _row(statement, 1, row["difference"], row["low"], row["high"], row["p"], row["n_songs"],
-               counted(row["n_seeds"], "pre-training"))  # fmt: skip
+               row["n_seeds"], PRETRAINING)  # fmt: skip

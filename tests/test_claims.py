@@ -10,20 +10,22 @@ from lib.scoring import song_rows, table
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "sign", "songs", "expected"),
+    ("low", "high", "p", "sign", "songs", "seeds", "expected"),
     [
-        (0.1, 0.5, 0.01, 1, 24, claims.SUPPORTED),
-        (-0.5, -0.1, 0.01, 1, 24, claims.NOT_SUPPORTED),
-        (-0.5, -0.1, 0.01, -1, 24, claims.SUPPORTED),
-        (0.1, 0.5, 0.01, -1, 24, claims.NOT_SUPPORTED),
-        (-0.1, 0.5, 0.01, 1, 24, claims.UNDECIDED),
-        (0.1, 0.5, 0.05, 1, 24, claims.UNDECIDED),
-        (0.1, 0.5, np.nan, 1, 24, claims.UNDECIDED),
-        (0.1, 0.5, 0.01, 1, 2, claims.UNDECIDED),
+        (0.1, 0.5, 0.01, 1, 24, 5, claims.SUPPORTED),
+        (-0.5, -0.1, 0.01, 1, 24, 5, claims.NOT_SUPPORTED),
+        (-0.5, -0.1, 0.01, -1, 24, 5, claims.SUPPORTED),
+        (0.1, 0.5, 0.01, -1, 24, 5, claims.NOT_SUPPORTED),
+        (-0.1, 0.5, 0.01, 1, 24, 5, claims.UNDECIDED),
+        (0.1, 0.5, 0.05, 1, 24, 5, claims.UNDECIDED),
+        (0.1, 0.5, np.nan, 1, 24, 5, claims.UNDECIDED),
+        (0.1, 0.5, 0.01, 1, 2, 5, claims.UNDECIDED),
+        (0.1, 0.5, 0.01, 1, 24, 1, claims.UNDECIDED),
+        (0.1, 0.5, 0.01, 1, 24, 0, claims.SUPPORTED),
     ],
 )
-def test_a_verdict_needs_the_whole_interval_a_small_p_and_enough_songs(low, high, p, sign, songs, expected):
-    assert claims.verdict(low, high, p, sign, songs) == expected
+def test_a_verdict_needs_the_whole_interval_a_small_p_and_enough_songs(low, high, p, sign, songs, seeds, expected):
+    assert claims.verdict(low, high, p, sign, songs, seeds) == expected
 
 
 def test_the_search_marks_the_best_schedule_of_each_arm():
