@@ -183,7 +183,7 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
         done = papermill.execute_notebook(
             notebook, partial, parameters, kernel_name="python3", language="python", cwd=ROOT, progress_bar=False,
             stderr_file=sys.stderr, coalesce_streams=True, shutdown_kernel="immediate",
-            config=Config(KernelManager={"transport": "ipc"}),  # ports may be taken between choice and use
+            config=Config(KernelManager=_sockets()),
             # else what a kernel's own processes say is shown twice
             extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )  # fmt: skip
@@ -211,6 +211,12 @@ def kernel_environment() -> Iterator[None]:
         os.environ |= dict.fromkeys((*HOMES, "MPLCONFIGDIR"), home)
         _set_paths()
         yield
+
+
+def _sockets() -> dict[str, str]:
+    """How a kernel is reached: by sockets among its home's files, since a port may be taken between choice and use, and
+    sockets in the working folder by another study in it."""
+    return {"transport": "ipc", "ip": os.path.join(os.environ[HOMES[-1]], "kernel")}
 
 
 def _set_paths() -> None:

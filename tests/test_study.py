@@ -1,5 +1,6 @@
 """The driver: what is skipped, what is run again, what is written down; with notebooks that only pretend."""
 
+import ast
 import json
 import os
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 
 import lib
 from lib import UserError, profile, provenance, study
+from lib.profile import ROOT
 
 
 @pytest.fixture
@@ -139,13 +141,27 @@ def test_a_results_folder_has_one_user_at_a_time(tmp_path):
         pass
 
 
+def write_notebook(path, *cells):
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in ("profile = None\noverrides = []", *cells)]
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, path)
+
+
+def test_a_kernel_leaves_nothing_in_the_project(tmp_path, monkeypatch):
+    """Sockets in the working folder were taken by two studies that began in it at once."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    before = sorted(ROOT.iterdir())
+    write_notebook(tmp_path / "00_look.ipynb", "from pathlib import Path", "sorted(map(str, Path('.').iterdir()))")
+    with study.kernel_environment():
+        study.execute(tmp_path / "00_look.ipynb", tmp_path, {"profile": "x", "overrides": []})
+    seen = nbformat.read(tmp_path / "notebooks/00_look.ipynb", 4).cells[-1].outputs[0]["data"]["text/plain"]
+    assert [ROOT / name for name in ast.literal_eval(seen)] == before
+
+
 def test_a_failing_notebook_is_one_line_and_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    notebook = nbformat.v4.new_notebook()
-    cells = "profile = None\noverrides = []", "from lib import UserError", "raise UserError('song.wav: is empty')"
-    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
-    notebook.cells[0].metadata["tags"] = ["parameters"]
-    nbformat.write(notebook, tmp_path / "00_bad.ipynb")
+    write_notebook(tmp_path / "00_bad.ipynb", "from lib import UserError", "raise UserError('song.wav: is empty')")
     with study.kernel_environment(), pytest.raises(study.NotebookError) as caught:
         study.execute(tmp_path / "00_bad.ipynb", tmp_path, {"profile": "x", "overrides": ["a=1"]})
     assert str(caught.value).startswith("00_bad failed: song.wav: is empty (see ")
