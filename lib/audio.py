@@ -58,7 +58,10 @@ def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
         with soundfile.SoundFile(path) as file:
             yield file
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
-        raise UndecodableError(path, getattr(error, "error_string", "headerless audio")) from error
+        reason = getattr(error, "error_string", "headerless audio")
+        if "not a regular file" in reason:  # which it is: libsndfile says so of an MP3 without a frame of sound
+            reason = "no audio in it that can be decoded"
+        raise UndecodableError(path, reason) from error
 
 
 def probe(path: Path | str) -> Info:

@@ -89,7 +89,7 @@ def test_broken_files_give_one_line_reasons(tmp_path, wave, name, kind):
     _make(tmp_path / name, wave, kind)
     with pytest.raises(audio.UndecodableError) as error:
         audio.read(audio.seekable(tmp_path / name, tmp_path / "cache"))
-    assert error.value.reason
+    assert error.value.reason and "exist" not in error.value.reason
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("cache/*"))
 
