@@ -167,3 +167,12 @@ def test_two_alternatives_are_tested_against_guessing(test, share, significant):
 
 def test_two_alternatives_without_answers_are_an_empty_table():
     assert not len(analysis.two_alternatives(SETTINGS, pd.DataFrame(columns=["participant", "condition", "value"])))
+
+
+def test_the_strip_of_ratings_is_the_same_whatever_the_global_generator(tmp_path):
+    ratings, drawn = panel.ratings(SETTINGS, planted(5.0), 6, 2), []
+    for seed in range(2):
+        np.random.seed(seed)
+        plots.ratings(tmp_path, ratings, analysis.means(ratings))
+        drawn.append((tmp_path / "figures" / "listening_simulated.svg").read_bytes())
+    assert drawn[0] == drawn[1]

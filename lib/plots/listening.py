@@ -36,7 +36,11 @@ def ratings(results: Path, table: pd.DataFrame, means: pd.DataFrame) -> Figure:
             part = table[table["question"] == question]
             options = {"data": part, "x": "value", "y": "condition", "order": order, "hue": "condition", "ax": axis}
             sns.violinplot(**options, palette=colors, inner=None, cut=0, linewidth=0, alpha=0.35, density_norm="width")
-            sns.stripplot(**options, palette=colors, size=2, alpha=0.5, jitter=np.float64(0.2), legend=False)
+            generator = np.random.default_rng(0)  # seaborn's strips draw from the global one
+            for place, condition in enumerate(order):
+                values = part.loc[part["condition"] == condition, "value"]
+                places = place + generator.uniform(-0.2, 0.2, len(values))
+                axis.plot(values, places, "o", ms=2, mew=0, alpha=0.5, color=colors[condition])
             rows = means[(means["question"] == question) & (means["stem"] == MEAN)].set_index("condition").loc[order]
             bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
             axis.errorbar(rows["mean"], range(len(order)), xerr=bars, fmt="o", color="black", ms=5, lw=1.6, zorder=5)
