@@ -19,7 +19,7 @@ def verdict(low: float, high: float, p: float, sign: int, songs: int, seeds: int
     """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other.
 
     *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds and for several tests of one claim,
-    and of one seed alone, which says nothing of others (0 seeds: a claim about songs).
+    and of one seed, or pre-training, alone, which says nothing of others (0 seeds: a claim about songs).
     """
     if songs < FEW_SONGS or seeds == 1 or low <= 0 <= high or not p < LEVEL:
         return UNDECIDED
@@ -31,10 +31,12 @@ def table(study: Study) -> pd.DataFrame:
     return study.write("claims", pd.DataFrame([*_pretraining(study), *_limits(study)]))
 
 
-def _row(statement: str, sign: int, effect, low, high, p, songs: int, seeds: int, of: str, unit: str = "dB") -> dict:
+def _row(
+    statement: str, sign: int, effect, low, high, p, songs: int, seeds: int, of: str, unit: str = "dB", origins: int = 0
+) -> dict:
     n = ", ".join([counted(songs, "song"), *([counted(seeds, of)] if seeds else [])])
     facts = {"statement": statement, "effect": effect, "low": low, "high": high, "p": p, "unit": unit, "n": n}
-    return facts | {"verdict": verdict(low, high, p, sign, int(songs), int(seeds))}
+    return facts | {"verdict": verdict(low, high, p, sign, int(songs), int(origins or seeds))}
 
 
 def _pretraining(study: Study):
@@ -51,7 +53,8 @@ def _pretraining(study: Study):
         chosen = claim[(claim["against"] == method_name(against)) & claim["method"].isin(methods)]
         for row in chosen.itertuples():
             statement = text.format(songs=counted(row.labeled_songs, "labelled song"), method=row.method)
-            yield _row(statement, 1, row.difference, row.low, row.high, row.p, row.n_songs, row.n_seeds, "seed")
+            facts = (row.difference, row.low, row.high, row.p, row.n_songs, row.n_seeds)
+            yield _row(statement, 1, *facts, "seed", origins=row.n_origins)
 
 
 def _limits(study: Study):

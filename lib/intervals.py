@@ -114,14 +114,15 @@ def songs_worth(
     return pd.DataFrame(facts)
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """Spearman's rho of two values per song, with its 95% percentile bootstrap interval over songs."""
+def rank_correlation(x: Sequence[float], y: Sequence[float], seed: int = 0) -> tuple[float, float, float, float]:
+    """Spearman's rho of two values per song, its 95% percentile bootstrap interval over songs, and its p."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     rows = np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))
     rows = rows[[len(np.unique(x[row])) > 1 and len(np.unique(y[row])) > 1 for row in rows]]
     ranks = [_ranks(values[rows]) for values in (x, y)]
     low, high = np.percentile(_correlation(*ranks), [2.5, 97.5])
-    return float(spearmanr(x, y).statistic), float(low), float(high)
+    found = spearmanr(x, y)
+    return float(found.statistic), float(low), float(high), float(found.pvalue)
 
 
 def two_sided(draws: np.ndarray) -> np.ndarray:

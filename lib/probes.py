@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.ndimage import median_filter
-from scipy.stats import spearmanr
 
 from lib import STEMS, evaluation, probing
 from lib.corpora import Track, dealt
@@ -197,12 +196,12 @@ def rank_correlations(songs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for kind in ("waveform", "envelope", "spectrogram"):
-        known, found, p = songs[[kind, "gain"]].dropna(), (np.nan,) * 3, 1.0
-        if len(known) > 2:
-            found, p = rank_correlation(known[kind], known["gain"]), spearmanr(known[kind], known["gain"]).pvalue
-        rows.append({"kind": kind, **dict(zip(("rho", "low", "high"), found, strict=True)), "p": p, "n": len(known)})
+        known = songs[[kind, "gain"]].dropna()
+        found = rank_correlation(known[kind], known["gain"]) if len(known) > 2 else (np.nan, np.nan, np.nan, 1.0)
+        facts = zip(("rho", "low", "high", "p_holm"), found, strict=True)
+        rows.append({"kind": kind, **dict(facts), "n": len(known)})
     table = pd.DataFrame(rows)
-    return table.assign(p=holm(table["p"].to_numpy())).rename(columns={"p": "p_holm"})
+    return table.assign(p_holm=holm(table["p_holm"].to_numpy()))
 
 
 # An undefined source

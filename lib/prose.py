@@ -72,7 +72,7 @@ def verdict(low: float, high: float, p: float, songs: int, seeds: int, what: str
     if low <= 0 <= high:
         return "undecided, the interval holds zero"
     if not p < LEVEL:
-        return "undecided, the seeds are too few for what they scatter"
+        return "undecided by p, which allows for few seeds and several tests"
     return f"{what} {'helps' if low > 0 else 'hurts'}{' in this one seed' if seeds == 1 else ''}"
 
 

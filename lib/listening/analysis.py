@@ -138,7 +138,7 @@ def agreement(ratings: pd.DataFrame, items: Sequence[Item], seed: int = 0) -> pd
         rated = part.groupby(["song", "stem", "condition"])["value"].mean()
         keys = [key for key in rated.index if np.isfinite(scored.get(key, np.nan))]
         values = ([rated[key] for key in keys], [scored[key] for key in keys])
-        rho = rank_correlation(*values, seed) if len(keys) > 2 else (np.nan,) * 3
+        rho = rank_correlation(*values, seed)[:3] if len(keys) > 2 else (np.nan,) * 3
         rows.append({"question": question, **dict(zip(("rho", "low", "high"), rho, strict=True)), "n": len(keys)})
     return pd.DataFrame(rows)
 
