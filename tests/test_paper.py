@@ -24,17 +24,18 @@ SHRUNK = {
     "pretrain": {"steps": 2, "batch": 2, "accumulate": 1, "warmup_steps": 1, "learning_rate": 1e-3, "decay_every": 1,
                  "decay_start": 1, "validate_every": 1, "checkpoint_every": 1, "validation_moms": 2, "average_best": 2},
     "finetune": {"steps": 2, "batch": 2, "accumulate": 1, "warmup_steps": 1, "learning_rate": 1e-3, "decay_every": 1,
-                 "decay_start": 1, "validate_every": 1, "checkpoint_every": 1, "average_best": 2, "labeled_songs": [2]},
+                 "decay_start": 1, "validate_every": 2, "checkpoint_every": 1, "average_best": 2, "labeled_songs": [2]},
     "ablations": {
         "axes": [
             {"name": "model size", "base": "nano", "levels": [
                 {"label": "nano"}, {"label": "tiny", "set": {"model.size": "tiny"}},
-                {"label": "mini", "set": {"model.size": "mini"}}]},
+                {"label": "mini", "set": {"model.size": "mini", "pretrain.steps": 1, "finetune.steps": 1}}]},
             {"name": "unlabelled music", "base": "large", "levels": [
                 {"label": "small", "set": {"corpus.unlabeled": "fma:small"}},
                 {"label": "medium", "set": {"corpus.unlabeled": "fma:medium"}}, {"label": "large"},
                 {"label": "full", "set": {"corpus.unlabeled": "fma:full"}}]}],
     },
+    "listening": {"songs": 1, "seconds": 4.0, "blind": {"songs": 1, "seconds": 3.0, "panel": 6}},
     "compute": {"accelerator": "cpu", "precision": "32-true", "threads": 1, "jobs": 2},
 }  # fmt: skip
 AMOUNTS = ["small", "medium", "large", "full"]
@@ -98,7 +99,7 @@ def write_musdb(root: Path) -> None:
         for song in songs:
             folder = root / split / song
             folder.mkdir(parents=True)
-            stems = [music(1000 + len(song) * 10 + number + len(split), 13) for number in range(4)]
+            stems = [music(1000 + len(song) * 10 + number + len(split), 11) for number in range(4)]
             for stem, wave in (*zip(STEMS, stems, strict=True), ("mixture", sum(stems))):
                 soundfile.write(folder / f"{stem}.wav", wave, RATE, subtype="PCM_16")
 
@@ -109,7 +110,7 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("paper")
     write_fma(folder / "fma")
     write_musdb(folder / "musdb18hq")
-    corpus = {"fma_root": str(folder / "fma"), "musdb_root": str(folder / "musdb18hq"), "workers": 2}
+    corpus = {"fma_root": str(folder / "fma"), "musdb_root": str(folder / "musdb18hq"), "workers": 1}
     profile = SHRUNK | {"base": str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "corpus": corpus}
     (folder / "mini_paper.yaml").write_text(yaml.safe_dump(profile))
     call = ["./run_all.sh", str(folder / "mini_paper.yaml"), f"results={folder / 'results'}"]
