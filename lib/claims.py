@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.intervals import LEVEL, paired_interval
+from lib.intervals import paired_interval, shown
 from lib.probes import CHOSEN, CHOSEN_GROUP, COMPOSED, ONE_SONG, REDEALT, rank_correlations
 from lib.prose import FEW_SONGS, counted
 from lib.results import method_name
@@ -21,7 +21,7 @@ def verdict(low: float, high: float, p: float, sign: int, songs: int, seeds: int
     *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds and for several tests of one claim,
     and of one seed, or pre-training, alone, which says nothing of others (0 seeds: a claim about songs).
     """
-    if songs < FEW_SONGS or seeds == 1 or low <= 0 <= high or not p < LEVEL:
+    if songs < FEW_SONGS or seeds == 1 or not shown(low, high, p):
         return UNDECIDED
     return SUPPORTED if (low > 0) == (sign > 0) else NOT_SUPPORTED
 

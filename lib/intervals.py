@@ -125,6 +125,11 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], seed: int = 0) -> t
     return float(found.statistic), float(low), float(high), float(found.pvalue)
 
 
+def shown(low: float, high: float, p: float) -> bool:
+    """Whether there is an effect: its whole 95% interval on one side of zero, and p below `LEVEL` (nan is not)."""
+    return bool((low > 0 or high < 0) and p < LEVEL)
+
+
 def two_sided(draws: np.ndarray) -> np.ndarray:
     """Two-sided p of "zero": twice the smaller share of the resamples [draws, k] on either side of it -> [k]."""
     sides = [(1 + np.nansum(side, axis=0)) / (1 + len(draws)) for side in (draws <= 0, draws >= 0)]

@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from lib import provenance
-from lib.intervals import LEVEL
+from lib.intervals import LEVEL, shown
 from lib.runs import Run
 from lib.scoring import MEAN
 from lib.stages import SCRATCH, Study
@@ -69,10 +69,9 @@ def verdict(low: float, high: float, p: float, songs: int, seeds: int, what: str
     """What the 95% interval and p of a difference, ``what`` minus without it, allow to say."""
     if songs < FEW_SONGS:
         return "too few songs to tell"
-    if low <= 0 <= high:
-        return "undecided, the interval holds zero"
-    if not p < LEVEL:
-        return "undecided by p, which allows for few seeds and several tests"
+    if not shown(low, high, p):
+        by_p = "undecided by p, which allows for few seeds and several tests"
+        return "undecided, the interval holds zero" if low <= 0 <= high else by_p
     return f"{what} {'helps' if low > 0 else 'hurts'}{' in this one seed' if seeds == 1 else ''}"
 
 
@@ -183,8 +182,9 @@ def schedule_sentences(study: Study, means: pd.DataFrame) -> list[str]:
     ]
     best = means[means["best"]] if len(means) else means
     return words + [
-        f"{row.method} is best with a learning rate of {row.learning_rate:g} (encoder and blocks: x {row.body_rate:g}) "
-        f"and {row.steps} steps: {row.mean:.2f} dB"
+        f"{row.method} scores highest with a learning rate of {row.learning_rate:g} (encoder and blocks: "
+        f"x {row.body_rate:g}) and {row.steps} steps: {row.mean:.2f} dB on {counted(row.n_songs, 'validation song')}, "
+        f"{counted(row.n_seeds, 'seed')}"
         for row in best.itertuples()
     ]
 

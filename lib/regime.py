@@ -50,13 +50,17 @@ def _search_plan(study: Study) -> list[tuple[Study, float, int, str, float, int,
 
 
 def searched(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean uSDR over stems, songs, seeds and budgets per arm and schedule, the best of each arm marked ``best``."""
+    """Mean uSDR over stems, songs, seeds and budgets per arm and schedule, the best of each arm marked ``best``.
+
+    ``n_songs`` and ``n_seeds`` are what each mean is of.
+    """
     parts = [summarise(part).assign(**dict(zip(SEARCH[1:], key, strict=True)))
              for key, part in table.groupby(SEARCH[1:], sort=False)]  # fmt: skip
     summary = pd.concat(parts, ignore_index=True)
     summary = summary[(summary["stem"] == MEAN) & (summary["metric"] == "uSDR")]
     means = summary.groupby(SEARCH, sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
-    return means.assign(best=means["mean"] == means.groupby("method")["mean"].transform("max"))
+    best = means["mean"] == means.groupby("method")["mean"].transform("max")
+    return means.assign(best=best, n_songs=table["song"].nunique(), n_seeds=table["seed"].nunique())
 
 
 def regime_map(study: Study) -> pd.DataFrame:

@@ -134,11 +134,16 @@ def recorded(study: Study, notebook: str, runs: Iterable[Named]) -> list[Named]:
 
 
 def learning_curves(study: Study, runs: list[Named]) -> pd.DataFrame:
-    """Loss and validation loss in dB of several runs: method, seed, labeled_songs, step, metric, value."""
+    """Loss and validation loss in dB of several runs: method, seed, labeled_songs, step, metric, value.
+
+    The loss at a step is the mean over the batches since the validation before; each batch's stands in the run's log.
+    """
     frames = []
     for method, seed, songs, run in runs:
-        log = read_table(run.folder / "log.csv")
-        long = log.melt("step", ["loss", "validation_loss"], "metric", "value").dropna(subset="value")
+        log = read_table(run.folder / "log.csv").astype(float)  # a step that was skipped has the loss "nan"
+        validated = log["step"].where(log["validation_loss"].notna()).bfill().rename("step")
+        means = log.groupby(validated)[["loss", "validation_loss"]].mean().reset_index().astype({"step": int})
+        long = means.melt("step", var_name="metric").dropna(subset="value")
         frames.append(long.assign(method=method, seed=seed, labeled_songs=songs))
     return pd.concat(frames, ignore_index=True)[["method", "seed", "labeled_songs", "step", "metric", "value"]]
 

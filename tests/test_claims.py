@@ -44,7 +44,7 @@ def test_the_search_marks_the_best_schedule_of_each_arm():
     best = found[found["best"]].set_index("method")
     assert best["learning_rate"].to_dict() == {"scratch": 1e-3, "pre-trained (group)": 5e-4}
     np.testing.assert_allclose(best["mean"], 3.5)
-    assert len(found) == 6
+    assert len(found) == 6 and set(found["n_songs"]) == {1} and set(found["n_seeds"]) == {2}
 
 
 def test_a_stretched_schedule_keeps_its_shape_and_its_warm_up():

@@ -131,7 +131,8 @@ def make_search() -> pd.DataFrame:
         for body in (1.0, 0.3)
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["method", "learning_rate", "steps", "body_rate", "mean"])
-    return table.assign(best=table["mean"] == table.groupby("method")["mean"].transform("max"))
+    best = table["mean"] == table.groupby("method")["mean"].transform("max")
+    return table.assign(best=best, n_songs=6, n_seeds=1)
 
 
 def make_correlation() -> pd.DataFrame:
@@ -148,7 +149,7 @@ def make_correlation() -> pd.DataFrame:
 def make_within_songs() -> tuple[pd.DataFrame, pd.DataFrame]:
     kinds = ("waveform", "envelope", "spectrogram")
     songs = pd.DataFrame(np.random.default_rng(0).random((24, 4)), columns=[*kinds, "gain"])
-    ranks = pd.DataFrame([{"kind": kind, "rho": -0.31, "low": -0.62, "high": 0.11} for kind in kinds])
+    ranks = pd.DataFrame([{"kind": kind, "rho": -0.31, "low": -0.62, "high": 0.11, "p_holm": 0.28} for kind in kinds])
     return songs, ranks
 
 
@@ -173,7 +174,7 @@ FIGURES = {
     "variety": lambda folder: plots.variety(folder, make_composition()),
     "probes": lambda folder: plots.probes(folder, make_probes()),
     "outputs": lambda folder: plots.outputs(folder, make_probes()),
-    "before_after": lambda folder: plots.before_after(folder, make_before_after()),
+    "before_after": lambda folder: plots.before_after(folder, make_before_after(), 6),
     "pretrain_curves": lambda folder: plots.learning_curves(
         folder, "pretrain_curves", make_curves((None,), ("MixIT",), (0,)), "MixIT loss (dB)"
     ),

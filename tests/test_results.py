@@ -1,6 +1,7 @@
 """Tables: which arms are compared, and which music each level pre-trains on."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -102,3 +103,11 @@ def test_the_luckiest_of_many_levels_is_no_finding(tmp_path):
         assert effects.loc["4", "from_base_low"] > 0
         verdicts[len(others)] = prose.axis_sentence("outputs N", effects.reset_index()).rpartition("; ")[2]
     assert verdicts == {0: "shown to differ (Holm's correction): 4.", 8: "the axis is not shown to matter."}
+
+
+def test_learning_curves_hold_what_lies_between_validations(tmp_path):
+    log = "step,loss,validation_loss\n1,3.0,\n2,1.0,0.5\n3,nan,\n4,-1.0,\n5,-2.0,-0.5\n6,9.0,\n"
+    (tmp_path / "log.csv").write_text(log)
+    curves = results.learning_curves(None, [("scratch", 0, 4, SimpleNamespace(folder=tmp_path))])
+    found = curves.pivot(index="step", columns="metric", values="value")
+    assert found["loss"].to_dict() == {2: 2.0, 5: -1.5} and found["validation_loss"].to_dict() == {2: 0.5, 5: -0.5}

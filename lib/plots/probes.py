@@ -79,8 +79,8 @@ def outputs(results: Path, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def before_after(results: Path, table: pd.DataFrame) -> Figure:
-    """SNR of every output against every stem at the initial weights and after MixIT, with what was chosen."""
+def before_after(results: Path, table: pd.DataFrame, songs: int) -> Figure:
+    """Mean SNR over ``songs`` of outputs against stems at the initial weights and after MixIT, with what was chosen."""
     with drawn(results, "before_after", nrows=2, figsize=(WIDTH, 4.6), sharex=True) as (figure, axes):
         for axis, (state, part) in zip(axes[:, 0], table.groupby("state", sort=False), strict=True):
             grid = part.pivot(index="stem", columns="output", values="SNR").reindex(STEMS)
@@ -93,7 +93,10 @@ def before_after(results: Path, table: pd.DataFrame) -> Figure:
             if row.group:
                 axis.plot(row.output + 0.36, y - 0.32, "o", ms=6, color="#0072B2", mec="white")
         axes[0, 0].set_xlabel("")
-        axis.set_xlabel("output (frame: chosen for the stem; dot: in the stem's group)")
+        axis.set_xlabel(
+            "output (frame: chosen for the stem; dot: in the stem's group)\n"
+            f"mean of {counted(songs, 'validation song')}, first pre-training"
+        )
     return figure
 
 
@@ -139,17 +142,18 @@ def correlation_table(results: Path, means: pd.DataFrame) -> Figure:
 def within_songs(results: Path, songs: pd.DataFrame, ranks: pd.DataFrame) -> Figure:
     """Gain of every test song by how far its stems go together."""
     kinds = ("waveform", "envelope", "spectrogram")
-    with drawn(results, "within_songs", ncols=3, sharey=True, figsize=(WIDTH, 3.0)) as (figure, axes):
+    with drawn(results, "within_songs", ncols=3, sharey=True, figsize=(WIDTH, 3.4)) as (figure, axes):
         for axis, kind in zip(axes[0], kinds, strict=True):
             rank = ranks.set_index("kind").loc[kind]
             axis.plot(songs[kind], songs["gain"], "o", ms=5, alpha=0.75, mew=0, color=COLORS["chosen group"])
-            told = f"rank correlation {rank['rho']:+.2f}\n({rank['low']:+.2f} to {rank['high']:+.2f})"
+            interval = f"({rank['low']:+.2f} to {rank['high']:+.2f})"
+            told = f"rank correlation {rank['rho']:+.2f}\n{interval}\np {rank['p_holm']:.2g}"
             axis.locator_params(axis="x", nbins=3)  # narrow panels, long numbers
             axis.tick_params(axis="x", labelsize=8)
             axis.set_title(f"{kind}\n{told if np.isfinite(rank['rho']) else 'too few songs to rank'}")
         axes[0, 0].set_ylabel("gain of the chosen group (dB)")
         axes[0, 1].set_xlabel(
-            f"mean absolute correlation between stems; {counted(len(songs), 'test song')}, 95% interval"
+            f"mean absolute correlation between stems\n{counted(len(songs), 'test song')}; 95% interval, p after Holm"
         )
     return figure
 

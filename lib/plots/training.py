@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from lib import STEMS
+from lib.intervals import LEVEL
 from lib.plots.style import (
     COLORS,
     METRICS,
@@ -43,8 +44,7 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
                 axis.plot(common.index, common.mean(axis=1), color=color, lw=2, label="validation" if one else method)
             if one:
                 loss = part[part["metric"] == "loss"].set_index("step")["value"]
-                smooth = loss.rolling(max(1, len(loss) // 50), min_periods=1).mean()
-                axis.plot(smooth, color="#7F7F7F", lw=1, zorder=1, label="training batches, running mean")
+                axis.plot(loss, color="#7F7F7F", lw=1, zorder=1, label="training batches since the validation before")
             axis.set_title(counted(int(budget), "song") if budget else "")
             if part.groupby("method")["step"].max().nunique() > 1:  # equal compute takes many more steps
                 axis.set_xscale("log")
@@ -80,9 +80,8 @@ def search(results: Path, means: pd.DataFrame) -> Figure:
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xticklabels([f"{1000 * rate:g}" for rate in rates])
         axes[0, 0].set_ylabel("validation uSDR (dB)")
-        figure.supxlabel(
-            "learning rate (thousandths); ring: best of its arm\nmean over stems, songs, seeds and budgets"
-        )
+        n = f"{counted(means['n_songs'].iloc[0], 'validation song')}, {counted(means['n_seeds'].iloc[0], 'seed')}"
+        figure.supxlabel(f"learning rate (thousandths); ring: best of its arm\nmean over stems and budgets, {n}")
         names(figure, axes[0, 0], 2)
     return figure
 
@@ -179,7 +178,7 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
                 rows = rows.set_index("stem").reindex(ORDER).rename(columns={"difference": "mean"})
                 dots(axis, rows, shift, color, counted(budget, "labelled song"), hollow=True)
                 sure = rows.reset_index(drop=True)
-                sure = sure[sure["p_holm"] < 0.05]
+                sure = sure[sure["p_holm"] < LEVEL]
                 axis.plot(sure.index + shift, sure["mean"], "o", ms=6, color=color, zorder=3)
             axis.axhline(0, color=COLORS["scratch"], lw=1.6)
             stem_axis(axis)
