@@ -49,9 +49,9 @@ case ${1:-} in
                 "unknown profile '$profile': use smoke, demo, study, single_gpu, paper or an existing .yaml file (see --help)"
             profile=$(readlink -f -- "$profile")
         fi
-        module=lib.study arguments=()
+        module=lib.pipeline.notebooks arguments=()
         for argument in "$@"; do
-            [[ $argument == --plan ]] && module=lib.plan && continue
+            [[ $argument == --plan ]] && module=lib.pipeline.estimate && continue
             arguments+=("$argument")
             [[ $argument =~ ^[a-z_0-9]+(\.[a-z_0-9]+)*= ]] || die 2 \
                 "'$argument' is not of the form key=value, for example finetune.seeds=[0,1] (see --help)"

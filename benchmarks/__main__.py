@@ -23,7 +23,7 @@ def main() -> int:
     # torch is imported here: processes that the corpus is made in import this file again
     from benchmarks.cases import CASES
     from benchmarks.timing import machine
-    from lib.runs import atomic
+    from lib.store.files import atomic
 
     facts = machine()
     try:

@@ -17,8 +17,8 @@ from benchmarks import data
 from benchmarks.plain import PlainSeparator, mixit_by_pairs
 from benchmarks.timing import Side, medians
 from lib.losses import assign, mixit_loss, mixture_loss
-from lib.model import Separator
-from lib.profile import load
+from lib.model.separator import Separator
+from lib.profile.load import load
 from lib.scoring import csdr
 from lib.separate import separate
 
@@ -26,7 +26,7 @@ RATE, CROP = 44100, 264192  # 6 s at 44.1 kHz in whole hops
 SOURCES = 12
 CLIPS = 200
 # what is timed at the demo's audio and crop: kept apart from the profile, so that tables of different dates compare
-SMALL_STEP = ["model.size=demo", "pretrain.batch=6", "pretrain.learning_rate=0"]
+SMALL_STEP = ["model.size=compact", "pretrain.batch=6", "pretrain.learning_rate=0"]
 
 
 def row(what: str, ours: float, peer: float | None, of: str, target: str, unit: str = "s", ratio: float | None = None):
@@ -36,7 +36,7 @@ def row(what: str, ours: float, peer: float | None, of: str, target: str, unit: 
 
 
 def demo_separator() -> tuple[Separator, torch.Tensor]:
-    """A model of size demo for MixIT, and a batch of mixtures [B, 2, C, T] of the demo profile's length."""
+    """A model of size compact for MixIT, and a batch of mixtures [B, 2, C, T] of the demo profile's length."""
     profile = load("demo", SMALL_STEP)
     front = {"rate": profile.audio.rate, "n_fft": profile.audio.n_fft, "hop": profile.audio.hop}
     options = {"band_scale": profile.model.band_scale, "dropout": profile.model.dropout}
@@ -80,14 +80,14 @@ def step_sides(separator: Separator, mixtures: torch.Tensor) -> dict[str, Side]:
 
 
 def demo_step(repeats: int) -> list[dict]:
-    """A pre-training step of size demo; also what keeping freed memory does for either side."""
+    """A pre-training step of size compact; also what keeping freed memory does for either side."""
     separator, mixtures = demo_separator()
     sides = step_sides(separator, mixtures)
     sides["ours, memory given back"] = Side(sides["ours"].call, keeps_memory=False)
     sides["plain, float32, memory kept"] = Side(sides["plain, float32"].call)
     sides["plain, bf16 autocast, memory kept"] = Side(sides["plain, bf16 autocast"].call)
     times = medians(sides, repeats)
-    ours, what = times.pop("ours"), "training step, demo model, N=8, 6 x 2 s"
+    ours, what = times.pop("ours"), "training step, compact model, N=8, 6 x 2 s"
     targets = {"plain, float32": ">= 4", "plain, bf16 autocast": ">= 2"}
     return [row(what, ours, seconds, name, targets.get(name, "")) for name, seconds in times.items()]
 

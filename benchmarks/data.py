@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from lib.corpora import Track, of_split, rendered
-from lib.corpora.collection import SCHEMA, Collection, load, scan
-from lib.corpora.compose import compose
-from lib.corpora.tracks import Rules
+from lib.data.collection import SCHEMA, Collection, load, scan
+from lib.data.composed import corpus, render
+from lib.data.composed.compose import compose
+from lib.data.corpora import of_split
+from lib.data.segments import Manifest, mixture_manifest
+from lib.data.tracks import Rules, Track
 from lib.mixing import Crops, MixturesOfMixtures
-from lib.profile import Rendered
-from lib.segments import Manifest, mixture_manifest
+from lib.profile.fields import Rendered
 
 RATE, SONGS, SONG_SECONDS, CROPS, CROP_SECONDS = 44100, 4, 60.0, 40, 6.0
 CORPUS = Rendered(seed=0, song_seconds=20.0, train_songs=8, validation_songs=4, test_songs=12, unlabeled_songs=276)
@@ -36,9 +37,9 @@ def crop_readers(folder: Path, kind: str) -> tuple[Callable[[], None], Callable[
     """
     paths = [folder / f"{number}.{kind}" for number in range(SONGS)]
     for number, path in enumerate(paths):
-        wave = rendered.render(compose(0, "unlabeled", number, SONG_SECONDS), RATE).sum(0)
+        wave = render.render(compose(0, "unlabeled", number, SONG_SECONDS), RATE).sum(0)
         if kind == "mp3":
-            rendered.write_mp3(path, wave, RATE)
+            corpus.write_mp3(path, wave, RATE)
         else:
             soundfile.write(path, wave.T, RATE, "PCM_16")
     frames = round(SONG_SECONDS * RATE)
@@ -65,7 +66,7 @@ def crop_readers(folder: Path, kind: str) -> tuple[Callable[[], None], Callable[
 def corpus_seconds(folder: Path) -> float:
     """Seconds by the clock to make the embedded corpus, 300 songs of 20 s at 16 kHz, in ``folder``, on all cores."""
     started = time.perf_counter()
-    rendered.build(CORPUS, CORPUS_RATE, folder)
+    corpus.build(CORPUS, CORPUS_RATE, folder)
     return time.perf_counter() - started
 
 
@@ -74,8 +75,8 @@ def clips(folder: Path, songs: int) -> list[tuple[str, str]]:
     for number in range(songs):
         path = folder / f"{number:06d}.mp3"
         if number < 8:
-            wave = rendered.render(compose(0, "unlabeled", number, 30.0), RATE).sum(0)
-            rendered.write_mp3(path, wave, RATE)
+            wave = render.render(compose(0, "unlabeled", number, 30.0), RATE).sum(0)
+            corpus.write_mp3(path, wave, RATE)
         else:
             shutil.copy(folder / f"{number % 8:06d}.mp3", path)
     return [(f"{number:06d}.mp3", "train") for number in range(songs)]

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
+from lib.plots import drawn
 from matplotlib.ticker import LogLocator
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cases import demo_separator, mixit_side, noise, step_sides
 from benchmarks.plain import mixit_by_pairs
 from benchmarks.timing import give_back_freed_memory, medians
-from lib.compute import keep_freed_memory
+from lib import ROOT
 from lib.losses import mixit_loss
-from lib.model import Separator
-from lib.plots import drawn
-from lib.profile import ROOT
-from lib.scoring import read_table, write_table
+from lib.machine.devices import keep_freed_memory
+from lib.model.separator import Separator
+from lib.store.tables import read_table, write_table
 
 FOLDER = ROOT / "results" / "benchmarks"
 SIDES = {"plain, float32": "#7F7F7F", "plain, bf16 autocast": "#D55E00", "ours": "#0072B2"}
@@ -39,7 +39,7 @@ def kind_of(name: str) -> str:
 
 
 def step_profile() -> pd.DataFrame:
-    """Seconds of one step of the demo model by kind of operation: side, kind, seconds."""
+    """Seconds of one step of the compact model by kind of operation: side, kind, seconds."""
     rows = []
     for name, side in step_sides(*demo_separator()).items():
         keep_freed_memory() if side.keeps_memory else give_back_freed_memory()
@@ -64,7 +64,7 @@ def growth(repeats: int = 5) -> pd.DataFrame:
     for sources in (4, 6, 8, 10, 12):
         times = medians({"ours": mixit_side(mixit_loss, sources), "all pairs": mixit_side(mixit_by_pairs, sources)}, 3)
         rows += [("mixit", sources, side, value) for side, value in times.items()]
-    for size in ("tiny", "demo", "small"):
+    for size in ("tiny", "compact", "small"):
         model = Separator.from_size(size, 12)
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         sides = step_sides(model, noise(1, 2, 2, 88064))
@@ -85,7 +85,7 @@ def draw_step_profile(table: pd.DataFrame) -> None:
         for position, total in enumerate(left):
             ax.text(total, position, f" {total:.2f} s", va="center")
         ax.set(
-            xlabel="seconds of one training step (demo model, 6 mixtures of 2 s, two cores)",
+            xlabel="seconds of one training step (compact model, 6 mixtures of 2 s, two cores)",
             xlim=(0, 1.15 * left.max()),
         )
         ax.grid(axis="x")
@@ -96,8 +96,8 @@ def draw_step_profile(table: pd.DataFrame) -> None:
 def draw_growth(table: pd.DataFrame) -> None:
     """Three panels on logarithmic axes: time of a step against audio and parameters, of the loss against outputs."""
     panels = {
-        "step": ("A training step of the demo model", "seconds of audio in the batch"),
-        "parameters": ("A step of 2 s, N = 12", "million parameters (tiny, demo, small)"),
+        "step": ("A training step of the compact model", "seconds of audio in the batch"),
+        "parameters": ("A step of 2 s, N = 12", "million parameters (tiny, compact, small)"),
         "mixit": ("Exact MixIT, 6 s", "outputs N"),
     }
     with drawn(FOLDER, "growth", ncols=3, figsize=(10.0, 3.4)) as (_, axes):

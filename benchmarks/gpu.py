@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cases import RATE, SOURCES, noise, trainer
 from benchmarks.plain import PlainSeparator
 from benchmarks.timing import Side, medians
-from lib.model import Separator
-from lib.runs import atomic
+from lib.model.separator import Separator
+from lib.store.files import atomic
 
 RECIPE_STEPS, RECIPE_BATCH = 152_850, 64
 

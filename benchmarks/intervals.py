@@ -15,8 +15,8 @@ import pandas as pd
 
 from benchmarks.figures import FOLDER
 from benchmarks.listening import share
-from lib import intervals
-from lib.scoring import write_table
+from lib.experiments import intervals
+from lib.store.tables import write_table
 
 STUDIES, SONGS = 1000, 24
 BETWEEN_PRETRAININGS, BETWEEN_SONGS, REST = 0.2, 0.2, 0.3

@@ -21,12 +21,12 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from benchmarks.figures import FOLDER
-from lib import intervals
-from lib.corpora import real_song
-from lib.listening import analysis, design, panel
+from lib.data.corpora import real_song
+from lib.experiments import intervals
+from lib.listening.blind import analysis, design, simulated
 from lib.listening.player import Player
-from lib.profile import Blind
-from lib.scoring import read_table, write_table
+from lib.profile.fields import Blind
+from lib.store.tables import read_table, write_table
 from tests import browser
 
 RATE = 44100
@@ -121,7 +121,7 @@ def planted(gap: float = 0.0, songs: int = 6) -> dict[tuple[str, str, str], floa
 
 def compared(gap: float, listeners: int, seed: int) -> pd.DataFrame:
     """`lib.listening.analysis.tests` of a simulated panel's ratings of `planted` qualities."""
-    return analysis.tests(panel.ratings(SETTINGS, planted(gap), listeners, seed))
+    return analysis.tests(simulated.ratings(SETTINGS, planted(gap), listeners, seed))
 
 
 def _mistaken(seed: int) -> bool:

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.losses import all_assignments, negative_snr
-from lib.model import KERNEL, Separator, Size, translate_published
+from lib.model.locoformer import KERNEL, Size
+from lib.model.published import translate_published
+from lib.model.separator import Separator
 
 
 class RMSGroupNorm(nn.Module):

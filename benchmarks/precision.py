@@ -1,6 +1,6 @@
 """``python -m benchmarks.precision``: do loss curves in bfloat16 stay within the seed noise of float32?
 
-Runs MixIT pre-training of size demo on the demo's music for 200 steps with three seeds in either precision (a quarter
+Runs MixIT pre-training of size compact on the demo's music for 200 steps, three seeds, either precision (a quarter
 of an hour on two cores; finished runs are kept), writes ``results/benchmarks/tables/precision.csv`` and draws it.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from lib.plots import drawn
 
 from benchmarks.cases import SMALL_STEP
 from benchmarks.figures import FOLDER
-from lib.plots import drawn
-from lib.profile import load
-from lib.scoring import read_table, write_table
-from lib.stages import Study
+from lib.arms import Pretraining
+from lib.profile.load import load
+from lib.store.tables import read_table, write_table
+from lib.study import Study
 
 SEEDS, STEPS, SMOOTH = (0, 1, 2), 200, 20
 PRECISIONS = {"32-true": ("float32", "#7F7F7F"), "bf16-mixed": ("bfloat16", "#0072B2")}
@@ -28,7 +29,8 @@ def curves() -> pd.DataFrame:
             changes = [f"results={FOLDER / 'runs' / 'precision'}", f"compute.precision={precision}"]
             changes += [f"pretrain.seeds=[{seed}]", *SMALL_STEP]
             changes += [f"pretrain.steps={STEPS}", f"pretrain.decay_start={STEPS // 2}", "pretrain.decay_every=25"]
-            run = Study(load("demo", changes)).pretrain()
+            changes += ["pretrain.validate_every=1", "pretrain.validation_moms=1"]  # the log keeps a row a validation
+            run = Pretraining(Study(load("demo", changes)), seed).trained()
             log = read_table(run.folder / "log.csv")
             frames.append(log[["step", "loss"]].assign(precision=precision, seed=seed))
     return pd.concat(frames, ignore_index=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lib.compute import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from lib.machine.devices import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 

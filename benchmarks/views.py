@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib import scoring
-from lib.corpora import real_song
-from lib.listening import BlindTest, examples, explore
-from lib.listening.players import REFERENCE, Excerpt
-from lib.profile import ROOT, Blind, Listening
+from lib import ROOT, scoring
+from lib.data.corpora import real_song
+from lib.listening import BlindTest, examples
+from lib.listening.excerpt import REFERENCE, Excerpt
+from lib.profile.fields import Blind, Listening
 from tests import browser
 
 FOLDER = ROOT / "results" / "listening_views"
@@ -43,7 +43,7 @@ def save(name: str, shown) -> None:
     print(f"{name}.png: {(FOLDER / f'{name}.png').stat().st_size / 1e3:.0f} kB")
 
 
-def explorer(page, heard: Excerpt, folder: Path) -> None:
+def draw_explorer(page, heard: Excerpt, folder: Path) -> None:
     """The explorer in JupyterLab: a region of the vocals loops."""
     examples.write(folder / "set", [heard], {"profile": "demo", "commit": None})
     cell = "from pathlib import Path\nfrom lib.listening import Explorer, examples\n"
@@ -66,7 +66,7 @@ def explorer(page, heard: Excerpt, folder: Path) -> None:
 def stems(page, heard: Excerpt) -> None:
     """All stems of one method, drums and bass heard together, as a telephone shows them."""
     page.set_viewport_size({"width": 420, "height": 900})
-    browser.mount(page, explore.player(heard, explore.ALL_STEMS, list(heard.versions)[-1]))
+    browser.mount(page, explorer.player(heard, explorer.ALL_STEMS, list(heard.versions)[-1]))
     view = page.locator(".listening[data-ready]")
     for stem in ("drums", "bass"):
         view.get_by_role("button", name=f"solo {stem}").click()
@@ -104,7 +104,7 @@ def main() -> int:
         folder = Path(name)
         heard = real_excerpt(folder)
         with closing(context.new_page()) as page:
-            explorer(page, heard, folder)
+            draw_explorer(page, heard, folder)
         with closing(context.new_page()) as page:
             stems(page, heard)
         for kind in ("mushra", "abx"):

@@ -2,9 +2,13 @@
 
 import os
 import sys
+from pathlib import Path
 
 # Set-up puts ffmpeg and ffprobe beside the interpreter; a kernel started without activation would not find them.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.join(sys.prefix, "bin")])
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The project's folder."""
 
 STEMS = ("bass", "drums", "vocals", "other")
 """The four stems in the order that every array in this project uses."""
@@ -15,7 +19,7 @@ MESSAGE = 1000
 
 
 class UserError(Exception):
-    """Something the caller can mend: one line that names the file or field, what is wrong and what to do."""
+    """An error the user can fix: one line that names the file or field, what is wrong and what to do."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())

@@ -14,13 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import STEMS, UserError
-from lib.runs import atomic
+from lib import STEMS
+from lib.store.files import atomic
 
-COLUMNS = ("experiment", "method", "seed", "labeled_songs", "song", "stem", "metric", "value")
-INTEGERS = ("seed", "labeled_songs")  # absent (a baseline has no seed) or whole, never 0.000000
-TEXTS = dict.fromkeys(("song", "axis", "level", "condition", "participant", "file", "source"), str)
-"""Columns of names that others choose, and that a number may be."""
+VERSION = 1
+"""Raise it when the same estimates score otherwise: scores are made again."""
 MEAN = "mean"
 
 
@@ -130,42 +128,6 @@ def museval_json(folder: Path | str, song: str, sdr: np.ndarray, targets: Iterab
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(scores, indent=2), encoding="utf-8")
     return path
-
-
-def song_rows(song: str, scores: list[tuple[str, str, float]], **facts: object) -> list[dict]:
-    """Table rows of one song: ``scores`` as from `score_song`, ``facts`` the other columns (experiment, ...)."""
-    return [{**facts, "song": song, "stem": stem, "metric": metric, "value": value} for stem, metric, value in scores]
-
-
-def table(rows: Iterable[dict]) -> pd.DataFrame:
-    """A tidy score table with `COLUMNS`; ``seed`` and ``labeled_songs`` may be missing (baselines have none)."""
-    return _whole(pd.DataFrame(list(rows), columns=list(COLUMNS)))
-
-
-def _whole(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
-
-
-def write_table(path: Path | str, frame: pd.DataFrame) -> None:
-    """Write any table as CSV, atomically: six decimals, so that equal numbers give equal bytes; nan is left empty."""
-    frame = _whole(frame).copy()
-    for name in frame.select_dtypes("floating"):
-        frame[name] = frame[name].astype(float).round(6) + 0.0  # no "-0.000000"
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-
-
-def read_table(path: Path | str) -> pd.DataFrame:
-    """Read what `write_table` wrote; only an empty field is missing (a song may be called "NA", or "01").
-
-    Raises: UserError if there is no such table.
-    """
-    try:
-        return _whole(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such table; run the notebook that makes it first (./run_all.sh)") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no table ({error}); delete it to have it made again (./run_all.sh)") from error
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:

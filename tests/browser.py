@@ -17,7 +17,7 @@ import ipywidgets
 import nbformat
 import numpy as np
 
-from lib.profile import ROOT
+from lib import ROOT
 
 CHROMIUM = "/usr/bin/chromium"
 MISSING = None if os.path.exists(CHROMIUM) else f"needs {CHROMIUM} (apt-get install chromium)"

@@ -4,16 +4,15 @@ import http.server
 import os
 import signal
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lib.corpora import download
-from lib.model import Separator
+from lib.data import download
+from lib.model.separator import Separator
+from tests.toys import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 # What is trained here is too small to be shared by threads: they would wait for each other most of the time.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start

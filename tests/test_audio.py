@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lib import audio
+from lib.data import audio
 
 RATE = 8000
 

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -21,14 +22,17 @@ import torch
 from faults import act, crash_on_1000
 
 from benchmarks.data import synthetic_manifest
-from lib import STEMS, UserError, corpora
-from lib.corpora import collection, fma, musdb18, of_split
-from lib.corpora.collection import Crash, in_processes
+from lib import STEMS, UserError
+from lib.arms import Pretraining
+from lib.data import collection, corpora, fma, musdb18, tracks
+from lib.data.corpora import of_split
+from lib.data.segments import mixture_manifest
+from lib.machine import processes
+from lib.machine.processes import Crash, in_processes
 from lib.mixing import MixturesOfMixtures, loader
-from lib.profile import load
-from lib.scoring import read_table
-from lib.segments import mixture_manifest
-from lib.stages import Study
+from lib.profile.load import load
+from lib.store.tables import read_table
+from lib.study import Study
 
 RATE = 16000
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +114,7 @@ def test_a_collection_is_what_the_reader_of_small_corpora_finds(small, scanned):
     settings = ("small", small / "other", 2, RATE, 4.0)
     listed, _ = fma.read(small, *settings)
     assert list(scanned) == listed and scanned[3] == listed[3] and list(scanned[1:7:2]) == listed[1:7:2]
-    assert corpora.corpus_fingerprint(scanned) == corpora.corpus_fingerprint(listed)
+    assert tracks.corpus_fingerprint(scanned) == tracks.corpus_fingerprint(listed)
     for split in ("train", "validation"):
         ours, theirs = of_split(scanned, split), of_split(listed, split)
         assert list(ours) == theirs and len(ours) == len(theirs)
@@ -138,7 +142,7 @@ def test_examples_do_not_depend_on_workers_or_on_where_training_resumed(scanned,
 
 def test_a_fraction_of_the_training_songs(small, scanned):
     study = Study(profile_of(small, "corpus.unlabeled_fraction=0.5"))
-    assert len(of_split(study.unlabeled, "train")) == 3 and isinstance(study.unlabeled, corpora.Collection)
+    assert len(of_split(study.unlabeled, "train")) == 3 and isinstance(study.unlabeled, collection.Collection)
     assert list(of_split(study.unlabeled, "validation")) == list(of_split(scanned, "validation"))
 
 
@@ -148,7 +152,7 @@ def test_pre_training_is_that_on_the_same_folder(small, scanned, tmp_path):
         fields = [f"corpus.unlabeled={source}", "corpus.fma_subset=small", f"results={tmp_path / name}"]
         study = Study(profile_of(small, *fields, "pretrain.steps=2"))
         shutil.copytree(Study(profile_of(small)).cache, study.cache)
-        runs.append(study.pretrain(0))
+        runs.append(Pretraining(study, 0).trained())
     assert runs[0].name == runs[1].name and runs[0].folder != runs[1].folder
     assert runs[0].facts()["weights"] == runs[1].facts()["weights"]
 
@@ -190,7 +194,7 @@ LEFT_OUT = {
 
 
 def test_left_out_files_are_listed_by_corpus_and_from_the_project_s_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.stages.ROOT", tmp_path)
+    monkeypatch.setattr("lib.study.ROOT", tmp_path)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "noise.wav").write_bytes(b"no music")
@@ -246,7 +250,7 @@ def test_a_second_look_opens_no_file_and_a_larger_subset_scans_only_what_is_new(
 KILLED = """
 import os, sys
 from pathlib import Path
-from lib.corpora import collection, fma
+from lib.data import collection, fma
 collection.PART, write, written = 3, collection._write, []
 def counted(*arguments):
     write(*arguments)
@@ -310,7 +314,7 @@ def test_items_that_end_their_process_cost_themselves(tmp_path, workers):
 
 
 def test_an_item_that_takes_too_long_is_given_up(monkeypatch):
-    monkeypatch.setattr(collection, "PATIENCE", 0.5)
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
     ((_, result),) = in_processes(act, [("hang", 0)], 2)
     assert "longer than 0.5 s" in result.reason
 
@@ -319,6 +323,17 @@ def test_errors_of_the_function_are_raised_here_and_end_the_processes():
     with pytest.raises(ValueError, match="my own"):
         list(in_processes(act, [("raise", "my own"), *[("", 1)] * 5], 2))
     assert list(in_processes(act, [], 2)) == []
+
+
+def test_processes_that_cannot_start_are_one_line(monkeypatch):
+    monkeypatch.setattr(processes, "_start_worker", os.abort)
+    with pytest.raises(UserError, match="worker process ended as it started"):
+        list(in_processes(act, [("", 0)] * 3, 2))
+
+
+def test_errors_of_the_function_that_are_runtime_errors_stay_so():
+    with pytest.raises(RecursionError):
+        list(in_processes(json.loads, ["[" * 100_000], 1))
 
 
 # FMA and MUSDB18-HQ by name
@@ -443,4 +458,4 @@ def test_musdb18hq_is_fetched_where_that_is_allowed_and_has_its_official_validat
 
 
 def test_the_official_validation_songs_are_fourteen():
-    assert len(set(musdb18._mus()["validation_tracks"])) == 14
+    assert len(set(musdb18.settings()["validation_tracks"])) == 14

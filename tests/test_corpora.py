@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from lib import STEMS, UserError, audio, corpora
-from lib.corpora import fma, folder, musdb18, tracks
-from lib.profile import Audio, Corpus, Profile
+from lib import STEMS, UserError
+from lib.data import audio, corpora, fma, folder, musdb18, tracks
+from lib.profile.fields import Audio, Corpus, Profile
 
 RATE = 8000
 REAL = pytest.mark.skipif("MSS_AUDIO" not in os.environ, reason="MSS_AUDIO names no folder of real music")
@@ -22,11 +22,11 @@ def noise(seconds, seed=0, channels=2, rate=RATE):
     return np.random.default_rng(seed).normal(0, 0.1, (round(seconds * rate), channels)).astype(np.float32)
 
 
-def write_song(path, seconds=1.0, mixture=True, seed=0, rate=RATE):
+def write_song(path, seconds=1.0, mixture=True, seed=0, rate=RATE, subtype="FLOAT"):
     path.mkdir(parents=True)
     stems = {stem: noise(seconds, [seed, i], rate=rate) for i, stem in enumerate(STEMS)}
     for name, wave in (stems | ({"mixture": sum(stems.values())} if mixture else {})).items():
-        soundfile.write(path / f"{name}.wav", wave, rate, "FLOAT")
+        soundfile.write(path / f"{name}.wav", wave, rate, subtype)
     return stems
 
 
@@ -106,10 +106,25 @@ def test_musdb_skips_broken_songs_with_their_reasons(tmp_path):
     assert "\n" not in why["fake.stem.mp4"] and why["fake.stem.mp4"]
 
 
+def test_folders_of_stems_are_what_musdb_opens(tmp_path):
+    for seed, name in enumerate(("train/Leaf - Summerghost", "train/A - a", "test/T - t", "train/Z - z")):
+        write_song(tmp_path / "in" / name, 0.5, seed=seed, subtype="PCM_16")
+    songs, _ = musdb18.read(tmp_path / "in", tmp_path / "cache", 1, 0)
+    theirs = musdb18.musdb().DB(tmp_path / "in", is_wav=True)
+    assert [(song.name, song.rate, song.frames) for song in songs] == [(t.name, t.rate, t.samples) for t in theirs]
+    for song, their in zip(songs, theirs, strict=True):
+        assert {role: str(song.files[role]) for role in STEMS} == {s: their.sources[s].path for s in STEMS}
+        np.testing.assert_array_equal(song.mixture().T, their.audio)
+        np.testing.assert_array_equal(song.stems()[0].T, their.sources["bass"].audio)
+    for split, part in (("train", "train"), ("validation", "valid")):
+        names = [t.name for t in musdb18.musdb().DB(tmp_path / "in", is_wav=True, subsets="train", split=part)]
+        assert [song.name for song in songs if song.split == split] == names
+
+
 def test_stem_mp4_is_decoded_once_and_equals_musdb(tmp_path, monkeypatch):
-    stempeg, musdb = pytest.importorskip("stempeg"), pytest.importorskip("musdb")
+    musdb = musdb18.musdb()
     (tmp_path / "train").mkdir()
-    shutil.copy(stempeg.example_stem_path(), tmp_path / "train")
+    shutil.copy(musdb.stempeg.example_stem_path(), tmp_path / "train")
     (song,), _ = musdb18.read(tmp_path, tmp_path / "cache", 1, 0)
     (theirs,) = musdb.DB(str(tmp_path)).tracks
     assert (song.name, song.rate, song.frames) == (theirs.name, theirs.rate, len(theirs.audio))
@@ -243,10 +258,10 @@ def test_validation_share_does_not_depend_on_where_the_folder_lies(tmp_path):
     one, two = (folder.read(tmp_path / name, tmp_path / "cache", 1, 0.5)[0] for name in ("one", "two"))
     assert [t.split for t in one] == [t.split for t in two]
     assert [t.split for t in one].count("validation") == 2
-    assert corpora.corpus_fingerprint(one) == corpora.corpus_fingerprint(two)
+    assert tracks.corpus_fingerprint(one) == tracks.corpus_fingerprint(two)
     soundfile.write(tmp_path / "two" / "3.wav", noise(1, 99), RATE)
-    assert corpora.corpus_fingerprint(folder.read(tmp_path / "two", tmp_path / "cache", 1, 0.5)[0]) != (
-        corpora.corpus_fingerprint(one)
+    assert tracks.corpus_fingerprint(folder.read(tmp_path / "two", tmp_path / "cache", 1, 0.5)[0]) != (
+        tracks.corpus_fingerprint(one)
     )
 
 
@@ -256,11 +271,11 @@ def test_fingerprint_sees_both_ends_of_a_file(tmp_path):
     for position in (0, -1):
         wave[position] += 0.01
         soundfile.write(path, wave, RATE, "FLOAT")
-        seen.add(corpora.corpus_fingerprint(folder.read(tmp_path, tmp_path / "cache", 1, 0.5)[0]))
+        seen.add(tracks.corpus_fingerprint(folder.read(tmp_path, tmp_path / "cache", 1, 0.5)[0]))
     assert len(seen) == 2
     wave[0] += 0.01
     soundfile.write(path, wave, RATE, "FLOAT")
-    assert corpora.corpus_fingerprint(folder.read(tmp_path, tmp_path / "cache", 1, 0.5)[0]) not in seen
+    assert tracks.corpus_fingerprint(folder.read(tmp_path, tmp_path / "cache", 1, 0.5)[0]) not in seen
 
 
 @pytest.mark.parametrize("kind", ["labeled", "unlabeled"])

@@ -9,9 +9,9 @@ import soundfile
 import torch
 
 from lib import STEMS, UserError
-from lib.corpora import Track
+from lib.data.segments import Manifest, mixture_manifest, stem_manifest
+from lib.data.tracks import Track
 from lib.mixing import Crops, MixturesOfMixtures, StemMixtures, loader, rms, song_segments, validation_mixtures
-from lib.segments import Manifest, mixture_manifest, stem_manifest
 
 RATE, SAMPLES = 8000, 4000
 LEVEL, GAIN = (-5.0, 5.0), (-10.0, 10.0)

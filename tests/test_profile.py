@@ -1,9 +1,19 @@
 """Profiles: what is read, what is refused, and that a refusal is one line that names the field."""
 
-import pytest
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
-from lib import UserError, profile
-from lib.profile import PROFILES, Profile, load, override, to_dict
+import pytest
+from jsonschema import Draft7Validator
+
+from lib import UserError
+from lib.profile import schema
+from lib.profile.fields import PROFILES, Profile
+from lib.profile.load import load, override, to_dict
 
 AXIS = "ablations: {axes: [{name: size, base: a, levels: [{label: a}, {label: b, set: {model.size: %s}}]}]}"
 
@@ -69,23 +79,39 @@ def test_overrides_are_typed_and_texts_are_taken_as_typed(write):
         ("pretrain: {steps: 1.5}", "pretrain.steps must be a whole number"),
         ("pretrain: {steps: true}", "pretrain.steps must be a whole number"),
         ("pretrain: {steps: 0}", "pretrain.steps must be more than 0"),
-        ("pretrain: {seeds: [-1]}", "pretrain.seeds must be"),
+        ("pretrain: {seeds: [-1]}", "pretrain.seeds[0] must be at least 0"),
         ("pretrain: {clip_norm: .nan}", "pretrain.clip_norm must be a finite number"),
         ("pretrain: {clip_norm: .inf}", "pretrain.clip_norm must be a finite number"),
         ("pretrain: {level_db: [5, -5]}", "pretrain.level_db"),
         ("pretrain: {level_db: [5]}", "pretrain.level_db must hold 2 values"),
-        ("pretrain: {assignment: best}", "exact, least_squares"),
+        ("pretrain: {assignment: best}", "must be 'exact' or 'least_squares', not 'best'"),
         ("pretrain: [1]", "pretrain must be a map"),
         ("finetune: {seeds: []}", "finetune.seeds must not be empty"),
         ("finetune: {seeds: [1, 1]}", "twice"),
-        ("finetune: {transfers: [magic]}", "body, sliced, group"),
+        ("finetune: {seeds: 3}", "finetune.seeds must be a list, not 3"),
+        ("finetune: {transfers: [magic]}", "finetune.transfers[0] must be 'body', 'sliced'"),
         ("model: {size: huge}", "model.size"),
         ("model: {sources: 17}", "model.sources"),
         ("compute: {precision: '16'}", "compute.precision"),
         ("separate: {mixture_consistency: 1}", "true or false"),
         ("separate: {window_seconds: 2, hop_seconds: 3}", "separate.hop_seconds"),
+        ("audio: {n_fft: 512, hop: 171}", "audio.hop must not exceed a third"),
+        ("corpus: {segment_seconds: 3}", "pretrain.crop_seconds must not exceed corpus.segment_seconds, 3.0"),
+        ("finetune: {crop_seconds: 0.001}", "finetune.crop_seconds must not be below an FFT"),
+        ("pretrain: {checkpoint: x.safetensors, seeds: [0, 1]}", "pretrain.seeds must name one seed"),
         ("corpus: {labeled: ''}", "corpus.labeled must not be empty"),
-        (AXIS % "huge", "model.size"),
+        ("corpus: {labeled: 'fma:small'}", "corpus.labeled cannot be FMA"),
+        ("corpus: {unlabeled: 'fma:small + rendered'}", "corpus.unlabeled must be one of fma:small, "),
+        ("corpus: {unlabeled: 'fma:tiny'}", "corpus.unlabeled must be one of fma:small, "),
+        ("corpus: {unlabeled: rendered + musdb18hq}", "corpus.unlabeled cannot be musdb18hq"),
+        ('corpus: {labeled: "a\\x1b"}', "corpus.labeled holds control characters"),
+        ("name: a/b", "name must be a word"),
+        ("separat: {}", "unknown key 'separat': did you mean separate?"),
+        ("audio: {frequency: 3}", "unknown key 'audio.frequency': the keys here are rate, n_fft, hop"),
+        ("ablations: {axes: [{name: a, base: b, levls: []}]}", "'ablations.axes[0].levls': did you mean levels?"),
+        ("ablations: {axes: [{name: a, base: b}]}", "ablations.axes[0].levels is missing"),
+        (AXIS % "huge", "ablations 'size', level 'b': model.size must be"),
+        (AXIS % "tiny}, transfer: {", "ablations.axes[0].levels[1].transfer must be"),
         (AXIS.replace("base: a", "base: c") % "tiny", "base 'c'"),
         (AXIS.replace("model.size", "results") % "x", "cannot set"),
         ("just a text", "must be a map"),
@@ -102,11 +128,13 @@ def test_bad_files_are_refused_in_one_line_that_names_the_field(write, text, exp
     ("change", "expected"),
     [
         ("pretrain.step=3", "did you mean steps"),
-        ("pretrain.steps.x=3", "unknown key"),
+        ("pretrain.steps.x=3", "pretrain.steps must be a whole number"),
         ("pretrain.steps=abc", "pretrain.steps must be a whole number"),
         ("pretrain.steps=", "pretrain.steps must be a whole number"),
         ("pretrain.steps", "key=value"),
         ("pretrain.steps=[", "not readable"),
+        ("pretrain.steps=0", "mine.yaml with pretrain.steps=0: pretrain.steps must be more than 0, not 0"),
+        ("name=../x", "name must be a word"),
     ],
 )
 def test_bad_overrides_are_refused(write, change, expected):
@@ -126,7 +154,71 @@ def test_override_checks_like_load_and_leaves_the_original_alone():
         override(base, {"model.size": 3})
 
 
-def test_sizes_are_those_of_the_model():
-    from lib.model import SIZES
+def test_fields_that_contradict_the_file_may_be_overridden_together(write):
+    changes = ["corpus.segment_seconds=2", "pretrain.crop_seconds=1", "finetune.crop_seconds=2"]
+    assert load(write("audio: {rate: 16000}"), changes).corpus.segment_seconds == 2.0
 
-    assert profile._CHOICES["size"] == tuple(SIZES)
+
+def test_the_defaults_are_a_profile():
+    assert override(Profile("x", "results/x"), {}) == Profile("x", "results/x")
+
+
+def test_a_profile_cannot_be_changed_and_travels_between_processes():
+    study = load("study")
+    assert pickle.loads(pickle.dumps(study)) == study
+    assert len({study.pretrain, load("study").pretrain, study.finetune}) == 2
+    assert dataclasses.replace(study.pretrain, steps=3).steps == 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        study.pretrain.steps = 3
+
+
+def test_reading_a_profile_imports_neither_torch_nor_numpy():
+    code = (
+        "import sys, lib.profile; lib.profile.load('paper'); print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROFILES.parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_sizes_are_those_of_the_model():
+    from lib.model.locoformer import SIZES
+
+    assert schema.json_schema()["$defs"]["Model"]["properties"]["size"]["enum"] == list(SIZES)
+
+
+def test_editors_are_given_the_schema_of_today():
+    """Remade by ``python -m lib.profile``."""
+    assert json.loads((PROFILES / "schema.json").read_text("utf-8")) == schema.json_schema()
+
+
+@pytest.mark.parametrize("path", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_of_the_project_names_the_schema_and_fits_it(path):
+    assert path.read_text("utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
+    Draft7Validator(schema.json_schema()).validate(schema.read(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pretrain: {stps: 3}",
+        "pretrain: {steps: 0}",
+        "pretrain: {steps: 1.5}",
+        "finetune: {seeds: []}",
+        "finetune: {seeds: [1, 1]}",
+        "model: {size: huge}",
+        "finetune: {gain_db: [1]}",
+        "ablations: {axes: [{name: a}]}",
+    ],
+)
+def test_the_schema_marks_what_loading_refuses(write, text):
+    content = schema.read(Path(write(text)))
+    assert not Draft7Validator(schema.json_schema()).is_valid(content)
+
+
+def test_the_schema_describes_every_field():
+    sections = schema.json_schema()
+    for section in (sections, *sections["$defs"].values()):
+        for name, field in section.get("properties", {}).items():
+            assert field.get("description") or "$ref" in field, name

@@ -9,14 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import audio, separate
 from lib import profile as profiles
-from lib.corpora import folder
+from lib import separate
+from lib.data import audio, folder, stream
+from lib.data.segments import audible_segments
 from lib.losses import mixit_loss, stem_snr_loss
 from lib.mixing import song_segments
-from lib.outputs import Statistics, best_groups, choose_outputs, mean_snr, output_snr
 from lib.scoring import csdr, usdr
-from lib.segments import audible_segments
+from lib.transfer import Statistics, best_groups, choose_outputs, mean_snr, output_snr
 
 RATE = 8000
 # the same examples at every call; a shared machine may take its time
@@ -139,7 +139,7 @@ def test_resampling_in_blocks_is_resampling_and_comes_back(seed, samples, rate, 
     cuts = sorted(data.draw(st.lists(st.integers(0, samples), max_size=4)))
     blocks = [block for block in np.split(wave, cuts, axis=1) if block.shape[1]]
     whole = audio.resample(wave, rate, new)
-    got = np.concatenate(list(separate.resample_blocks(blocks, rate, new, whole.shape[1])), axis=1)
+    got = np.concatenate(list(stream.resample_blocks(blocks, rate, new, whole.shape[1])), axis=1)
     np.testing.assert_allclose(got, whole, atol=1e-12)
     if new > rate:
         time = np.arange(samples) / rate

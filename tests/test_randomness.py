@@ -13,18 +13,19 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import evaluation
-from lib.compute import start_fabric
-from lib.corpora import rendered
-from lib.corpora.compose import compose
-from lib.intervals import paired_interval
-from lib.listening import design
+from lib.data.composed import render
+from lib.data.composed.compose import compose
+from lib.data.segments import stem_manifest
+from lib.experiments import evaluate
+from lib.experiments.intervals import paired_interval
+from lib.listening.blind import design
+from lib.machine.distributed import start_fabric
 from lib.mixing import MixturesOfMixtures, StemMixtures, loader
-from lib.outputs import shuffled, transfer
-from lib.profile import Blind, load
-from lib.segments import stem_manifest
-from lib.stages import SCRATCH, Study
+from lib.profile.fields import Blind
+from lib.profile.load import load
+from lib.study import SCRATCH, Study
 from lib.training import Task, train_step
+from lib.transfer import shuffled, transfer
 from tests.test_training import Noise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -193,7 +194,7 @@ def study(tmp_path_factory):
 def made(study: Study) -> dict[str, bytes | list]:
     """Weights, curves and scores of a pre-training, a fine-tuning and a training from scratch, by file."""
     for how in (SCRATCH, "group"):
-        evaluation.scores(study, study.supervised(how, 0, 1), how, 0, 1, "validation")
+        evaluate.scores(study, study.supervised(how, 0, 1), how, 0, 1, "validation")
     files = [path for path in sorted((study.results / "runs").glob("*-*/*")) if path.suffix in (".safetensors", ".csv")]
     found = {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
     for name in [name for name in found if name.endswith("log.csv")]:
@@ -247,7 +248,7 @@ def intervals(study: Study) -> pd.DataFrame:
 @pytest.mark.parametrize(
     "work",
     [
-        lambda study: rendered.render(compose(0, "train", 1, 2.0), 8000),
+        lambda study: render.render(compose(0, "train", 1, 2.0), 8000),
         lambda study: stem_batch(study, 0),
         lambda study: stem_batch(study, 1),
         lambda study: mixture_batch(study, 0),

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from lib import STEMS, UserError
-from lib.corpora import rendered
-from lib.corpora.compose import KITS, PROGRAMS, compose
-from lib.profile import Rendered
+from lib.data.composed import corpus, render
+from lib.data.composed.compose import KITS, PROGRAMS, compose
+from lib.profile.fields import Rendered
 
 RATE = 16000
 SMALL = Rendered(seed=3, song_seconds=3.0, train_songs=2, validation_songs=1, test_songs=2, unlabeled_songs=5)
@@ -27,8 +27,8 @@ def songs():
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return rendered.build(SMALL, RATE, tmp_path_factory.mktemp("corpus"), workers=1)
+def music(tmp_path_factory):
+    return corpus.build(SMALL, RATE, tmp_path_factory.mktemp("corpus"), workers=1)
 
 
 def contents(root):
@@ -91,7 +91,7 @@ def test_the_lead_has_one_note_at_a_time_and_rests(songs):
 
 def test_levels_are_those_of_pop_music(songs):
     for song in [song for song in songs if len({part.stem for part in song.parts}) == 4][:5]:
-        stems = rendered.render(song, 8000)
+        stems = render.render(song, 8000)
         assert stems.dtype == np.float32 and stems.shape == (4, 2, 160000)
         assert 0.8 < np.abs(stems.sum(0)).max() <= 0.9 or np.abs(stems).max() > np.abs(stems.sum(0)).max()
         power = np.square(stems.sum(0)).mean()
@@ -126,9 +126,9 @@ def test_the_lead_sounds_the_composed_pitch_with_glides_and_vibrato(songs, progr
     part, rate = parts_of(song, "vocals")[0], 24000
     part = replace(part, program=program, send=0.0, notes=tuple(note for note in part.notes if note.end < 10))
     alone = replace(song, parts=(part,), seconds=10.0, ratio=1.0)
-    wave = rendered.render(alone, rate)[STEMS.index("vocals"), 0].astype(float)
+    wave = render.render(alone, rate)[STEMS.index("vocals"), 0].astype(float)
     times, pitch, clarity = track_pitch(wave, rate)
-    curves = [rendered.pitch_curve(word, part.voice) for word in rendered.words(part.notes)]
+    curves = [render.pitch_curve(word, part.voice) for word in render.words(part.notes)]
     inside = np.zeros(len(times), bool)
     for at, _ in curves:
         inside |= (times > at[0] + 0.05) & (times < at[-1] - 0.05)
@@ -149,7 +149,7 @@ def test_the_lead_sounds_the_composed_pitch_with_glides_and_vibrato(songs, progr
 def test_the_lead_is_silent_between_phrases(songs):
     song = next(song for song in songs if parts_of(song, "vocals"))
     part = replace(parts_of(song, "vocals")[0], send=0.0)
-    wave = rendered.render(replace(song, parts=(part,), ratio=1.0), RATE)[STEMS.index("vocals")].mean(0)
+    wave = render.render(replace(song, parts=(part,), ratio=1.0), RATE)[STEMS.index("vocals")].mean(0)
     times = np.arange(len(wave)) / RATE
     sung, near = np.zeros((2, len(wave)), bool)
     for note in part.notes:
@@ -161,20 +161,20 @@ def test_the_lead_is_silent_between_phrases(songs):
 
 def test_nothing_rings_over_from_one_song_into_another(songs):
     first, second = (replace(song, seconds=3.0) for song in songs[:2])
-    alone = rendered.render(first, RATE)
-    rendered.render(second, RATE)
-    assert np.array_equal(rendered.render(first, RATE), alone)
+    alone = render.render(first, RATE)
+    render.render(second, RATE)
+    assert np.array_equal(render.render(first, RATE), alone)
 
 
-def test_layout_of_the_labeled_songs(corpus):
-    train, test = (sorted(p.name for p in (corpus / "labeled" / split).iterdir()) for split in ("train", "test"))
+def test_layout_of_the_labeled_songs(music):
+    train, test = (sorted(p.name for p in (music / "labeled" / split).iterdir()) for split in ("train", "test"))
     assert len(train) == 3 and len(test) == 2
-    described = json.loads((corpus / "songs.json").read_text())
+    described = json.loads((music / "songs.json").read_text())
     split = {song["name"]: song["split"] for song in described}
     assert [split[name] for name in train] == ["train", "train", "validation"]
     assert [split[name] for name in test] == ["test", "test"]
     for song in described[:5]:
-        folder = corpus / "labeled" / ("test" if song["split"] == "test" else "train") / song["name"]
+        folder = music / "labeled" / ("test" if song["split"] == "test" else "train") / song["name"]
         assert {p.name for p in folder.iterdir()} == {"mixture.wav", *(f"{stem}.wav" for stem in STEMS)}
         waves = {p.stem: soundfile.read(p, dtype="float32") for p in folder.iterdir()}
         assert all(rate == RATE and wave.shape == (3 * RATE, 2) for wave, rate in waves.values())
@@ -186,27 +186,27 @@ def test_layout_of_the_labeled_songs(corpus):
         assert silent == set(STEMS) - {part["stem"] for part in song["parts"]}
 
 
-def test_layout_of_the_unlabeled_songs(corpus):
-    tracks = pandas.read_csv(corpus / "unlabeled" / "fma_metadata" / "tracks.csv", index_col=0, header=[0, 1])
+def test_layout_of_the_unlabeled_songs(music):
+    tracks = pandas.read_csv(music / "unlabeled" / "fma_metadata" / "tracks.csv", index_col=0, header=[0, 1])
     assert list(tracks.index) == [2, 3, 4, 5, 6] and tracks.index.name == "track_id"
     assert list(tracks["set", "split"]) == ["training"] * 4 + ["validation"]
     assert set(tracks["set", "subset"]) == {"small"}
     assert {("track", name) for name in ("title", "duration", "genre_top")} | {("artist", "name")} <= set(tracks)
     for track in tracks.index:
-        wave, rate = soundfile.read(corpus / "unlabeled" / "000" / f"{track:06d}.mp3")
+        wave, rate = soundfile.read(music / "unlabeled" / "000" / f"{track:06d}.mp3")
         assert rate == RATE and wave.shape == (3 * RATE, 2)
         assert 0.02 < np.sqrt(np.square(wave).mean()) < 0.5
 
 
-def test_mp3_holds_the_mixture(corpus):
-    wave, _ = soundfile.read(corpus / "unlabeled" / "000" / "000002.mp3")
-    mixture = rendered.render(compose(SMALL.seed, "unlabeled", 0, SMALL.song_seconds), RATE).sum(0).T
+def test_mp3_holds_the_mixture(music):
+    wave, _ = soundfile.read(music / "unlabeled" / "000" / "000002.mp3")
+    mixture = render.render(compose(SMALL.seed, "unlabeled", 0, SMALL.song_seconds), RATE).sum(0).T
     assert np.square(wave - mixture).mean() < 0.03 * np.square(mixture).mean()
 
 
 def test_dealt_groups_use_each_song_once_and_differ_in_tempo_and_key(songs):
     unlabeled = songs[-188:]
-    groups = rendered.deal(unlabeled)
+    groups = corpus.deal(unlabeled)
     assert sorted(index for group in groups for index in group) == list(range(188))
     alike = [
         (unlabeled[a].bpm == unlabeled[b].bpm, unlabeled[a].key == unlabeled[b].key)
@@ -216,34 +216,34 @@ def test_dealt_groups_use_each_song_once_and_differ_in_tempo_and_key(songs):
     ]
     assert not any(tempo for tempo, _ in alike)
     assert np.mean([key for _, key in alike]) < 0.02
-    assert rendered.deal(unlabeled[:3]) == []
+    assert corpus.deal(unlabeled[:3]) == []
 
 
 def test_a_re_dealt_mixture_holds_one_stem_of_each_of_four_songs(tmp_path):
     settings = replace(SMALL, unlabeled_songs=4, redealt=True)
-    root = rendered.build(settings, RATE, tmp_path)
-    ((*group,),) = rendered.deal([compose(SMALL.seed, "unlabeled", i, SMALL.song_seconds) for i in range(4)])
-    stems = [rendered.render(compose(SMALL.seed, "unlabeled", i, SMALL.song_seconds), RATE) for i in group]
+    root = corpus.build(settings, RATE, tmp_path)
+    ((*group,),) = corpus.deal([compose(SMALL.seed, "unlabeled", i, SMALL.song_seconds) for i in range(4)])
+    stems = [render.render(compose(SMALL.seed, "unlabeled", i, SMALL.song_seconds), RATE) for i in group]
     for first, index in enumerate(group):
-        wave, _ = soundfile.read(root / "unlabeled" / "000" / f"{rendered.FIRST_ID + index:06d}.mp3")
+        wave, _ = soundfile.read(root / "unlabeled" / "000" / f"{render.FIRST_ID + index:06d}.mp3")
         expected = sum(stems[(first + k) % 4][k] for k in range(4)).T
-        expected *= min(1.0, rendered.PEAK / np.abs(expected).max()) if np.abs(expected).max() > 1 else 1.0
+        expected *= min(1.0, render.PEAK / np.abs(expected).max()) if np.abs(expected).max() > 1 else 1.0
         assert np.square(wave - expected).mean() < 0.03 * np.square(expected).mean()
-    plain = rendered.build(replace(settings, redealt=False), RATE, tmp_path / "plain")
+    plain = corpus.build(replace(settings, redealt=False), RATE, tmp_path / "plain")
     assert contents(plain / "labeled") == contents(root / "labeled")
 
 
 @pytest.mark.parametrize(("count", "validation", "test"), [(1, 0, 0), (2, 1, 0), (20, 2, 1), (240, 12, 12)])
 def test_splits_are_about_90_5_5(tmp_path, count, validation, test):
     song = {"groove": "rock", "name": "Unlabeled 001 - Slow River", "seconds": 20.0, "genre": "Rock"}
-    rendered._write_tracks(tmp_path / "tracks.csv", [song | {"track_id": i} for i in range(count)])
+    corpus._write_tracks(tmp_path / "tracks.csv", [song | {"track_id": i} for i in range(count)])
     splits = pandas.read_csv(tmp_path / "tracks.csv", index_col=0, header=[0, 1])["set", "split"].value_counts()
     assert (splits.get("validation", 0), splits.get("test", 0)) == (validation, test)
     assert splits["training"] == count - validation - test
 
 
-def test_same_files_from_any_number_of_workers(corpus, tmp_path):
-    assert contents(rendered.build(SMALL, RATE, tmp_path, workers=2)) == contents(corpus)
+def test_same_files_from_any_number_of_workers(music, tmp_path):
+    assert contents(corpus.build(SMALL, RATE, tmp_path, workers=2)) == contents(music)
 
 
 @pytest.mark.skipif(
@@ -253,7 +253,7 @@ def test_songs_are_the_same_on_every_processor(tmp_path):
     """Runs are named by these digests. With AVX-512 they were others, until songs were rendered without it."""
     settings = Rendered(song_seconds=8.0, train_songs=1, validation_songs=0, test_songs=0, unlabeled_songs=1)
     before = dict(os.environ)
-    files = contents(rendered.build(settings, RATE, tmp_path))
+    files = contents(corpus.build(settings, RATE, tmp_path))
     digests = [
         hashlib.sha256(data).hexdigest()[:12] for name, data in files.items() if "mixture" in name or "mp3" in name
     ]
@@ -261,30 +261,30 @@ def test_songs_are_the_same_on_every_processor(tmp_path):
     assert dict(os.environ) == before
 
 
-def test_songs_do_not_depend_on_how_many_there_are(corpus, tmp_path):
+def test_songs_do_not_depend_on_how_many_there_are(music, tmp_path):
     fewer = replace(SMALL, train_songs=1, validation_songs=0, test_songs=0, unlabeled_songs=0)
-    for name, content in contents(rendered.build(fewer, RATE, tmp_path) / "labeled").items():
-        assert (corpus / "labeled" / name).read_bytes() == content
+    for name, content in contents(corpus.build(fewer, RATE, tmp_path) / "labeled").items():
+        assert (music / "labeled" / name).read_bytes() == content
 
 
-def test_a_build_that_was_cut_off_is_completed(corpus, tmp_path):
+def test_a_build_that_was_cut_off_is_completed(music, tmp_path):
     root = tmp_path / "corpus"
-    shutil.copytree(corpus, root)
+    shutil.copytree(music, root)
     (root / "complete.json").unlink()
     shutil.rmtree(next((root / "labeled" / "train").iterdir()))
     (root / "unlabeled" / "000" / "000004.mp3").unlink()
     (root / "partial" / "Train 001 - half a song").mkdir(parents=True)
-    assert contents(rendered.build(SMALL, RATE, root, workers=1)) == contents(corpus)
+    assert contents(corpus.build(SMALL, RATE, root, workers=1)) == contents(music)
 
 
-def test_a_complete_corpus_is_left_alone_and_another_one_replaced(corpus, tmp_path, monkeypatch):
+def test_a_complete_corpus_is_left_alone_and_another_one_replaced(music, tmp_path, monkeypatch):
     root = tmp_path / "corpus"
-    shutil.copytree(corpus, root)
+    shutil.copytree(music, root)
     with monkeypatch.context() as patched:
-        patched.setattr(rendered, "_make", None)
-        assert rendered.build(SMALL, RATE, root) == root
+        patched.setattr(corpus, "_make", None)
+        assert corpus.build(SMALL, RATE, root) == root
     other = replace(SMALL, seed=4, unlabeled_songs=1, test_songs=0)
-    rendered.build(other, RATE, root, workers=1)
+    corpus.build(other, RATE, root, workers=1)
     assert len(list(root.rglob("*.mp3"))) == 1 and not (root / "labeled" / "test").exists()
     assert {song["seed"][0] for song in json.loads((root / "songs.json").read_text())} == {4}
 
@@ -292,22 +292,22 @@ def test_a_complete_corpus_is_left_alone_and_another_one_replaced(corpus, tmp_pa
 @pytest.mark.parametrize("rate", [44100, 22050, 24000])
 def test_other_rates(tmp_path, rate):
     one = Rendered(song_seconds=2.0, train_songs=0, validation_songs=0, test_songs=0, unlabeled_songs=1)
-    wave, found = soundfile.read(rendered.build(one, rate, tmp_path) / "unlabeled" / "000" / "000002.mp3")
+    wave, found = soundfile.read(corpus.build(one, rate, tmp_path) / "unlabeled" / "000" / "000002.mp3")
     assert found == rate and wave.shape == (2 * rate, 2)
 
 
 def test_an_mp3_that_cannot_be_written_says_so(tmp_path, monkeypatch):
     wave = np.zeros((2, RATE), np.float32)
     with pytest.raises(UserError, match="ffmpeg cannot write it"):
-        rendered.write_mp3(tmp_path / "nowhere" / "a.mp3", wave, RATE)
+        corpus.write_mp3(tmp_path / "nowhere" / "a.mp3", wave, RATE)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="ffmpeg is not on PATH"):
-        rendered.write_mp3(tmp_path / "a.mp3", wave, RATE)
+        corpus.write_mp3(tmp_path / "a.mp3", wave, RATE)
 
 
 def test_refusals_name_the_field(tmp_path):
     with pytest.raises(UserError, match=r"audio\.rate.*16000"):
-        rendered.build(SMALL, 15000, tmp_path)
+        corpus.build(SMALL, 15000, tmp_path)
     with pytest.raises(UserError, match="song_seconds"):
-        rendered.build(replace(SMALL, song_seconds=0.5), RATE, tmp_path)
+        corpus.build(replace(SMALL, song_seconds=0.5), RATE, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lib import STEMS, UserError, scoring
+from lib.store import tables
 
 RATE = 1200
 
@@ -124,11 +125,11 @@ def test_museval_reads_our_json_and_aggregates_to_our_scores(tmp_path):
 
 def test_summary_is_the_mean_of_stem_means():
     rows = [
-        *scoring.song_rows("a", [("bass", "uSDR", 1.0), ("drums", "uSDR", 3.0)], experiment="e", method="m", seed=0),
-        *scoring.song_rows("b", [("bass", "uSDR", 2.0), ("drums", "uSDR", np.nan)], experiment="e", method="m", seed=0),
-        *scoring.song_rows("a", [("bass", "uSDR", -1.0), ("drums", "uSDR", np.inf)], experiment="e", method="mixture"),
+        *tables.song_rows("a", [("bass", "uSDR", 1.0), ("drums", "uSDR", 3.0)], experiment="e", method="m", seed=0),
+        *tables.song_rows("b", [("bass", "uSDR", 2.0), ("drums", "uSDR", np.nan)], experiment="e", method="m", seed=0),
+        *tables.song_rows("a", [("bass", "uSDR", -1.0), ("drums", "uSDR", np.inf)], experiment="e", method="mixture"),
     ]
-    got = scoring.summarise(scoring.table(rows)).set_index(["method", "stem"])
+    got = scoring.summarise(tables.table(rows)).set_index(["method", "stem"])
     assert got.loc[("m", "bass"), "value"] == 1.5
     assert got.loc[("m", "drums"), "value"] == 3.0
     assert got.loc[("m", "mean"), "value"] == 2.25
@@ -138,30 +139,30 @@ def test_summary_is_the_mean_of_stem_means():
 
 def test_tables_come_back_and_equal_numbers_give_equal_bytes(tmp_path):
     rows = [
-        *scoring.song_rows("NA", [("bass", "uSDR", 1 / 3)], experiment="e", method="m, 1", seed=0, labeled_songs=8),
-        *scoring.song_rows("Ä", [("bass", "uSDR", np.nan)], experiment="e", method="mixture"),
-        *scoring.song_rows("z", [("bass", "uSDR", -1e-9)], experiment="e", method="mixture"),
+        *tables.song_rows("NA", [("bass", "uSDR", 1 / 3)], experiment="e", method="m, 1", seed=0, labeled_songs=8),
+        *tables.song_rows("Ä", [("bass", "uSDR", np.nan)], experiment="e", method="mixture"),
+        *tables.song_rows("z", [("bass", "uSDR", -1e-9)], experiment="e", method="mixture"),
     ]
-    frame = scoring.table(rows)
-    assert tuple(frame.columns) == scoring.COLUMNS
-    scoring.write_table(tmp_path / "t" / "scores.csv", frame)
+    frame = tables.table(rows)
+    assert tuple(frame.columns) == tables.COLUMNS
+    tables.write_table(tmp_path / "t" / "scores.csv", frame)
     text = (tmp_path / "t" / "scores.csv").read_text()
     assert text.splitlines()[1] == 'e,"m, 1",0,8,NA,bass,uSDR,0.333333'
     assert text.splitlines()[3] == "e,mixture,,,z,bass,uSDR,0.000000"
-    back = scoring.read_table(tmp_path / "t" / "scores.csv")
+    back = tables.read_table(tmp_path / "t" / "scores.csv")
     assert back["song"].tolist() == ["NA", "Ä", "z"]
     assert back["seed"].isna().tolist() == [False, True, True]
-    scoring.write_table(tmp_path / "again.csv", back)
+    tables.write_table(tmp_path / "again.csv", back)
     assert (tmp_path / "again.csv").read_text() == text
     with pytest.raises(UserError, match="no such table"):
-        scoring.read_table(tmp_path / "none.csv")
+        tables.read_table(tmp_path / "none.csv")
 
 
 def test_names_that_are_numbers_stay_names(tmp_path):
     frame = pd.DataFrame(
         {"song": ["01", "2"], "level": ["4", "1e3"], "participant": ["007", None], "value": [1.0, 2.0]}
     )
-    scoring.write_table(tmp_path / "t.csv", frame)
-    back = scoring.read_table(tmp_path / "t.csv")
+    tables.write_table(tmp_path / "t.csv", frame)
+    back = tables.read_table(tmp_path / "t.csv")
     assert back["song"].tolist() == ["01", "2"] and back["level"].tolist() == ["4", "1e3"]
     assert back["participant"][0] == "007" and back["participant"].isna().tolist() == [False, True]

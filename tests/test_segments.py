@@ -5,8 +5,8 @@ import pytest
 import soundfile
 
 from lib import STEMS
-from lib.corpora import folder, musdb18
-from lib.segments import active_segments, audible_segments, mixture_manifest, stem_manifest
+from lib.data import folder, musdb18
+from lib.data.segments import active_segments, audible_segments, mixture_manifest, stem_manifest
 
 RATE = 8000
 
@@ -59,7 +59,7 @@ def test_last_segment_of_a_clip_that_is_a_little_short(tmp_path):
 def test_long_songs_are_read_in_blocks_and_agree_with_one_block(tmp_path, monkeypatch):
     track = song(tmp_path, [(0, 3), (11, 40), (52, 61)], 70)
     whole = audible_segments(track, 4, 2)
-    monkeypatch.setattr("lib.corpora.silence.BLOCK_CHUNKS", 7)
+    monkeypatch.setattr("lib.data.silence.BLOCK_CHUNKS", 7)
     assert audible_segments(track, 4, 2) == whole and 0 < len(whole) < 34
 
 
@@ -101,7 +101,7 @@ def test_manifests_are_tables_that_are_read_back(tmp_path, monkeypatch):
     assert manifest.table.groupby("role").size().to_dict() == {"bass": 8, "drums": 8, "other": 8, "vocals": 2}
     mixtures = mixture_manifest(songs, 10, 5, tmp_path / "cache")
     assert mixtures.table["track"].tolist() == [0, 0, 0, 1, 1, 1] and set(mixtures.table["role"]) == {"mixture"}
-    monkeypatch.setattr("lib.segments._segments", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("lib.data.segments._segments", lambda *_: pytest.fail("computed again"))
     assert stem_manifest(songs, 8, tmp_path / "cache", 2).table.equals(manifest.table)
     monkeypatch.undo()
     assert set(stem_manifest(songs[1:], 8, tmp_path / "cache").table["track"]) == {0}

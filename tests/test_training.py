@@ -3,68 +3,18 @@
 import csv
 import dataclasses
 import hashlib
+import itertools
 import math
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from lib import UserError
-from lib.losses import stem_snr_loss
-from lib.model import Separator
-from lib.profile import Compute, Optimisation
-from lib.runs import Run, atomic, code_fingerprint, fingerprint
-from lib.training import PATIENCE, Task, average, fit, learning_rate
-
-STAGE = Optimisation(
-    steps=8,
-    batch=2,
-    crop_seconds=0.1,
-    learning_rate=1e-3,
-    warmup_steps=2,
-    decay_every=3,
-    decay_factor=0.5,
-    validate_every=3,
-    average_best=2,
-    checkpoint_every=2,
-)
-COMPUTE = Compute(accelerator="cpu")
-
-
-class Noise(Dataset):
-    """Stems [4, 2, samples] that depend on the index alone."""
-
-    def __getitem__(self, index):
-        return torch.randn(4, 2, 64 * 16, generator=torch.Generator().manual_seed(index))
-
-
-class Interrupted(Exception):
-    pass
-
-
-def task(fail_at=None, bad=(), dropout=0.2):
-    """A task whose loss raises at one call, and is not finite at some."""
-    calls = iter(range(10_000))
-    separator = Separator.from_size("tiny", 4, 0, rate=8000, n_fft=256, hop=64, band_scale=4.0, dropout=dropout)
-
-    def loss(model, stems):
-        call = next(calls)
-        if call == fail_at:
-            raise Interrupted
-        value = stem_snr_loss(model(stems.sum(1)), stems)
-        return value * math.nan if call in bad else value
-
-    def validate(model):
-        stems = torch.stack([Noise()[1000 + i] for i in range(2)])
-        return stem_snr_loss(model(stems.sum(1)), stems).mean().item()
-
-    return Task(separator, Noise(), loss, validate)
-
-
-def train(folder, stage=STAGE, **faults):
-    run = Run(folder)
-    folder.mkdir(exist_ok=True)
-    return fit(task(**faults), stage, run, seed=5, compute=COMPUTE, workers=0, label="test"), run
+from lib.model import checkpoints
+from lib.profile.fields import Optimisation
+from lib.store.runs import Run
+from lib.training import PATIENCE, fit, learning_rate
+from tests.toys import COMPUTE, STAGE, Interrupted, task, train
 
 
 def rows(run):
@@ -94,21 +44,21 @@ def stalling(folder, losses, fail_at=None):
 
 
 PATIENT = dataclasses.replace(
-    STAGE, steps=20, warmup_steps=0, decay_start=16, decay_every=1, decay_factor=0.5, validate_every=2, patience=2
+    STAGE, steps=20, warmup_steps=0, decay_start=16, decay_every=1, decay_factor=0.5, validate_every=1, patience=4
 )
 
 
 def test_a_run_that_stalls_decays_early_and_ends(tmp_path):
-    # lowest at step 4; two validations later, at step 8, the four steps of decay begin (the first at the full rate)
-    assert stalling(tmp_path / "stalls", [-1, -2]) == (12, 3)
+    # lowest at step 2; four validations later, at step 6, the four steps of decay begin (the first at the full rate)
+    assert stalling(tmp_path / "stalls", [-1, -2]) == (10, 3)
     assert stalling(tmp_path / "improves", range(0, -100, -1)) == (20, 3)
 
 
 def test_a_stalled_run_goes_on_where_it_was_cut(tmp_path):
     stalling(tmp_path / "whole", [-1, -2])
     with pytest.raises(Interrupted):
-        stalling(tmp_path / "cut", [-1, -2], fail_at=9)
-    assert stalling(tmp_path / "cut", [-1, -2]) == (12, 3)
+        stalling(tmp_path / "cut", [-1, -2], fail_at=8)
+    assert stalling(tmp_path / "cut", [-1, -2]) == (10, 3)
     assert rows(Run(tmp_path / "cut")) == rows(Run(tmp_path / "whole"))
 
 
@@ -120,7 +70,7 @@ def test_interrupted_run_ends_bit_identical(tmp_path, fail_at):
     resumed, cut = train(tmp_path / "cut")
     assert (cut.folder / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
     assert rows(cut) == rows(run)
-    assert len(rows(run)) == STAGE.steps
+    assert [row["step"] for row in rows(run)] == ["3", "6", "8"]
     assert undisturbed.config() == resumed.config()
 
 
@@ -149,11 +99,7 @@ def test_training_leaves_the_global_generator_alone(tmp_path):
 
 
 def test_seed_changes_the_result(tmp_path):
-    runs = [Run(tmp_path / str(seed)) for seed in (1, 2)]
-    for seed, run in zip((1, 2), runs, strict=True):
-        run.folder.mkdir()
-        fit(task(), STAGE, run, seed=seed, compute=COMPUTE, workers=0, label="test")
-    weights = [(run.folder / "model.safetensors").read_bytes() for run in runs]
+    weights = [train(tmp_path / str(seed), seed=seed)[1].weights.read_bytes() for seed in (1, 2)]
     assert weights[0] != weights[1]  # dropout is drawn from the seed
 
 
@@ -185,8 +131,8 @@ def test_what_is_to_learn_slower_does(tmp_path):
 def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path):
     _, run = train(tmp_path / "run", bad=(2, 4))
     assert run.facts()["skipped_steps"] == 2
-    assert [row["skipped"] for row in rows(run)] == ["0", "0", "1", "1", "2", "2", "2", "2"]
-    assert all(torch.isfinite(v).all() for v in Separator.from_pretrained(run.folder).state_dict().values())
+    assert [(row["step"], row["skipped"]) for row in rows(run)] == [("3", "1"), ("6", "2"), ("8", "2")]
+    assert all(torch.isfinite(v).all() for v in checkpoints.load(run.folder).state_dict().values())
 
 
 def test_a_run_that_stays_not_finite_is_given_up(tmp_path):
@@ -197,20 +143,38 @@ def test_a_run_that_stays_not_finite_is_given_up(tmp_path):
 
 
 def test_training_learns(tmp_path):
-    stage = Optimisation(**{**vars(STAGE), "steps": 60, "validate_every": 60, "learning_rate": 3e-3, "decay_every": 99})
-    _, run = train(tmp_path / "run", stage, dropout=0.0)
-    losses = [float(row["loss"]) for row in rows(run)]
-    assert sum(losses[-10:]) < sum(losses[:10]) - 10 * 0.5
+    changes = {"steps": 60, "validate_every": 10, "learning_rate": 3e-3, "decay_every": 99}
+    _, run = train(tmp_path / "run", dataclasses.replace(STAGE, **changes), dropout=0.0)
+    losses = [float(row["loss"]) for row in rows(run)]  # means over ten steps
+    assert losses[-1] < losses[0] - 0.5
 
 
-def test_average_of_the_best(tmp_path):
-    separators = [Separator.from_size("tiny", 4, seed, rate=8000, n_fft=256, hop=64) for seed in (0, 1)]
-    for i, separator in enumerate(separators):
-        separator.save(tmp_path / f"{i}.safetensors")
-    mean = average([tmp_path / "0.safetensors", tmp_path / "1.safetensors"])
-    states = [separator.state_dict() for separator in separators]
-    for name, value in mean.items():
-        torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2)
+def scaled(folder, factor, stage, at=range(99)):
+    """The weights before and after a training whose loss is ``factor`` times as large at some of its steps."""
+    given, calls = task(dropout=0.0), itertools.count()
+    loud = lambda model, batch: given.loss(model, batch) * (factor if next(calls) in at else 1)  # noqa: E731
+    before = {name: value.clone() for name, value in given.separator.named_parameters()}
+    folder.mkdir()
+    steps = dataclasses.replace(stage, validate_every=stage.steps, average_best=1)
+    after = fit(dataclasses.replace(given, loss=loud), steps, Run(folder), 5, COMPUTE, 0, "test")
+    return before, dict(after.named_parameters())
+
+
+def test_gradients_are_clipped_so_that_no_step_outweighs_the_others(tmp_path):
+    stage = dataclasses.replace(STAGE, clip_norm=1e-3)  # below the norm of every step
+    _, plain = scaled(tmp_path / "plain", 1, stage)
+    _, loud = scaled(tmp_path / "loud", 1000, stage, at=[3])
+    for name, value in plain.items():
+        torch.testing.assert_close(loud[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_weights_decay_at_the_learning_rate_where_nothing_pulls(tmp_path):
+    stage = dataclasses.replace(STAGE, weight_decay=20.0, warmup_steps=1)
+    before, after = scaled(tmp_path / "run", 0.0, stage)
+    left = math.prod(1 - 20.0 * learning_rate(stage, stage.learning_rate, step) for step in range(stage.steps))
+    assert 0.5 < left < 0.95
+    for name, value in after.items():
+        torch.testing.assert_close(value, before[name] * left, rtol=1e-4, atol=1e-7)
 
 
 def test_the_best_validations_are_averaged(tmp_path):
@@ -219,47 +183,3 @@ def test_the_best_validations_are_averaged(tmp_path):
     assert sorted(validations) == [3, 6, 8]
     assert run.facts()["averaged_steps"] == sorted(validations, key=validations.get)[: STAGE.average_best]
     assert sorted(file.name for file in run.folder.iterdir()) == ["done.json", "lock", "log.csv", "model.safetensors"]
-
-
-def test_damaged_checkpoint_names_the_file(tmp_path):
-    with pytest.raises(Interrupted):
-        train(tmp_path / "run", fail_at=5)
-    checkpoint = tmp_path / "run" / "last.ckpt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"last\.ckpt: damaged checkpoint .* delete it"):
-        train(tmp_path / "run")
-
-
-def test_run_folder_depends_on_identity_alone(tmp_path):
-    first = Run.of(tmp_path, "stage", {"a": 1, "b": STAGE}).begin()
-    assert Run.of(tmp_path, "stage", {"b": STAGE, "a": 1}) == first
-    assert Run.of(tmp_path, "stage", {"a": 2, "b": STAGE}) != first
-    assert first.name == f"stage-{fingerprint({'a': 1, 'b': STAGE})}"
-
-
-def test_code_fingerprint_ignores_comments(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.runs.LIB", tmp_path)
-    digests = []
-    for text in ("def f(x):\n    return x + 1\n", 'def f(x):\n    """Doc."""\n    # why\n    return x+1', "f = 2\n"):
-        (tmp_path / "m.py").write_text(text)
-        digests.append(code_fingerprint("m"))
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_code_of_the_same_bits_keeps_the_name_of_its_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.runs.LIB", tmp_path)
-    (tmp_path / "m.py").write_text("x = 1 + 1\n")
-    earlier = code_fingerprint("m")
-    (tmp_path / "m.py").write_text("x = 2\n")
-    monkeypatch.setattr("lib.runs.SAME_BITS", {code_fingerprint("m"): earlier})
-    assert code_fingerprint("m") == earlier
-
-
-def test_atomic_write_leaves_the_old_file_on_error(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-    with pytest.raises(Interrupted), atomic(path) as temporary:
-        temporary.write_text("new")
-        raise Interrupted
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from lib.listening import serve
+from lib.listening.blind import serve
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = sorted([*(ROOT / "lib").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *ROOT.glob("notebooks/*.ipynb")])

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib import profile as profiles
-from lib.listening.blind import BlindTest
-from lib.listening.explore import Explorer, OwnFile, is_live, shown
-from lib.listening.material import clearest, excerpt, excerpts, methods, own, plays_examples, source
+from lib.listening.blind.session import BlindTest
+from lib.listening.explorer import Explorer, OwnFile, analysis_tables, is_live
 from lib.listening.player import Player
-from lib.stages import Study
+from lib.listening.sources import clearest, excerpt, excerpts, methods, origin_note, own_file, plays_examples
+from lib.study import Study
 
 __all__ = [
     "BlindTest",
@@ -21,13 +21,13 @@ __all__ = [
     "clearest",
     "excerpt",
     "excerpts",
+    "analysis_tables",
     "folder",
     "is_live",
     "methods",
-    "own",
+    "origin_note",
+    "own_file",
     "plays_examples",
-    "shown",
-    "source",
 ]
 
 

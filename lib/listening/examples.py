@@ -1,4 +1,4 @@
-"""A small set of excerpts to listen to before anything is trained: ``python -m lib.listening.examples --profile NAME``.
+"""A small set of excerpts to listen to before anything is trained (see `lib.listening.sources` for what makes it).
 
 The set is a folder with ``manifest.json`` (songs, methods, uSDR of the uncompressed estimates, where it came from) and
 Ogg Vorbis files of one quality, the best with which all of them fit into `LIMIT`.
@@ -6,20 +6,18 @@ Ogg Vorbis files of one quality, the best with which all of them fit into `LIMIT
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lib import STEMS, UserError, audio, provenance
-from lib import profile as profiles
-from lib.listening.player import encoded
-from lib.listening.players import REFERENCE, Excerpt
-from lib.runs import read_facts, write_json
+from lib import STEMS, UserError
+from lib.data import audio
+from lib.listening.excerpt import REFERENCE, Excerpt
+from lib.listening.export import encoded
+from lib.store.files import read_facts, write_json
 
 LIMIT = 5_000_000
 """Bytes that a set may take."""
@@ -113,32 +111,3 @@ def _read(folder: Path, number: int, facts: dict) -> Excerpt:
         values[[stem in facts["silent"] for stem in STEMS]] = np.nan
     mixture = versions[REFERENCE].sum(0)
     return Excerpt(facts["song"], facts["start"], facts["rate"], mixture, versions, scores)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 done, 2 wrong call or a set that cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m lib.listening.examples", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", required=True, help="a finished study: its models, songs and listening section")
-    parser.add_argument("--out", type=Path, help="folder to write (default: the profile's listening.examples)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted profile fields")
-    call = parser.parse_args(arguments)
-    try:
-        from lib.listening import material  # torch is needed to separate, not to read
-        from lib.stages import Study
-
-        study = Study(profiles.load(call.profile, call.overrides))
-        folder = call.out or profiles.resolve(study.profile.listening.examples)
-        songs = [*study.songs("test")[: study.profile.listening.songs], study.real_song]
-        code = provenance.code()
-        facts = {"profile": study.profile.name, "commit": code["commit"], "code": code["lib"]}
-        facts["runs"] = {method: run.name for method, _, _, run in material.methods(study)}
-        size = write(folder, [material.excerpt(study, song) for song in songs], facts)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{folder}: {len(songs)} songs, {size / 1e6:.2f} MB")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import anywidget
 import numpy as np
-import soundfile
 import traitlets
 
 from lib import UserError
-from lib.listening.level import HEADROOM, equal_loudness
-
-HERE = Path(__file__).parent
-CSS = (HERE / "listening.css").read_text("utf-8")
-COMPRESSION = 1.0  # of Vorbis: 35 kbit/s at 16 kHz stereo, so that an executed notebook stays small enough to share
-SAVED_BYTES = 13_000_000
-"""What the signals of one view may add to a saved notebook, before base64 makes a third more of it."""
-
-
-def module(view: str) -> str:
-    """The browser's side of a view as one module: ``engine.js`` and the view's own file."""
-    return "".join((HERE / name).read_text("utf-8") for name in ("engine.js", view))
-
-
-def encoded(wave: np.ndarray, rate: int, kind: str = "FLAC", **options: object) -> bytes:
-    """[C, T] as a FLAC file of 16 bits, or as another file of `soundfile`'s (``kind="OGG", subtype="VORBIS"``)."""
-    content = io.BytesIO()
-    settings = {
-        "format": kind,
-        **({"subtype": "PCM_16", "compression_level": 0.0} if kind == "FLAC" else {}),
-        **options,
-    }
-    soundfile.write(content, np.asarray(wave).T, rate, **settings)
-    return content.getvalue()
-
-
-def vorbis(wave: np.ndarray, rate: int) -> bytes:
-    """[C, T] as a small Ogg Vorbis file."""
-    return encoded(wave, rate, "OGG", subtype="VORBIS", compression_level=COMPRESSION)
-
-
-def audio_tag(sound: bytes, kind: str = "ogg", style: str = "") -> str:
-    """An encoded file as an ``<audio>`` element that carries it in itself."""
-    data = base64.b64encode(sound).decode()
-    return f'<audio controls preload="metadata" style="{style}" src="data:audio/{kind};base64,{data}"></audio>'
-
-
-def small(sounds: Sequence[bytes], waves: Sequence[np.ndarray], rate: int) -> tuple[str, Sequence[bytes]]:
-    """The FLAC files ``sounds`` of ``waves`` as they are, else in mono, else as Vorbis (slow): what fits first."""
-    if sum(map(len, sounds)) <= SAVED_BYTES:
-        return "flac", sounds
-    mono = [encoded(wave.mean(0, keepdims=True), rate) for wave in waves]
-    return ("flac", mono) if sum(map(len, mono)) <= SAVED_BYTES else ("ogg", [vorbis(wave, rate) for wave in waves])
+from lib.listening.export import CSS, audio_tag, encoded, module, small
+from lib.listening.loudness import HEADROOM, equal_loudness
 
 
 class Player(anywidget.AnyWidget):

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 INSTRUMENTED = {
-    "profile": ["lib.schema", "lib.profile", "yaml"],
+    "profile": ["lib.profile", "yaml"],
     "tracks": ["lib.corpora.fma"],
     "checkpoint": ["lib.model", "lib.checkpoints", "zipfile"],
 }

@@ -12,9 +12,10 @@ import yaml
 from safetensors.torch import save_file
 
 from lib import UserError, profile
-from lib.corpora import fma
-from lib.model import Separator, Size
-from lib.schema import leaves
+from lib.data import fma
+from lib.model.locoformer import Size
+from lib.model.separator import Separator
+from lib.profile.schema import leaves
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 TRACKS = ',set,set,track\n,split,subset,title\ntrack_id,,,\n2,training,small,a\n3,test,large,"b, ""c"""\n'

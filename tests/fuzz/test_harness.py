@@ -15,5 +15,5 @@ def test_what_mutation_starts_from_is_read_or_refused(name):
 
 
 def test_a_slip_is_noticed(monkeypatch):
-    monkeypatch.setattr(harness.profile, "_validate", lambda profile: {}["no such key"])
+    monkeypatch.setattr(harness.profile, "override", lambda *changes: {}["no such key"])
     assert harness.outcome("profile", b"name: x").startswith("KeyError in <lambda>")

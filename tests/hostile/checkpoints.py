@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import save_file
 
 from lib.losses import stem_snr_loss
-from lib.model import Separator, Size
-from lib.profile import Compute, Optimisation
-from lib.runs import Run
+from lib.model.locoformer import Size
+from lib.model.separator import Separator
+from lib.profile.fields import Compute, Optimisation
+from lib.store.runs import Run
 from lib.training import Task, fit
 from tests.hostile import Case, written
 

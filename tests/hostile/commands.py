@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from lib import UserError, audit, jobs, plan, separate, study
-from lib.listening import examples, serve
+from lib import UserError, separate
+from lib.listening import examples
+from lib.listening.blind import serve
+from lib.pipeline import audit, estimate, notebooks, train
 from tests.hostile import Case, called, written
 from tests.hostile.sounds import encoded, noise, separator
 
@@ -141,9 +143,9 @@ def cases() -> Iterator[Case]:
     for name, (arguments, says) in SEPARATE.items():
         yield Case(f"lib.separate: {name}", partial(_separate, arguments), says)
     for name, main, kinds in (
-        ("lib.study", study.main, STUDY),
-        ("lib.training", jobs.main, TRAINING),
-        ("lib.plan", plan.main, PLAN),
+        ("lib.study", notebooks.main, STUDY),
+        ("lib.training", train.main, TRAINING),
+        ("lib.plan", estimate.main, PLAN),
         ("lib.provenance", audit.main, PROVENANCE),
         ("lib.listening.serve", serve.main, SERVE),
         ("lib.listening.examples", examples.main, EXAMPLES),

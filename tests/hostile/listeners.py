@@ -11,9 +11,10 @@ import numpy as np
 
 from lib import UserError
 from lib.listening import BlindTest, OwnFile
-from lib.listening.answers import COLUMNS, collected
-from lib.listening.players import REFERENCE, Excerpt
-from lib.profile import Blind, load
+from lib.listening.blind.answers import COLUMNS, collected
+from lib.listening.excerpt import REFERENCE, Excerpt
+from lib.profile.fields import Blind
+from lib.profile.load import load
 from tests.hostile import Case, written
 
 RATE = 8000
@@ -123,11 +124,11 @@ def _panel(folder: Path) -> OwnFile:
 
 
 def _clicked(panel: OwnFile) -> None:
-    from lib.listening import material
+    from lib.listening import sources
 
-    material.plays_examples = lambda study: False
+    sources.plays_examples = lambda study: False
     run = SimpleNamespace(weights=Path(), facts=lambda: {"best_validation_loss": 0.0})
-    material.claim_runs = lambda study: [("m", 0, 1, run)]
+    sources.claim_runs = lambda study: [("m", 0, 1, run)]
     panel.button.click()
     assert not panel.button.disabled and not panel.shown.children
     raise UserError(panel.said.value)

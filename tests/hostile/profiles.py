@@ -35,12 +35,15 @@ TEXTS = {
     "base sixty": ("pretrain: {steps: 1:30}", "1:30.*plain decimal"),
     "base sixty fraction": ("pretrain: {clip_norm: 1:30.5}", "1:30.5.*plain decimal"),
     "hexadecimal": ("pretrain: {steps: 0x10}", ""),
+    "endless hexadecimal": (f"pretrain: {{steps: 0x{'f' * 9000}}}", "0xfff.*plain decimal"),
     "leading zeros of a fraction": ("pretrain: {clip_norm: 00.5}", "00.5.*plain decimal"),
     "key twice": ("pretrain: {steps: 1}\npretrain: {batch: 2}", "'pretrain' is given twice"),
     "key twice, nested": ("corpus: {rendered: {seed: 1, seed: 2}}", "'seed' is given twice"),
     "list as key": ("? [pretrain]\n: 3", "key must be a text"),
     "map as key": ("{a: 1}: 2", "key must be a text"),
     "number as key": ("1: 2", "unknown key '1'"),
+    "number as nested key": ("audio: {1: 2}", r"unknown key 'audio\.1'"),
+    "half a character as key": ('"\\ud800": 1', "a key holds .*invalid UTF-8"),
     "nothing as key": ("~: 2", "unknown key 'None'"),
     "unknown key": ("pretrian: {}", "did you mean pretrain"),
     "unknown nested key": ("listening: {blind: {tset: abx}}", r"listening\.blind\.tset"),
@@ -72,10 +75,10 @@ TEXTS = {
     "list in a list": ("finetune: {seeds: [[1]]}", r"finetune.seeds\[0\] must be a whole number"),
     "mixed list": ("finetune: {seeds: [1, a]}", r"finetune.seeds\[1\] must be a whole number"),
     "three bounds": ("finetune: {gain_db: [1, 2, 3]}", "finetune.gain_db must hold 2 values"),
-    "bounds too far": ("finetune: {gain_db: [-1e9, 1e9]}", "finetune.gain_db must be"),
+    "bounds too far": ("finetune: {gain_db: [-1e9, 1e9]}", r"finetune.gain_db\[0\] must be at least -200"),
     "negative steps": ("pretrain: {steps: -1}", "pretrain.steps must be more than 0"),
-    "negative seed": ("finetune: {seeds: [0, -1]}", "finetune.seeds must be"),
-    "huge seed": (f"finetune: {{seeds: [{10**30}]}}", "finetune.seeds must be at most"),
+    "negative seed": ("finetune: {seeds: [0, -1]}", r"finetune.seeds\[1\] must be at least 0"),
+    "huge seed": (f"finetune: {{seeds: [{10**30}]}}", r"finetune.seeds\[0\] must be at most"),
     "huge steps": (f"pretrain: {{steps: {10**30}}}", "pretrain.steps must be at most"),
     "endless number": (f"pretrain: {{steps: {'9' * 5000}}}", "YAML|pretrain.steps"),
     "whole number beyond floats": (f"pretrain: {{clip_norm: {10**400}}}", "pretrain.clip_norm must be a finite"),
@@ -110,11 +113,19 @@ TEXTS = {
     "base is a folder": ("base: .", "unknown"),
     "level that sets nothing known": (
         "ablations: {axes: [{name: a, base: b, levels: [{label: b, set: {no.such: 1}}]}]}",
-        r"no\.such",
+        "level 'b': unknown key 'no'",
     ),
     "level that sets a number beyond": (
         "ablations: {axes: [{name: a, base: b, levels: [{label: b, set: {pretrain.steps: 1000000000000}}]}]}",
         "pretrain.steps must be at most",
+    ),
+    "level that sets bytes": (
+        "ablations: {axes: [{name: a, base: b, levels: [{label: b, set: {results: !!binary //8=}}]}]}",
+        r"levels\[0\]\.set\.results",
+    ),
+    "level that sets a number": (
+        "ablations: {axes: [{name: a, base: b, levels: [{label: b, set: {1: 2}}]}]}",
+        r"levels\[0\]\.set.*must be a text, not 1",
     ),
     "axis without levels": ("ablations: {axes: [{name: a, base: b}]}", r"axes\[0\].levels is missing"),
 }
@@ -125,7 +136,7 @@ OVERRIDES = {
     "two dots": ("pretrain..steps=3", "unknown key"),
     "attribute of Python": ("__class__=3", "unknown key"),
     "inner attribute of Python": ("pretrain.__class__.x=3", "unknown key"),
-    "item of a list": ("finetune.seeds.0=3", "unknown key"),
+    "item of a list": ("finetune.seeds.0=3", "finetune.seeds must be a list"),
     "alias": ("finetune.seeds=[&a 1, *a]", "aliases"),
     "object": ("finetune.seeds=!!python/object/apply:os.getcwd []", "YAML"),
     "deep list": ("finetune.seeds=" + "[" * 3000, "nested too deeply"),
@@ -217,4 +228,4 @@ def _name(name: str) -> None:
 
 
 def _resolve(value: str, folder: Path) -> None:
-    profile.resolve(value)
+    profile.project_path(value)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from lib import provenance, study
-from lib.corpora import folder as music
-from lib.corpora.collection import scan
-from lib.corpora.tracks import Rules
+from lib.data.collection import scan
+from lib.data.tracks import Rules
 from lib.listening import examples
-from lib.runs import Run
-from lib.scoring import read_table
+from lib.pipeline import notebooks
+from lib.store import provenance
+from lib.store.runs import Run
+from lib.store.tables import read_table
 from tests.hostile import Case, called, written
 from tests.hostile.sounds import encoded, noise
 
@@ -88,7 +88,7 @@ def _set(content: bytes, folder: Path) -> int:
 
 
 def _audited(content: bytes, folder: Path) -> str:
-    from lib import audit
+    from lib.pipeline import audit
 
     written(folder / "provenance.json", content)
     return called(audit.main, folder)
@@ -104,7 +104,7 @@ def _stamped(content: bytes, folder: Path) -> int:
     """Which notebook is the first that must run: that of the damaged stamp."""
     notebook = folder / "00_x.ipynb"
     stamp = written(folder / "stamps" / "00_x.json", content)
-    return study._first_outdated(folder, {notebook: stamp}, {notebook: "key"})
+    return notebooks._first_outdated(folder, {notebook: stamp}, {notebook: "key"})
 
 
 def _table(content: bytes, folder: Path) -> int:
@@ -131,14 +131,14 @@ def _scanned(content: bytes | None, folder: Path) -> None:
 
 
 def _no_processes() -> None:
-    from lib.corpora import collection
+    from lib.machine import processes
 
-    collection.in_processes = lambda function, items, workers: enumerate(map(function, items))
+    processes.in_processes = lambda function, items, workers: enumerate(map(function, items))
 
 
 def _listed(content: bytes | None, folder: Path) -> list[str]:
     written(folder / "in" / "a.wav", encoded(noise()))
-    music.read(folder / "in", folder / "cache", 1, 0.0)
+    folder.read(folder / "in", folder / "cache", 1, 0.0)
     (table,) = (folder / "cache").glob("scan-*.csv")
     _damaged(table, content)
-    return [track.name for track in music.read(folder / "in", folder / "cache", 1, 0.0)[0]]
+    return [track.name for track in folder.read(folder / "in", folder / "cache", 1, 0.0)[0]]

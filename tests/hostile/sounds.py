@@ -13,11 +13,12 @@ import numpy as np
 import soundfile
 import torch
 
-from lib import STEMS, audio, separate
-from lib.corpora import folder, musdb18
-from lib.corpora.collection import look
-from lib.corpora.tracks import Rules
-from lib.model import Separator
+from lib import STEMS, separate
+from lib.data import audio, folder, musdb18
+from lib.data.collection import look
+from lib.data.tracks import Rules
+from lib.model import checkpoints
+from lib.model.separator import Separator
 from tests.hostile import SKIPPED, Case, Skip, called, written
 
 RATE = 8000
@@ -189,7 +190,7 @@ def _separated(name: str, content: Callable[[], bytes], root: Path) -> list:
     song = written(root / "in" / name, content())
     written(root / "in" / "other.wav", encoded(noise()))
     if not (root / "model.safetensors").exists():
-        separator().save(root / "model.safetensors")
+        checkpoints.save(separator(), root / "model.safetensors")
     call = (
         song,
         "--checkpoint",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from lib.corpora import fma
+from lib.data import fma
 from tests.hostile import Case, written
 
 HEAD = ",set,set,track\n,split,subset,title\ntrack_id,,,\n"

@@ -1,0 +1,383 @@
+"""Every run of a study is a value: what it starts from, how long it trains, what identifies it, its name.
+
+All that is decided between a profile and a training is decided here; `lib.pretrain` and `lib.finetune` are handed what
+they need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial, reduce
+from operator import add
+from pathlib import Path
+
+from torch import Tensor
+
+from lib import STEMS, UserError, finetune, losses, mixing, pretrain, separate, training, transfer
+from lib.data.tracks import Track, expect
+from lib.machine import torchrun
+from lib.machine.devices import cpu, resolve_precision
+from lib.machine.distributed import broadcast, rank, rank_zero_first, start_fabric
+from lib.mixing import MixturesOfMixtures, StemMixtures
+from lib.model import checkpoints, separator
+from lib.model.separator import Separator
+from lib.profile.fields import TRANSFERS, Finetune, Pretrain, project_path
+from lib.store.fingerprints import file_digest
+from lib.store.runs import Log, Run
+from lib.study import Study
+from lib.transfer import Statistics, segment_statistics
+
+SCRATCH, EQUAL_COMPUTE, SHUFFLED, LONG = "scratch", "equal compute", "shuffled", "long"
+FIRST = "first"
+"""In place of a transfer: the profile's first one."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train with labels. ``transfer``: how the pre-trained outputs become stems, "" from scratch.
+
+    ``longer``: as many further steps, at the full learning rate, as the pre-training's compute allows.
+    ``shuffled``: the weights it starts from are permuted within each tensor, which leaves their statistics alone.
+    """
+
+    name: str
+    transfer: str = ""
+    longer: bool = False
+    shuffled: bool = False
+
+
+ARMS = {
+    SCRATCH: Arm("scratch"),
+    EQUAL_COMPUTE: Arm("scratch, equal compute", longer=True),
+    SHUFFLED: Arm("pre-trained, shuffled", FIRST, shuffled=True),
+    LONG: Arm("pre-trained, long", FIRST, longer=True),
+    **{how: Arm(f"pre-trained ({how})", how) for how in TRANSFERS},
+}
+"""The arms, by what a profile calls them; their names are those of every table and figure."""
+
+
+def method_name(arm: str) -> str:
+    """The name of an arm in every table and figure."""
+    return ARMS[arm].name
+
+
+def starts_pretrained(arm: str) -> bool:
+    """Whether an arm starts from a pre-training."""
+    return bool(ARMS[arm].transfer)
+
+
+def of_profile(study: Study) -> tuple[str, ...]:
+    """Scratch, the controls and the transfers of a profile."""
+    settings = study.profile.finetune
+    return (SCRATCH, *settings.controls, *settings.transfers)
+
+
+def pairs(study: Study) -> list[tuple[str, str]]:
+    """(arm, arm that it is compared with): everything with scratch, every transfer with the controls too.
+
+    *Long* is compared with *equal compute*, which has as many steps, instead of with the transfers.
+    """
+    (first, *others), settings = of_profile(study), study.profile.finetune
+    shorter = [control for control in settings.controls if control != LONG]
+    found = [(arm, first) for arm in others] + [(arm, control) for arm in settings.transfers for control in shorter]
+    return found + [(LONG, EQUAL_COMPUTE)] * ({LONG, EQUAL_COMPUTE} <= set(settings.controls))
+
+
+def pretraining_seed(study: Study, seed: int) -> int:
+    """The seed of the pre-training that supervised seed ``seed`` starts from."""
+    seeds = study.profile.pretrain.seeds
+    return seeds[seed % len(seeds)]
+
+
+class Training:
+    """One training of a study, not yet done or done: a value that can be sent to another process."""
+
+    study: Study
+    stage: str
+
+    @cached_property
+    def run(self) -> Run:
+        """Its run folder, finished or not; nothing is trained."""
+        return Run.of(self.study.results, self.stage, self.identity)
+
+    def trained(self) -> Run:
+        """Its run, trained now unless it is finished."""
+        with rank_zero_first():
+            run = self.run
+        if not broadcast(run.finished):
+            self._train()
+        return run
+
+    def load(self) -> Separator:
+        """Its separator, on the profile's device; trained again where a finished run's weights were not kept."""
+        if not broadcast(self.trained().weights.exists()):
+            self._train()
+        return checkpoints.load(self.run.folder).to(start_fabric(self.study.profile.compute).device)
+
+    def _train(self) -> None:
+        """On all GPUs of this machine where there are several."""
+        profile = self.study.profile
+        if not profile.compute.training:
+            raise UserError(
+                "a run, or its weights, is not there, and compute.training=false: set it to true to train it"
+            )
+        torchrun.spread(profile, self.schedule.batch, self.arguments, self.train)
+
+    def _common(self, *computing: object) -> dict:
+        """What identifies every training; ``computing`` are modules whose version counts."""
+        profile, modules = self.study.profile, (separator, losses, mixing, training, *computing)
+        return {
+            "audio": profile.audio,
+            "seed": self.seed,
+            "precision": resolve_precision(profile.compute),
+            "versions": {module.__name__.rpartition(".")[2]: module.VERSION for module in modules},
+        }
+
+    def _begin(self) -> None:
+        if rank() == 0:
+            self.run.begin()
+
+    def _mixing(self, crop_seconds: float) -> tuple[int, int, int]:
+        """Samples of a crop, sample rate in Hz, seed."""
+        return self.study.samples(crop_seconds), self.study.profile.audio.rate, self.seed
+
+
+@dataclass(frozen=True)
+class Pretraining(Training):
+    """MixIT on the unlabelled songs from one seed; or a file that stands for it (``pretrain.checkpoint``)."""
+
+    study: Study
+    seed: int
+    stage = "pretrain"
+
+    @property
+    def schedule(self) -> Pretrain:
+        return self.study.profile.pretrain
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What `lib.pipeline.train` is told to train this."""
+        return ("--stage", "pretrain", "--seed", str(self.seed))
+
+    @cached_property
+    def identity(self) -> dict:
+        if self.schedule.checkpoint:
+            return {"checkpoint": file_digest(self._file)}
+        corpus = self.study.profile.corpus
+        return self._common() | {
+            "pretrain": _identifying(self.schedule, "seeds", "checkpoint"),
+            "model": self.study.profile.model,
+            "segments": [corpus.segment_seconds, corpus.segment_hop_seconds],
+            "corpus": self.study.unlabeled_content(),
+        }
+
+    def start(self) -> Separator:
+        return self.study.new_separator(self.study.profile.model.sources, self.seed)
+
+    def train(self) -> None:
+        """Train it here, in this process."""
+        if self.schedule.checkpoint:
+            return self._import()
+        profile, stage = self.study.profile, self.schedule
+        with rank_zero_first():
+            songs = self.study.unlabeled_splits()
+            segments = [self.study.mixture_segments(some) for some in songs]
+            self._begin()
+        facts = (*self._mixing(stage.crop_seconds), stage.level_db, stage.same_song)
+        examples = (MixturesOfMixtures(*pair, *facts) for pair in zip(songs, segments, strict=True))
+        return pretrain.pretrain(
+            self.start(), *examples, stage, self.run, self.seed, profile.compute, profile.corpus.workers
+        )
+
+    @property
+    def _file(self) -> Path:
+        """The file that stands for the pre-training. Raises: UserError if it is not there."""
+        file = project_path(self.schedule.checkpoint)
+        file = file / "model.safetensors" if file.is_dir() else file
+        if not file.is_file():
+            raise UserError(f"pretrain.checkpoint: no file {file}: name a .safetensors or a published .pth file")
+        return file
+
+    def _import(self) -> None:
+        """Finish the run without a step: the file's weights, with the profile's dropout."""
+        given = checkpoints.load(self._file)
+        theirs = {**given.config(), "dropout": self.study.profile.model.dropout}
+        ours = self.start().config()
+        if off := [key for key in ours if theirs[key] != ours[key]]:
+            found, expected = (", ".join(f"{key} {of[key]}" for key in off) for of in (theirs, ours))
+            raise UserError(
+                f"{self._file}: has {found}, the profile's model and audio say {expected}: set them to the file's"
+            )
+        with rank_zero_first():
+            if rank() == 0:
+                _finish_unchanged(self.run, Separator.from_config(theirs), given)
+
+
+@dataclass(frozen=True)
+class Finetuning(Training):
+    """Supervised training of one arm of `ARMS` from one seed with the first ``songs`` labelled songs."""
+
+    study: Study
+    arm: str
+    seed: int
+    songs: int
+
+    @property
+    def stage(self) -> str:
+        return "finetune" if self.kind.transfer else "scratch"
+
+    @property
+    def kind(self) -> Arm:
+        return ARMS[self.arm]
+
+    @property
+    def method(self) -> str:
+        """The arm's name in tables and figures."""
+        return self.kind.name
+
+    @property
+    def transfer(self) -> str:
+        """How the pre-trained outputs become stems; "" from scratch."""
+        return self.study.profile.finetune.transfers[0] if self.kind.transfer == FIRST else self.kind.transfer
+
+    @property
+    def pretraining(self) -> Pretraining | None:
+        """The pre-training that it starts from, if any."""
+        return Pretraining(self.study, pretraining_seed(self.study, self.seed)) if self.kind.transfer else None
+
+    @property
+    def schedule(self) -> Finetune:
+        stage = self.study.profile.finetune
+        if self.kind.longer:
+            stage = stage.lengthened(equivalent_steps(self.study))
+        if not self.kind.transfer:
+            return stage
+        return dataclasses.replace(stage, learning_rate=stage.transfer_learning_rate or stage.learning_rate)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What `lib.pipeline.train` is told to train this."""
+        how = ("finetune", "--transfer", self.arm) if self.arm in TRANSFERS else (self.arm,)
+        return ("--stage", *how, "--seed", str(self.seed), "--songs", str(self.songs))
+
+    @cached_property
+    def identity(self) -> dict:
+        profile, stage = self.study.profile, self.schedule
+        model = dataclasses.asdict(profile.model)
+        by_songs = stage.validate_on == "songs"
+        identity = self._common(*([separate] if by_songs else []), *([transfer] if self.kind.transfer else [])) | {
+            "finetune": _identifying(
+                stage, "seeds", "labeled_songs", "transfers", "controls", "transfer_learning_rate"
+            ),
+            "model": model if self.kind.transfer else {k: v for k, v in model.items() if k != "sources"},
+            "activity": profile.corpus.activity_seconds,
+            "corpus": self.study.labeled_content(self.songs),
+            "from": f"{'shuffled ' * self.kind.shuffled}{self.transfer}" or SCRATCH,
+        }
+        identity |= {"separate": profile.separate} if by_songs else {}
+        return identity | ({"pretrained": self.pretraining.run.name} if self.kind.transfer else {})
+
+    def start(self) -> Separator:
+        """The separator that it starts from."""
+        if not self.kind.transfer:
+            return self.study.new_separator(len(STEMS), self.seed)
+        pretrained = self.pretraining.load()
+        statistics = partial(validation_statistics, self.study, pretrained)
+        begun = transfer.transfer(pretrained, self.transfer, statistics, self.seed)
+        return transfer.shuffled(begun, self.seed) if self.kind.shuffled else begun
+
+    def train(self) -> None:
+        """Train it here, in this process."""
+        profile, stage, study = self.study.profile, self.schedule, self.study
+        with rank_zero_first():
+            songs, held_out = study.budget(self.songs), study.songs("validation")
+            segments = study.stem_segments(songs)
+            self._begin()
+        samples, rate, seed = self._mixing(stage.crop_seconds)
+        examples = StemMixtures(songs, segments, samples, rate, seed, stage.gain_db, stage.silence_probability)
+        return finetune.finetune(
+            self.start(), examples, self._validation(held_out, samples, rate), stage, self.run, seed,
+            profile.compute, profile.corpus.workers, f"{self.arm}, {self.songs} songs, seed {seed}",
+        )  # fmt: skip
+
+    def _validation(self, songs: list[Track], samples: int, rate: int) -> Callable[[Separator], float]:
+        if self.schedule.validate_on == "songs":
+            return finetune.song_loss(songs, rate, partial(whole_song, self.study))
+        return finetune.segment_loss(songs, samples, rate, self.schedule.batch)
+
+
+def whole_song(study: Study, model: Separator, mixture: Tensor, mixture_consistency: bool = False, progress=False):
+    """The estimates [S, C, T] of a song [C, T], in windows as the profile says; ``progress`` as in `lib.separate`."""
+    settings, rate = study.profile.separate, study.profile.audio.rate
+    window, hop = (round(seconds * rate) for seconds in (settings.window_seconds, settings.hop_seconds))
+    bf16 = resolve_precision(study.profile.compute) == "bf16-mixed"
+    options = {"mixture_consistency": mixture_consistency, "bf16": bf16, "progress": progress}
+    return separate.separate(model, mixture, window, hop, settings.batch, **options)
+
+
+def validation_statistics(study: Study, model: Separator) -> list[list[Statistics]]:
+    """What the outputs of ``model`` hold of every segment of each validation song: all that choices may look at."""
+    seconds, songs = (
+        study.samples(study.profile.finetune.crop_seconds) / study.profile.audio.rate,
+        study.songs("validation"),
+    )
+    expect(songs, "validation")
+    return [segment_statistics(model, song, seconds) for song in songs]
+
+
+def song_statistics(study: Study, model: Separator) -> list[Statistics]:
+    """The same, added up over the segments of each song."""
+    return [reduce(add, song) for song in validation_statistics(study, model)]
+
+
+def equivalent_steps(study: Study) -> int:
+    """Supervised steps from scratch that take as many floating-point operations as the whole pre-training."""
+    pre, fine = study.profile.pretrain, study.profile.finetune
+    return round(
+        pre.steps * pre.batch * example_flops(study, "pretrain") / (fine.batch * example_flops(study, "finetune"))
+    )
+
+
+def example_flops(study: Study, stage: str) -> int:
+    """Floating-point operations of a step of ``pretrain`` or ``finetune`` for one example, forward and backward."""
+    profile = study.profile
+    samples = study.samples(getattr(profile, stage).crop_seconds)
+    return _example_flops(profile.audio, profile.model, profile.pretrain.assignment, stage, samples)
+
+
+@functools.cache
+def _example_flops(audio, model, assignment: str, stage: str, samples: int) -> int:
+    sources, mixtures, loss = len(STEMS), len(STEMS), training.supervised
+    if stage == "pretrain":
+        sources, mixtures, loss = model.sources, 2, partial(training.mixit, assignment=assignment)
+    front = {**dataclasses.asdict(audio), "band_scale": model.band_scale, "dropout": model.dropout}
+    return training.example_flops(lambda: Separator.from_size(model.size, sources, **front), loss, mixtures, samples)
+
+
+NOT_IDENTIFYING = ("accumulate", "checkpoint_every")
+"""Fields of a stage that change no result but by rounding: a run can move to a smaller card."""
+
+
+def _identifying(stage: Pretrain | Finetune, *without: str) -> dict:
+    """The fields of a stage that can change the result of one run."""
+    fields = dataclasses.asdict(stage)
+    return {name: value for name, value in fields.items() if name not in (*NOT_IDENTIFYING, *without)}
+
+
+def _finish_unchanged(run: Run, empty: Separator, given: Separator) -> None:
+    """Finish ``run`` without a step: the weights of ``given`` in ``empty``, which has the profile's dropout."""
+    empty.load_state_dict(given.state_dict())
+    run.begin()
+    Log(run.folder / "log.csv", 0).close()
+    checkpoints.save(empty, run.weights)
+    none = ("steps", "seconds", "waited_seconds", "skipped_steps", "audio_seconds", "peak_memory_mib")
+    run.finish(
+        **dict.fromkeys(none, 0),
+        best_validation_loss=None,
+        averaged_steps=[],
+        weights=file_digest(run.weights),
+        cpu=cpu(),
+    )

@@ -1,0 +1,177 @@
+"""The embedded corpus: composed songs played by a sound font, in the folder layouts of MUSDB18-HQ and FMA."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm.auto import tqdm
+
+from lib import STEMS, UserError
+from lib.data.audio import run_ffmpeg
+from lib.data.composed.compose import Song, compose
+from lib.data.composed.render import FIRST_ID, PEAK, render, same_arithmetic
+from lib.machine.processes import end_with_parent
+from lib.profile.fields import Rendered
+from lib.store.files import atomic, file_lock, write_json
+
+VERSION = 1
+"""Raise it when the same settings are composed or rendered otherwise: songs are made again."""
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+def build(settings: Rendered, rate: int, root: Path, workers: int | None = None) -> Path:
+    """Make the corpus at ``rate`` Hz under ``root``, or what is missing of it, and return ``root``.
+
+    ``labeled/{train,test}/NAME/{mixture,bass,drums,vocals,other}.wav`` (stereo, 24 bits, the mixture being the sum of
+    the stems to the last bit; the validation songs are the last of ``train`` in sorted order),
+    ``unlabeled/000/000002.mp3`` with ``unlabeled/fma_metadata/tracks.csv``, and ``songs.json``, which describes every
+    song. Where the settings say so, the stems of the unlabelled songs are re-dealt (`deal`). The files depend on
+    ``settings`` and ``rate`` alone, not on ``workers``. Raises `UserError` for a rate that MP3 has not, or songs too
+    short to hold a phrase.
+    """
+    if rate not in MP3_RATES:
+        raise UserError(f"audio.rate: MP3 cannot hold {rate} Hz, choose one of {', '.join(map(str, MP3_RATES))}")
+    if settings.song_seconds < 2:
+        raise UserError(f"corpus.rendered.song_seconds: {settings.song_seconds} is too short, choose at least 2")
+    root = Path(root)
+    plan = {"settings": asdict(settings), "rate": rate, "version": VERSION}
+    if _read_json(root / "complete.json") == plan:
+        return root
+    with file_lock(root / "lock"):  # a notebook opened while a study runs may ask for the same songs
+        if _read_json(root / "complete.json") != plan:
+            _build(settings, rate, root, workers, plan)
+    return root
+
+
+def _build(settings: Rendered, rate: int, root: Path, workers: int | None, plan: dict) -> None:
+    if _read_json(root / "plan.json") != plan:
+        for name in ("complete.json", "plan.json"):
+            (root / name).unlink(missing_ok=True)
+        for name in ("labeled", "unlabeled"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        write_json(root / "plan.json", plan)
+    shutil.rmtree(root / "partial", ignore_errors=True)  # left by a build that was killed
+    (root / "partial").mkdir()
+    counts = {"train": settings.train_songs, "valid": settings.validation_songs, "test": settings.test_songs}
+    tasks = [(kind, (index,)) for kind, count in counts.items() for index in range(count)]
+    tasks += [("unlabeled", group) for group in _unlabeled_groups(settings)]
+    made = _run(partial(_make, settings, rate, root), tasks, workers or len(os.sched_getaffinity(0)))
+    songs = [song for group in made for song in group]
+    songs.sort(key=lambda song: song.get("track_id", 0))  # stable: labelled songs first, in their order
+    with atomic(root / "songs.json") as temporary:
+        temporary.write_text("[\n" + ",\n".join(map(json.dumps, songs)) + "\n]\n", "utf-8")
+    _write_tracks(root / "unlabeled" / "fma_metadata" / "tracks.csv", [s for s in songs if "track_id" in s])
+    (root / "partial").rmdir()
+    write_json(root / "complete.json", plan)
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _unlabeled_groups(settings: Rendered) -> list[tuple[int, ...]]:
+    if not settings.redealt:
+        return [(index,) for index in range(settings.unlabeled_songs)]
+    songs = range(settings.unlabeled_songs)
+    return deal([compose(settings.seed, "unlabeled", index, settings.song_seconds) for index in songs])
+
+
+def deal(songs: list[Song]) -> list[tuple[int, ...]]:
+    """Groups of as many songs as there are stems, which differ in tempo and key as far as the songs allow.
+
+    One song comes from each quarter of the tempi; within a quarter songs are sorted by key, and the quarters are
+    rotated against each other by a quarter of the keys. Songs left over in an incomplete group are not dealt.
+    """
+    by_tempo = sorted(range(len(songs)), key=lambda i: songs[i].bpm)
+    size, parts = len(songs) // len(STEMS), range(len(STEMS))
+    by_key = [sorted(by_tempo[q * size : (q + 1) * size], key=lambda i: songs[i].key) for q in parts]
+    turned = [np.roll(quarter, q * size // len(STEMS)).tolist() for q, quarter in zip(parts, by_key, strict=True)]
+    return list(zip(*turned, strict=True))
+
+
+def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[list[dict]]:
+    progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", mininterval=1.0)
+    # spawned, for NumPy looks at the environment once, and the caller may hold threads that a fork would break
+    context = multiprocessing.get_context("spawn")
+    with same_arithmetic(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
+        return list(progress(pool.map(make, tasks)))
+
+
+def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, tuple[int, ...]]) -> list[dict]:
+    """Write one song, or one group of unlabelled songs, unless it is there; return the descriptions."""
+    kind, group = task
+    songs = [compose(settings.seed, kind, index, settings.song_seconds) for index in group]
+    return (
+        _make_unlabeled(songs, group, rate, root)
+        if kind == "unlabeled"
+        else [_make_labeled(songs[0], rate, root, kind)]
+    )
+
+
+def _make_unlabeled(songs: list[Song], group: tuple[int, ...], rate: int, root: Path) -> list[dict]:
+    """As many mixtures as songs; stem k of mixture i is that of song i + k, around the group."""
+    tracks = [FIRST_ID + index for index in group]
+    paths = [root / "unlabeled" / f"{track // 1000:03d}" / f"{track:06d}.mp3" for track in tracks]
+    if not all(path.exists() for path in paths):
+        stems = np.stack([render(song, rate) for song in songs])
+        for first, path in enumerate(paths):
+            mixture = sum(stems[(first + k) % len(songs), k] for k in range(len(STEMS)))
+            peak, temporary = np.abs(mixture).max(), root / "partial" / path.name
+            write_mp3(temporary, mixture * (PEAK / peak) if peak > 1 else mixture, rate)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, path)
+    descriptions = [{"split": "unlabeled", "track_id": track} for track in tracks]
+    return [known | song.describe() for known, song in zip(descriptions, songs, strict=True)]
+
+
+def _make_labeled(song: Song, rate: int, root: Path, kind: str) -> dict:
+    folder = root / "labeled" / ("test" if kind == "test" else "train") / song.name
+    if not folder.exists():
+        temporary = root / "partial" / song.name
+        temporary.mkdir()
+        stems = np.round(render(song, rate) * 2**23).astype(np.int32)
+        for name, wave in zip(("mixture", *STEMS), (stems.sum(0, dtype=np.int32), *stems), strict=True):
+            soundfile.write(temporary / f"{name}.wav", wave.T << 8, rate, subtype="PCM_24")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, folder)
+    return {"split": "validation" if kind == "valid" else kind} | song.describe()
+
+
+def write_mp3(path: Path, wave: np.ndarray, rate: int) -> None:
+    """Encode ``wave`` [2, T] at LAME's best variable bit rate; equal waves give equal bytes."""
+    # by ffmpeg: its LAME takes 0.4 of the time of soundfile's; effort 5 comes as close to the wave as more effort does
+    source = ["-f", "f32le", "-ar", str(rate), "-ac", "2", "-i", "pipe:0"]
+    coding = ["-c:a", "libmp3lame", "-q:a", "0", "-compression_level", "5"]
+    coding += ["-flags:a", "+bitexact", "-fflags", "+bitexact", "-f", "mp3"]
+    done = run_ffmpeg([*source, *coding, "-y", f"file:{path.resolve()}"], wave.T.astype("<f4").tobytes())
+    if done.returncode:
+        raise UserError(f"{path}: ffmpeg cannot write it: {' '.join(done.stderr.split()) or 'unknown error'}")
+
+
+def _write_tracks(path: Path, songs: list[dict]) -> None:
+    """FMA's ``tracks.csv``: two header rows, a row with the index's name, one row a track (about 90/5/5 %)."""
+    header = [("artist", "name"), ("set", "split"), ("set", "subset"), ("track", "duration"), ("track", "genre_top"),
+              ("track", "title")]  # fmt: skip
+    validation = max(min(1 + (len(songs) >= 20), len(songs) - 1), round(len(songs) / 20))
+    splits = ["validation"] * validation + ["test"] * round(len(songs) / 20)
+    splits = ["training"] * (len(songs) - len(splits)) + splits
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerows(["", *names] for names in zip(*header, strict=True))
+        rows.writerow(["track_id", *[""] * len(header)])
+        for song, split in zip(songs, splits, strict=True):
+            artist, title = f"Rendered {song['groove']}", song["name"].split(" - ")[1]
+            rows.writerow([song["track_id"], artist, split, "small", int(song["seconds"]), song["genre"], title])

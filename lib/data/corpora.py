@@ -1,0 +1,160 @@
+"""Corpora: every reader gives the same `Track`, and lists what it left out as `Skipped` with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import soundfile
+
+from lib import STEMS, UserError
+from lib.data import fma, folder, musdb18
+from lib.data.collection import Collection
+from lib.data.tracks import Candidate, Skipped, Track, scan
+from lib.profile.fields import FMA, MUSDB, RENDERED, Corpus, Profile
+from lib.store.files import atomic
+from lib.store.fingerprints import fingerprint
+
+CUT = 0.1
+"""Seconds at each end of `real_song` that are left out."""
+
+
+def provide(profile: Profile) -> None:
+    """Download and unpack the profile's published data sets, where ``corpus.download`` allows, or check them.
+
+    Raises: UserError, one line that says what to put where or which field to set.
+    """
+    for source in (profile.corpus.labeled, *profile.corpus.unlabeled_parts):
+        _provide(profile.corpus, source)
+
+
+def _provide(corpus: Corpus, source: str) -> None:
+    if source == MUSDB:
+        musdb18.provide(corpus.folder_of(source), corpus.download)
+    elif source.startswith(FMA):
+        fma.provide(corpus.folder_of(source), source.removeprefix(FMA), corpus.download)
+
+
+def available(profile: Profile) -> bool:
+    """Whether the unlabelled music is there, or can be rendered or downloaded."""
+
+    def found(part: str) -> bool:
+        root = profile.corpus.folder_of(part)
+        if part.startswith(FMA):
+            return profile.corpus.download or fma.there(root, part.removeprefix(FMA))
+        return part == RENDERED or root.is_dir()
+
+    return all(map(found, profile.corpus.unlabeled_parts))
+
+
+def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
+    """Songs with stems from ``corpus.labeled``: ``rendered``, ``musdb18hq``, or a folder in MUSDB18's layout.
+
+    Raises `UserError` if the folder does not exist or holds no usable song.
+    """
+    corpus = profile.corpus
+    root = _root(profile, "labeled", corpus.labeled, cache)
+    return _usable("corpus.labeled", root, *musdb18.read(root, cache, corpus.workers, corpus.validation_songs))
+
+
+def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
+    """Mixtures from ``corpus.unlabeled``: ``rendered``, a folder in FMA's layout, or any folder of music; or several.
+
+    ``fma:SUBSET`` gives a `Collection`, all else a list. Raises `UserError` if a folder does not exist or holds no
+    usable song.
+    """
+    parts = profile.corpus.unlabeled_parts
+    found = [_unlabeled(profile, part, cache) for part in parts]
+    if len(parts) == 1:
+        return found[0]
+    named = [
+        replace(track, name=f"{Path(part).name}/{track.name}")
+        for part, (tracks, _) in zip(parts, found, strict=True)
+        for track in tracks
+    ]
+    return named, [item for _, skipped in found for item in skipped]
+
+
+def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
+    corpus, rate = profile.corpus, profile.audio.rate
+    root = _root(profile, "unlabeled", part, cache)
+    if part.startswith(FMA):
+        cut = (corpus.segment_seconds, corpus.segment_hop_seconds)
+        found = fma.collection(root, part.removeprefix(FMA), cache, corpus.workers, rate, *cut)
+    elif (root / fma.METADATA).is_file():
+        found = fma.read(root, corpus.fma_subset, cache, corpus.workers, rate, corpus.segment_seconds)
+    else:
+        found = folder.read(root, cache, corpus.workers, corpus.segment_seconds)
+    return _usable("corpus.unlabeled", root, *found)
+
+
+def real_song(cache: Path) -> Track:
+    """stempeg's example, 6 s of one MUSDB18 song with its stems: the out-of-domain check of every profile.
+
+    Without its first and last `CUT` seconds: where it was cut out of its song, AAC decodes into a full-scale click in
+    every stem.
+    """
+    path = Path(musdb18.musdb().stempeg.example_stem_path())
+    song = Candidate(path.name.removesuffix(musdb18.STEM_SUFFIX), "test", {musdb18.STEM_SUFFIX: path})
+    tracks, skipped = scan([song], cache / "real_song", 1, unpack=_without_clicks)
+    track = _usable("stempeg's example", path, tracks, skipped)[0][0]
+    return replace(track, digest=fingerprint([track.digest, CUT]))
+
+
+def _without_clicks(files: dict[str, Path], cache: Path) -> dict[str, Path]:
+    decoded = musdb18.unpack(files, cache)
+    inner = {role: file.with_stem(f"{role}-inner") for role, file in decoded.items()}
+    for role, file in inner.items():
+        if not file.exists():
+            wave, rate = soundfile.read(decoded[role], dtype="int16")
+            edge = round(CUT * rate)
+            with atomic(file) as temporary:
+                soundfile.write(temporary, wave[edge:-edge], rate, "PCM_16", format="FLAC")
+    return inner
+
+
+def _root(profile: Profile, kind: str, value: str, cache: Path) -> Path:
+    if value == RENDERED:
+        from lib.data.composed import corpus  # a synthesiser is needed to render music, not to read it
+
+        settings, rate = profile.corpus.rendered, profile.audio.rate
+        return corpus.build(settings, rate, cache / f"rendered-{fingerprint([settings, rate])}") / kind
+    _provide(profile.corpus, value)
+    root = profile.corpus.folder_of(value).resolve()
+    if not root.is_dir():
+        raise UserError(f"corpus.{kind}: no such folder: {value}; give a folder of music, or 'rendered'")
+    return root
+
+
+def of_split(tracks: Sequence[Track], split: str) -> Sequence[Track]:
+    """The songs of ``train``, ``validation`` or ``test``, in a sequence of the same type."""
+    return tracks.of_split(split) if isinstance(tracks, Collection) else [t for t in tracks if t.split == split]
+
+
+def take(tracks: Sequence[Track], indices: Sequence[int]) -> Sequence[Track]:
+    """The songs of some (ascending) indices, in a sequence of the same type."""
+    return tracks.take(indices) if isinstance(tracks, Collection) else [tracks[index] for index in indices]
+
+
+def _usable(
+    label: str, root: Path, tracks: Sequence[Track], skipped: list[Skipped]
+) -> tuple[Sequence[Track], list[Skipped]]:
+    if not tracks:
+        why = f"{len(skipped)} skipped, first {skipped[0].path}: {skipped[0].reason}" if skipped else "no music in it"
+        raise UserError(f"{label}: nothing usable in {root} ({why})")
+    return tracks, skipped
+
+
+def dealt(songs: list[Track]) -> list[Track]:
+    """As many songs, with stems re-dealt: stem k of song i is that of song (i + k n / 4) mod n.
+
+    Stems of a song were then neither composed nor mixed together. Songs last as long as their shortest stem.
+    """
+    found = []
+    for i, song in enumerate(songs):
+        sources = [songs[(i + k * max(1, len(songs) // len(STEMS))) % len(songs)] for k in range(len(STEMS))]
+        files = {stem: source.files[stem] for stem, source in zip(STEMS, sources, strict=True)}
+        frames, digest = min(source.frames for source in sources), fingerprint([source.digest for source in sources])
+        found.append(replace(song, name=f"{song.name}, re-dealt", frames=frames, files=files, digest=digest))
+    return found

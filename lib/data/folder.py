@@ -1,0 +1,50 @@
+"""Any folder of music, searched recursively."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lib.data.tracks import Candidate, Rules, Skipped, Track, scan, skip
+
+MUSIC = re.compile(r"\.(wave?|w64|flac|og[ga]|opus|mp[34]|m4a|aac|aif[fc]?|caf|au|wma|wv|ape|mka)$", re.IGNORECASE)
+
+
+def read(root: Path, cache: Path, workers: int, min_seconds: float) -> tuple[list[Track], list[Skipped]]:
+    """Tracks named by their relative path, in sorted order; about 5% (two at least, of four or more) validate.
+
+    Which ones is decided by a hash of the relative path, so neither an album nor a letter of the alphabet is favoured.
+    Files shorter than ``min_seconds`` or undecodable are skipped; hidden ones are not looked at.
+    """
+    candidates, skipped = [], []
+    for path in sorted(_music(root)):
+        name = path.relative_to(root).as_posix()
+        if name.isprintable():
+            candidates.append(Candidate(name, "train", {"mixture": path}))
+        else:
+            skipped.append(skip(path, "file name holds control characters or invalid UTF-8: rename it"))
+    tracks, unusable = scan(candidates, cache, workers, Rules(min_seconds))
+    return _with_validation(tracks), skipped + unusable
+
+
+def _music(root: Path) -> Iterator[Path]:
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up the tree would be walked for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, f) for f in files if not f.startswith(".") and MUSIC.search(f))
+
+
+def _with_validation(tracks: list[Track]) -> list[Track]:
+    count = max(2, round(0.05 * len(tracks))) if len(tracks) >= 4 else 0
+    ranked = sorted(tracks, key=lambda track: hashlib.sha256(track.name.encode()).digest())
+    chosen = {track.name for track in ranked[:count]}
+    return [replace(track, split="validation") if track.name in chosen else track for track in tracks]

@@ -1,0 +1,221 @@
+"""One song as every reader gives it, and the scan that inspects files once, in threads, and stores the result."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from lib import STEMS, UserError
+from lib.data import audio
+from lib.store.files import atomic
+from lib.store.fingerprints import fingerprint
+
+ROLES = ("mixture", *STEMS)
+EDGE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Track:
+    """A song on disk: native ``rate`` (Hz) and ``frames``, one file per role ("mixture" and the stems there are).
+
+    ``digest`` identifies the content of the files it was read from, wherever they are.
+    """
+
+    name: str
+    split: str
+    rate: int
+    frames: int
+    files: dict[str, Path]
+    digest: str
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+    def read(
+        self, role: str, start_seconds: float = 0.0, seconds: float | None = None, rate: int | None = None
+    ) -> np.ndarray:
+        """A stem or the mixture -> float32 [2, round(seconds * rate)], zeros beyond the song's end.
+
+        Without ``seconds`` to the end, without ``rate`` at the native rate. A song without a mixture file is the sum
+        of its stems.
+        """
+        if role == "mixture" and role not in self.files:
+            return self.stems(start_seconds, seconds, rate).sum(0)
+        rate = rate or self.rate
+        samples = round((max(self.seconds - start_seconds, 0.0) if seconds is None else seconds) * rate)
+        frames = math.ceil(samples * self.rate / rate)
+        wave = audio.read(self.files[role], round(start_seconds * self.rate), frames, rate)[:, :samples]
+        missing = samples - wave.shape[1]
+        return np.pad(wave, ((0, 0), (0, missing))) if missing else wave
+
+    def mixture(self, start_seconds: float = 0.0, seconds: float | None = None, rate: int | None = None) -> np.ndarray:
+        """`read` of the mixture -> [2, T]."""
+        return self.read("mixture", start_seconds, seconds, rate)
+
+    def stems(self, start_seconds: float = 0.0, seconds: float | None = None, rate: int | None = None) -> np.ndarray:
+        """`read` of the four stems in the order of `lib.STEMS` -> [4, 2, T]."""
+        return np.stack([self.read(stem, start_seconds, seconds, rate) for stem in STEMS])
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or folder that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+class Candidate(NamedTuple):
+    """A song not yet inspected: its source files by role."""
+
+    name: str
+    split: str
+    files: dict[str, Path]
+
+
+class Rules(NamedTuple):
+    """What a song must have to be used."""
+
+    min_seconds: float = 0.0
+    min_rate: int = 0
+    stereo: bool = False
+    max_seconds: float = math.inf
+
+    def broken_by(self, info: audio.Info) -> str:
+        """Why a song with this header is left out; empty if it is not."""
+        if self.stereo and info.channels < 2:
+            return "mono"
+        if info.rate < self.min_rate:
+            return f"sample rate {info.rate} Hz, below {self.min_rate} Hz"
+        if info.frames < self.min_seconds * info.rate:
+            return f"{info.frames / info.rate:.1f} s long, shorter than {self.min_seconds:g} s"
+        if info.frames > self.max_seconds * info.rate:
+            return f"{info.frames / info.rate:.0f} s long, more than {self.max_seconds:g} s: cut it"
+        return ""
+
+
+def skip(path: Path | str, reason: str) -> Skipped:
+    """A `Skipped` whose text can be printed and stored even if the file's name is not valid UTF-8."""
+    return Skipped(str(path).encode("utf-8", "backslashreplace").decode(), reason)
+
+
+def corpus_fingerprint(tracks: Iterable[Track]) -> str:
+    """12 hex digits over names, splits and content of the tracks in their order; wherever their folder is."""
+    return fingerprint([[track.name, track.split, track.digest] for track in tracks])
+
+
+def expect(songs: Iterable[Track], *splits: str) -> None:
+    """A guard against leaks. Raises: ValueError if a song is of none of ``splits``."""
+    for song in songs:
+        if song.split not in splits:
+            raise ValueError(
+                f"leak: '{song.name}' is of the split '{song.split}', only {' or '.join(splits)} may be used here"
+            )
+
+
+def in_threads(function: Callable, items: Sequence, workers: int, title: str) -> list:
+    """``[function(item) for item in items]`` in threads: libsndfile, ffmpeg, numpy and SHA-256 all release the GIL."""
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return list(tqdm(pool.map(function, items), title, len(items), unit="song", disable=len(items) <= 50))
+
+
+def seekable_files(files: dict[str, Path], cache: Path) -> dict[str, Path]:
+    """The files as libsndfile can read them; what it cannot is decoded into ``cache`` once."""
+    return {role: audio.seekable(path, cache / "decoded") for role, path in files.items()}
+
+
+def scan(
+    candidates: Sequence[Candidate],
+    cache: Path,
+    workers: int,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    unpack: Callable[[dict[str, Path], Path], dict[str, Path]] = seekable_files,
+) -> tuple[list[Track], list[Skipped]]:
+    """Inspect every candidate and keep those that decode, agree in rate and length, and obey ``rules``.
+
+    Usable songs are stored in ``cache`` as CSV under a key over names, sizes and times of all files. What was skipped
+    is inspected again at every call: its cause may be gone (permissions, a codec), and a stale cache would hide it.
+    ``unpack(files, cache)`` turns source files into one seekable file per role.
+    """
+    identity = [[candidate, [audio.stamp(path) for path in candidate.files.values()]] for candidate in candidates]
+    table = cache / f"scan-{fingerprint([identity, rules, str(cache.resolve())])}.csv"
+    known = _load(table)
+    found = in_threads(
+        lambda i: known.get(i) or _inspect(candidates[i], cache, rules, unpack), range(len(candidates)), workers, "scan"
+    )
+    tracks = {i: item for i, item in enumerate(found) if isinstance(item, Track)}
+    if tracks.keys() - known.keys():
+        _save(table, tracks)
+    return list(tracks.values()), [item for item in found if isinstance(item, Skipped)]
+
+
+def _inspect(candidate: Candidate, cache: Path, rules: Rules, unpack: Callable) -> Track | Skipped:
+    first = next(iter(candidate.files.values()))
+    source = first.parent if len(candidate.files) > 1 else first
+    try:
+        files = unpack(candidate.files, cache)
+        infos = {role: audio.probe(path) for role, path in files.items()}
+        digest = content_digest(candidate.files)
+    except audio.UndecodableError as error:
+        return skip(error.path, error.reason)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"{cache}: no space left on the disk for decoded music: free some") from error
+        return skip(source, f"cannot be read: {error.strerror or error}")
+    if len({(info.rate, info.frames) for info in infos.values()}) > 1:
+        lengths = ", ".join(f"{role} {info.frames} at {info.rate} Hz" for role, info in infos.items())
+        return skip(source, f"stems differ in length or sample rate: {lengths}")
+    info = next(iter(infos.values()))
+    if broken := rules.broken_by(info):
+        return skip(source, broken)
+    return Track(candidate.name, candidate.split, info.rate, info.frames, files, digest)
+
+
+def content_digest(files: dict[str, Path]) -> str:
+    """24 hex digits that tell recordings apart, wherever they are. Raises: OSError."""
+    # size, head and tail tell recordings apart without reading terabytes: the ends hold headers, tags and music
+    digest = hashlib.sha256()
+    for role, path in files.items():
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            digest.update(f"{role} {size} ".encode() + file.read(EDGE))
+            file.seek(max(0, size - EDGE))
+            digest.update(file.read(EDGE))
+    return digest.hexdigest()[:24]
+
+
+def _save(table: Path, tracks: dict[int, Track]) -> None:
+    rows = [{"index": index, **vars(track), **track.files} for index, track in tracks.items()]
+    with atomic(table) as temporary:
+        columns = ["index", "name", "split", "rate", "frames", "digest", *ROLES]
+        pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False, errors="surrogateescape")
+
+
+def _load(table: Path) -> dict[int, Track]:
+    if not table.exists():
+        return {}
+    try:
+        return _tracks(pd.read_csv(table, dtype=str, keep_default_na=False, encoding_errors="surrogateescape"))
+    except (ValueError, KeyError, OSError):  # damaged: everything is inspected again
+        return {}
+
+
+def _tracks(rows: pd.DataFrame) -> dict[int, Track]:
+    tracks = {}
+    for row in rows.to_dict("records"):
+        files = {role: Path(row[role]) for role in ROLES if row[role]}
+        if all(path.exists() for path in files.values()):  # a decoded copy may have been deleted
+            numbers = int(row["rate"]), int(row["frames"])
+            tracks[int(row["index"])] = Track(row["name"], row["split"], *numbers, files, row["digest"])
+    return tracks

@@ -1,0 +1,1 @@
+"""From runs to tables: one module a notebook, and what they share."""

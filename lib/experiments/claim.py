@@ -1,0 +1,80 @@
+"""The claim: scores of every arm, paired differences, and how many labelled songs an arm is worth."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+
+from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, Finetuning, method_name, of_profile, pairs, starts_pretrained
+from lib.experiments import evaluate
+from lib.experiments.intervals import Origin, own_seed, paired_interval, songs_worth
+from lib.experiments.jobs import scored, train_in_parallel
+from lib.experiments.records import Named, named
+from lib.study import Study
+
+METRICS = ("uSDR", "cSDR")
+
+
+def claim_trainings(study: Study) -> list[Finetuning]:
+    """Every arm with every budget and seed."""
+    settings = study.profile.finetune
+    plan = itertools.product(settings.labeled_songs, settings.seeds, of_profile(study))
+    return [Finetuning(study, arm, seed, songs) for songs, seed, arm in plan]
+
+
+def claim_runs(study: Study) -> list[Named]:
+    """(method, seed, labelled songs, run) of every arm, trained where missing."""
+    plan = claim_trainings(study)
+    train_in_parallel(map(scored, plan))
+    return [named(training) for training in plan]
+
+
+def scores(study: Study) -> pd.DataFrame:
+    """Every score of every model of the claim, and of the baselines: ``tables/scores.csv``."""
+    train_in_parallel(map(scored, claim_trainings(study)))
+    frames = [evaluate.baselines(study), *map(evaluate.scores, claim_trainings(study))]
+    return study.write("scores", pd.concat(frames, ignore_index=True))
+
+
+def origin(study: Study) -> Origin:
+    """Which pre-training a supervised seed starts from, for the intervals."""
+    count = len(study.profile.pretrain.seeds)
+    return lambda seed: seed % count
+
+
+def claim(study: Study) -> pd.DataFrame:
+    """Differences of arms, paired by song and seed, per stem and metric: ``tables/claim.csv``.
+
+    Columns: experiment, labeled_songs, method, against, metric, and those of `lib.intervals.paired_interval`, over
+    test songs only.
+    """
+    table, rows = study.read("scores"), []
+    table = table[table["experiment"] == "test"]
+    for songs in study.profile.finetune.labeled_songs:
+        chosen = table[table["labeled_songs"] == songs]
+        for arm, against in pairs(study):
+            start = origin(study) if starts_pretrained(arm) or starts_pretrained(against) else own_seed
+            facts = {"experiment": "test", "labeled_songs": songs}
+            names = {"method": method_name(arm), "against": method_name(against)}
+            for metric in METRICS:
+                interval = paired_interval(chosen, *names.values(), metric, start)
+                rows.append(interval.assign(**facts, **names, metric=metric))
+    columns = ["experiment", "labeled_songs", "method", "against", "metric"]
+    table = pd.concat(rows, ignore_index=True)
+    return study.write("claim", table[[*columns, *(name for name in table if name not in columns)]])
+
+
+def worth(study: Study) -> pd.DataFrame:
+    """How many labelled songs from scratch every other arm is worth: ``tables/songs_worth.csv``, by uSDR.
+
+    *Long* is held against scratch with as many steps, *equal compute*, where the profile has that.
+    """
+    table, rows = study.read("scores"), []
+    table = table[table["experiment"] == "test"]
+    for arm in of_profile(study)[1:]:
+        as_long = arm == LONG and EQUAL_COMPUTE in study.profile.finetune.controls
+        names = method_name(arm), method_name(EQUAL_COMPUTE if as_long else SCRATCH)
+        found = songs_worth(table, *names, "uSDR", origin(study) if starts_pretrained(arm) else own_seed)
+        rows.append(found.assign(method=names[0], against=names[1], metric="uSDR"))
+    return study.write("songs_worth", pd.concat(rows, ignore_index=True))

@@ -1,0 +1,103 @@
+"""What the music of a study is: durations, levels of stems, correlations between them, and how songs are composed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import STEMS
+from lib.data.tracks import Track
+from lib.mixing import SILENT_RMS, rms
+from lib.study import Study
+
+PAIRS = tuple(itertools.combinations(range(len(STEMS)), 2))
+ENVELOPE_SECONDS = 0.05
+MOST_UNLABELED = 1000
+
+
+def survey(study: Study) -> pd.DataFrame:
+    """Tidy table (corpus, split, song, stem, metric, value) of all labelled songs, the real song and unlabelled songs.
+
+    Metrics: ``seconds``; ``level`` of a stem in dB under its mixture; and per pair of stems the correlation of
+    waveforms, of envelopes (RMS in 50 ms) and of magnitude spectrograms, within a song (``envelope correlation``) and
+    with the second stem taken from the song before (``envelope correlation, other song``), as what chance gives. Of
+    unlabelled songs, at most `MOST_UNLABELED` are listed.
+    """
+    rate, rows = study.profile.audio.rate, []
+
+    def add(corpus: str, song: Track, values: list[tuple[str, str, float]]) -> None:
+        facts = {"corpus": corpus, "split": song.split, "song": song.name}
+        values = [("mixture", "seconds", song.seconds), *values]
+        rows.extend({**facts, "stem": stem, "metric": metric, "value": value} for stem, metric, value in values)
+
+    for split in ("train", "validation", "test"):
+        songs = [song for song in study.labeled if song.split == split]
+        waves = songs[-1].stems(rate=rate) if songs else None
+        for song in songs:
+            before, waves = waves, song.stems(rate=rate)
+            across = _correlations(waves, before, rate, ", other song") if len(songs) > 1 else []
+            add("labelled", song, [*_levels(waves), *_correlations(waves, waves, rate), *across])
+    waves = study.real_song.stems(rate=rate)
+    add("real song", study.real_song, [*_levels(waves), *_correlations(waves, waves, rate)])
+    for song in study.unlabeled[:: -(-len(study.unlabeled) // MOST_UNLABELED)]:
+        add("unlabelled", song, [])
+    return pd.DataFrame(rows)
+
+
+def _levels(stems: np.ndarray) -> list[tuple[str, str, float]]:
+    """Level of every stem that sounds, in dB under the mixture."""
+    total = rms(stems.sum(0))
+    levels = [(stem, rms(wave)) for stem, wave in zip(STEMS, stems, strict=True)]
+    return [(stem, "level", 20 * float(np.log10(level / total))) for stem, level in levels if level > SILENT_RMS]
+
+
+def _correlations(first: np.ndarray, second: np.ndarray, rate: int, suffix: str = "") -> list[tuple[str, str, float]]:
+    """Correlation of stem i of ``first`` with stem j of ``second`` for all pairs of stems that both sound."""
+    length = min(first.shape[-1], second.shape[-1])
+    views = [_views(stems[..., :length], rate) for stems in (first, second)]
+    return [
+        (f"{STEMS[i]} & {STEMS[j]}", f"{name} correlation{suffix}", float(np.corrcoef(one[i], two[j])[0, 1]))
+        for name in views[0]
+        for one, two in [(views[0][name], views[1][name])]
+        for i, j in PAIRS
+        if one[i].std() > 0 and two[j].std() > 0 and min(rms(first[i]), rms(second[j])) > SILENT_RMS
+    ]
+
+
+def _views(stems: np.ndarray, rate: int) -> dict[str, np.ndarray]:
+    """Three flat views of stems [4, C, T], each [4, values]: the waveform, its envelope, its magnitude spectrogram."""
+    step = round(ENVELOPE_SECONDS * rate)
+    whole = stems[..., : stems.shape[-1] // step * step]
+    envelope = np.sqrt(np.square(whole).reshape(len(stems), whole.shape[1], -1, step).mean((1, 3)))
+    return {"waveform": stems.reshape(len(stems), -1), "envelope": envelope, "spectrogram": _spectra(stems.mean(1))}
+
+
+def _spectra(waves: np.ndarray) -> np.ndarray:
+    spectra = torch.stft(torch.from_numpy(waves), 1024, 1024, window=torch.hann_window(1024), return_complex=True)
+    return spectra.abs().flatten(1).numpy()
+
+
+def composition(study: Study) -> pd.DataFrame:
+    """Key, mode, tempo, genre, groove and number of instruments of every rendered song; empty for other corpora."""
+    columns = ["split", "song", "key", "mode", "tempo", "genre", "groove", "instruments"]
+    roots = {
+        p
+        for song in itertools.chain(study.labeled, study.unlabeled)
+        for f in song.files.values()
+        for p in f.parents[1:4]
+    }
+    lists = sorted(root / "songs.json" for root in roots if (root / "songs.json").is_file())
+    rows = [
+        [s["split"], s["name"], s["key"], s["mode"], s["bpm"], s["genre"], s["groove"], _instruments(s["parts"])]
+        for path in lists
+        for s in json.loads(path.read_text("utf-8"))
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _instruments(parts: list[dict]) -> int:
+    return len({(part["stem"] == "drums", part["program"]) for part in parts})

@@ -1,0 +1,264 @@
+"""What unsupervised MixIT models separate, whether correlation hinders them, and what an undefined source costs.
+
+All qualities are SNRs in dB over whole songs, as uSDR is; gains are taken over the mixture as the estimate.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import median_filter
+
+from lib import STEMS
+from lib.arms import EQUAL_COMPUTE, SCRATCH, Finetuning, Pretraining
+from lib.data.corpora import dealt
+from lib.data.tracks import Track
+from lib.experiments import evaluate, outputs
+from lib.experiments.intervals import holm, mean_interval, own_seed, paired_interval, rank_correlation, share_interval
+from lib.experiments.jobs import Job, scored, train_in_parallel
+from lib.experiments.outputs import BEST, BEST_GROUP, CHOSEN, CHOSEN_GROUP, SNR
+from lib.scoring import MEAN
+from lib.study import Study
+
+COMPOSED, REDEALT, ONE_SONG = "as composed", "re-dealt", "one song"
+SUPERVISED, HPSS = "supervised", "harmonic-percussive"
+
+
+def probe(study: Study) -> pd.DataFrame:
+    """Tidy table of the probes on test songs and the real song, for every pre-training seed: ``tables/probes.csv``.
+
+    See `lib.probing.outputs`; beside the models, without a seed of pre-training, stand `references`. A stem that is
+    silent in a song has no row.
+    """
+    frames = [outputs.outputs(Pretraining(study, seed)) for seed in study.profile.pretrain.seeds]
+    return study.write("probes", pd.concat([*frames, references(study)], ignore_index=True))
+
+
+def references(study: Study) -> pd.DataFrame:
+    """SNR of the supervised model, the ideal ratio mask, and harmonic-percussive separation.
+
+    *Supervised* is from scratch with most labels, trained as long as MixIT's compute allows where the profile has that.
+    """
+    train_in_parallel(map(scored, reference_trainings(study)))
+    frames = [evaluate.scores(training).assign(method=SUPERVISED) for training in reference_trainings(study)]
+    frames += [evaluate.baselines(study), evaluate.reference(study, HPSS, harmonic_percussive)]
+    together = pd.concat(frames, ignore_index=True)
+    together = together[(together["metric"] == "uSDR") & (together["method"] != "mixture")]
+    return together.assign(metric=SNR)
+
+
+def reference_trainings(study: Study) -> list[Finetuning]:
+    """The supervised models that `references` looks at."""
+    settings = study.profile.finetune
+    arm = EQUAL_COMPUTE if EQUAL_COMPUTE in settings.controls else SCRATCH
+    return [Finetuning(study, arm, seed, max(settings.labeled_songs)) for seed in settings.seeds]
+
+
+def harmonic_percussive(stems: np.ndarray, n_fft: int = 1024, hop: int = 256, length: int = 31) -> np.ndarray:
+    """Median-filtering separation (Fitzgerald 2010): what is percussive as drums, what is harmonic as each other stem.
+
+    [4, C, T] -> [4, C, T]; only the sum of the stems is looked at. Masks are the squared ratio of the spectrogram's
+    median over ``length`` bins to that over ``length`` frames.
+    """
+    mixture, window = torch.from_numpy(stems.sum(0)), torch.hann_window(n_fft)
+    spectrum = torch.stft(mixture, n_fft, hop, window=window, return_complex=True)
+    level = spectrum.abs().mean(0).numpy()
+    harmonic, percussive = (median_filter(level, size) ** 2 for size in ((1, length), (length, 1)))
+    mask = torch.from_numpy(percussive / np.maximum(harmonic + percussive, 1e-12))
+    drums = torch.istft(spectrum * mask, n_fft, hop, window=window, length=mixture.shape[-1])
+    return np.stack([(drums if stem == "drums" else mixture - drums).numpy() for stem in STEMS])
+
+
+def trainings(study: Study) -> dict[str, Study]:
+    """The study by what its pre-training hears; all but the first need rendered songs, and the profile's word."""
+    settings, found = study.profile.probes, {COMPOSED: study}
+    if settings.redealt and study.profile.corpus.unlabeled == "rendered":
+        found[REDEALT] = study.variant({"corpus.rendered.redealt": True})
+    if settings.same_song:
+        found[ONE_SONG] = study.variant({"pretrain.same_song": True})
+    return found
+
+
+def pretrainings(study: Study) -> list[tuple[str, Pretraining]]:
+    """(what it hears, training) of every pre-training that the probes look at, trained where missing.
+
+    What `references` needs is trained beside them: two rounds of a few long runs would leave processes idle twice.
+    """
+    train_in_parallel([*pretraining_jobs(study), *map(scored, reference_trainings(study))])
+    return _pretraining_plan(study)
+
+
+def pretraining_jobs(study: Study) -> list[Job]:
+    """What `pretrainings` trains and looks at."""
+    return [Job(training, partial(_probed, kind=kind, study=study)) for kind, training in _pretraining_plan(study)]
+
+
+def _probed(training: Pretraining, kind: str, study: Study) -> None:
+    """Measure what `probe` and `correlation` of ``study`` ask of one pre-training."""
+    if kind == COMPOSED and training.seed in study.profile.pretrain.seeds:
+        outputs.outputs(training)
+    if training.seed in study.profile.probes.seeds:
+        for songs in _tested(study).values():
+            outputs.gains(training, *songs)
+
+
+def _pretraining_plan(study: Study) -> list[tuple[str, Pretraining]]:
+    settings, plan = study.profile, []
+    for kind, variant in trainings(study).items():
+        seeds = {*settings.probes.seeds, *(settings.pretrain.seeds if variant is study else ())}
+        plan += [(kind, Pretraining(variant, seed)) for seed in sorted(seeds)]
+    return plan
+
+
+def correlation(study: Study) -> pd.DataFrame:
+    """Each training tested on test songs as composed and on the same stems re-dealt: ``tables/correlation.csv``.
+
+    Columns: trained, tested, and those of the scores; metric ``gain``: SNR in dB above that of the mixture. Outputs are
+    chosen on validation songs of the kind tested.
+    """
+    frames = [
+        outputs.gains(Pretraining(variant, seed), *songs).assign(trained=trained, tested=kind)
+        for (trained, variant), seed in itertools.product(trainings(study).items(), study.profile.probes.seeds)
+        for kind, songs in _tested(study).items()
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    first = ["trained", "tested"]
+    return study.write("correlation", frame[[*first, *(name for name in frame if name not in first)]])
+
+
+def _tested(study: Study) -> dict[str, tuple[list[Track], list[Track]]]:
+    """Validation and test songs, as composed and re-dealt."""
+    composed = study.songs("validation"), study.songs("test")
+    return {COMPOSED: composed, REDEALT: tuple(dealt(songs) for songs in composed)}
+
+
+def correlation_table(study: Study, gains: pd.DataFrame) -> pd.DataFrame:
+    """Mean gain over stems per training, test and method, with 95% intervals: ``tables/correlation_means.csv``."""
+    rows = []
+    for (trained, tested, method), part in gains.groupby(["trained", "tested", "method"], sort=False):
+        found = mean_interval(part, method, "gain").set_index("stem").loc[MEAN]
+        counts = {"n_songs": part["song"].nunique(), "n_seeds": part["seed"].nunique()}
+        rows.append({"trained": trained, "tested": tested, "method": method, **found, **counts})
+    return study.write("correlation_means", pd.DataFrame(rows))
+
+
+def correlation_effects(study: Study, gains: pd.DataFrame) -> pd.DataFrame:
+    """What another training changes, paired by song and seed: ``tables/correlation_effects.csv``."""
+    rows = []
+    for trained in [kind for kind in gains["trained"].unique() if kind != COMPOSED]:
+        both = gains[gains["trained"].isin([trained, COMPOSED])]
+        for (tested, method), part in both.groupby(["tested", "method"], sort=False):
+            arms = part.assign(method=part["trained"])
+            found = paired_interval(arms, trained, COMPOSED, "gain")
+            facts = {"trained": trained, "against": COMPOSED, "tested": tested, "method": method}
+            rows.append(found[found["stem"] == MEAN].drop(columns="stem").assign(**facts))
+    columns = ["trained", "against", "tested", "method"]
+    if not rows:
+        return study.write("correlation_effects", pd.DataFrame(columns=columns))
+    frame = pd.concat(rows, ignore_index=True)
+    return study.write("correlation_effects", frame[[*columns, *(name for name in frame if name not in columns)]])
+
+
+def within_songs(study: Study, survey: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
+    """Per test song, how its stems go together and how well MixIT separates it: ``tables/within_songs.csv``.
+
+    Columns: song, the mean over pairs of stems of the absolute correlation of ``waveform``, ``envelope`` and
+    ``spectrogram`` (from the survey of notebook 00), and ``gain``: of the chosen group, mean over stems and seeds.
+    """
+    pairs = survey[(survey["corpus"] == "labelled") & (survey["split"] == "test")]
+    kinds = {kind: pairs[pairs["metric"] == f"{kind} correlation"] for kind in ("waveform", "envelope", "spectrogram")}
+    means = {
+        kind: part.assign(value=part["value"].abs()).groupby("song")["value"].mean() for kind, part in kinds.items()
+    }
+    chosen = gains[(gains["trained"] == COMPOSED) & (gains["tested"] == COMPOSED) & (gains["method"] == CHOSEN_GROUP)]
+    gain = chosen.groupby(["song", "stem"])["value"].mean().groupby("song").mean()
+    return study.write("within_songs", pd.DataFrame({**means, "gain": gain}).rename_axis("song").reset_index())
+
+
+def rank_correlations(songs: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rho of each kind of correlation with the gain over songs: kind, rho, low, high (95%), p_holm, n.
+
+    The p of all kinds are corrected together (Holm), since none was named beforehand.
+    """
+    rows = []
+    for kind in ("waveform", "envelope", "spectrogram"):
+        known = songs[[kind, "gain"]].dropna()
+        found = rank_correlation(known[kind], known["gain"]) if len(known) > 2 else (np.nan, np.nan, np.nan, 1.0)
+        facts = zip(("rho", "low", "high", "p_holm"), found, strict=True)
+        rows.append({"kind": kind, **dict(facts), "n": len(known)})
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p_holm"].to_numpy()))
+
+
+def constancy(probes: pd.DataFrame) -> pd.DataFrame:
+    """How constant the map from stems to outputs is over test songs: ``outputs``, the exponential of its entropy.
+
+    For each pre-training seed and stem, the output of highest SNR is found song by song: 1 means the same one in all
+    songs, N that any is as likely. Columns: seed, stem, outputs, most_frequent (its share of the songs), n_songs.
+    """
+    single = probes[(probes["experiment"] == "test") & probes["method"].str.fullmatch(r"output \d+")]
+    rows = []
+    for (seed, stem), part in single.groupby(["seed", "stem"], sort=False):
+        winners = part.loc[part.groupby("song")["value"].idxmax(), "method"].value_counts(normalize=True)
+        entropy = -float((winners * np.log(winners)).sum())
+        facts = {"outputs": np.exp(entropy), "most_frequent": winners.max(), "n_songs": part["song"].nunique()}
+        rows.append({"seed": seed, "stem": stem, **facts})
+    return pd.DataFrame(rows)
+
+
+def shares(study: Study, probes: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
+    """What closes the distance between MixIT and the supervised model: ``tables/shares.csv``.
+
+    The distance, on test songs as composed: the supervised model's SNR minus that of one chosen output per stem.
+    *Correlation*: what training on re-dealt songs adds. *Definition*: what a group of outputs, chosen by a few labelled
+    songs, adds to one output; *definition, with hindsight* the same with the groups best for each song. Shares are of
+    mean SNRs over songs and stems, paired by song and by seed (the supervised model's seeds in their order).
+    Columns: what, decibels, low_db, high_db, p (of the decibels), share, low, high, n_songs, n_seeds.
+    """
+    mixture = probes[(probes["experiment"] == "test") & (probes["method"] == "mixture")]
+    base = mixture.groupby(["song", "stem"])["value"].mean().rename("mixture").reset_index()
+    supervised = probes[(probes["experiment"] == "test") & (probes["method"] == SUPERVISED)].merge(base)
+    supervised = supervised.assign(value=supervised["value"] - supervised["mixture"], metric="gain")
+    composed = gains[gains["tested"] == COMPOSED]
+    arms = composed.assign(method=composed["trained"] + ": " + composed["method"])
+    numbers = {seed: i for i, seed in enumerate(sorted(arms["seed"].unique()))}
+    others = {seed: i for i, seed in enumerate(sorted(supervised["seed"].unique()))}
+    columns = ["method", "seed", "song", "stem", "metric", "value"]
+    both = pd.concat([
+        arms.assign(seed=arms["seed"].map(numbers))[columns],
+        supervised.assign(seed=supervised["seed"].map(others), method=SUPERVISED)[columns],
+    ])  # fmt: skip
+    name = "{}: {}".format
+    start = name(COMPOSED, CHOSEN)
+    steps = {
+        "definition": name(COMPOSED, CHOSEN_GROUP),
+        "definition, with hindsight": name(COMPOSED, BEST_GROUP),
+        "correlation": name(REDEALT, CHOSEN),
+        "both": name(REDEALT, CHOSEN_GROUP),
+        "whole distance": SUPERVISED,
+    }
+    rows = []
+    for what, end in steps.items():
+        if end not in set(both["method"]):
+            continue
+        found = paired_interval(both, end, start, "gain").set_index("stem").loc[MEAN]
+        share, low, high = share_interval(both, (end, start), (SUPERVISED, start), "gain")
+        rows.append({
+            "what": what, "decibels": found["difference"], "low_db": found["low"], "high_db": found["high"],
+            "p": found["p"], "share": share, "low": low, "high": high,
+            "n_songs": found["n_songs"], "n_seeds": found["n_seeds"],
+        })  # fmt: skip
+    return study.write("shares", pd.DataFrame(rows))
+
+
+def grouping_gain(study: Study, probes: pd.DataFrame) -> pd.DataFrame:
+    """Best group minus best single output and chosen group minus chosen output, per stem, with 95% intervals."""
+    test = probes[probes["experiment"] == "test"]
+    pairs = ((BEST_GROUP, BEST), (CHOSEN_GROUP, CHOSEN))
+    return pd.concat([
+        paired_interval(test, *pair, SNR, own_seed).assign(method=pair[0], against=pair[1]) for pair in pairs
+    ], ignore_index=True)  # fmt: skip

@@ -1,0 +1,70 @@
+"""What runs leave behind: which stand behind a notebook, their learning curves, their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from lib.arms import Finetuning, Pretraining
+from lib.store.runs import Run
+from lib.store.tables import read_table
+from lib.study import Study
+
+Named = tuple[str, int | None, int | None, Run]
+"""Method, seed, labelled songs, run."""
+
+
+def named(training: Pretraining | Finetuning) -> Named:
+    """A training as tables name it, trained where missing."""
+    if isinstance(training, Pretraining):
+        return "MixIT", training.seed, None, training.trained()
+    return training.method, training.seed, training.songs, training.trained()
+
+
+def recorded(study: Study, notebook: str, runs: Iterable[Named]) -> list[Named]:
+    """The runs that a notebook stands on, named in ``tables/runs.csv``: notebook, method, seed, labeled_songs, run.
+
+    ``weights`` is the SHA-256 of what each was trained to.
+    """
+    runs, columns = list(runs), ["notebook", "method", "seed", "labeled_songs", "run", "weights"]
+    rows = [(notebook, method, seed, songs, run.name, run.facts()["weights"]) for method, seed, songs, run in runs]
+    table = pd.DataFrame(rows, columns=columns).astype({"seed": "Int64", "labeled_songs": "Int64"})
+    if (study.results / "tables" / "runs.csv").exists():
+        others = study.read("runs")
+        table = pd.concat([others[others["notebook"] != notebook], table])
+    study.write("runs", table.drop_duplicates().sort_values("notebook", kind="stable"))
+    return runs
+
+
+def learning_curves(study: Study, runs: list[Named]) -> pd.DataFrame:
+    """Loss and validation loss in dB of several runs: method, seed, labeled_songs, step, metric, value.
+
+    The loss at a step is the mean over the batches since the validation before; each batch's stands in the run's log.
+    """
+    frames = []
+    for method, seed, songs, run in runs:
+        log = read_table(run.folder / "log.csv").astype(float)  # a step that was skipped has the loss "nan"
+        validated = log["step"].where(log["validation_loss"].notna()).bfill().rename("step")
+        means = log.groupby(validated)[["loss", "validation_loss"]].mean().reset_index().astype({"step": int})
+        long = means.melt("step", var_name="metric").dropna(subset="value")
+        frames.append(long.assign(method=method, seed=seed, labeled_songs=songs))
+    return pd.concat(frames, ignore_index=True)[["method", "seed", "labeled_songs", "step", "metric", "value"]]
+
+
+def cost(study: Study, runs: list[Named]) -> pd.DataFrame:
+    """What every run took, tidy (stage, method, seed, labeled_songs, metric, value): ``tables/cost.csv``."""
+    rows = []
+    for method, seed, songs, run in runs:
+        facts = run.facts()
+        values = {
+            "seconds": facts["seconds"],
+            "seconds waiting for data": facts["waited_seconds"],
+            "steps": facts["steps"],
+            "skipped steps": facts["skipped_steps"],
+            "audio seconds per second": facts["audio_seconds"] / max(facts["seconds"], 1e-9),
+            "peak memory in MiB": facts["peak_memory_mib"],
+        }
+        named = {"stage": run.name.split("-")[0], "method": method, "seed": seed, "labeled_songs": songs}
+        rows += [{**named, "metric": metric, "value": value} for metric, value in values.items()]
+    return study.write("cost", pd.DataFrame(rows).astype({"seed": "Int64", "labeled_songs": "Int64"}))

@@ -1,0 +1,69 @@
+"""Stage 2: supervised training on stems, from scratch or from what pre-training left (arXiv 2505.07631)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data.tracks import Track, expect
+from lib.losses import stem_snr_loss
+from lib.machine.distributed import all_gather, rank, world_size
+from lib.mixing import StemMixtures, song_segments
+from lib.model.separator import Separator
+from lib.profile.fields import Compute, Finetune
+from lib.store.runs import Run
+from lib.training import Task, fit, mean_loss, supervised
+from lib.transfer import is_body
+
+
+def finetune(
+    separator: Separator,
+    training: StemMixtures,
+    validate: Callable[[Separator], float],
+    stage: Finetune,
+    run: Run,
+    seed: int,
+    compute: Compute,
+    workers: int,
+    label: str,
+) -> Separator:
+    """Train ``separator``, as it comes, on dynamic mixtures; encoder and blocks learn at ``stage.body_rate``.
+
+    Returns the average of the checkpoints of lowest validation loss, which lies in the folder of ``run`` as well (see
+    `lib.training.fit`).
+    """
+    task = Task(separator, training, supervised, validate, is_body, stage.body_rate)
+    return fit(task, stage, run, seed, compute, workers, label)
+
+
+def segment_loss(songs: Sequence[Track], samples: int, rate: int, batch: int) -> Callable[[Separator], float]:
+    """Validation loss over all whole segments of validation songs, ``batch`` of them in memory at a time."""
+    expect(songs, "validation")
+    return partial(mean_loss, supervised, batches=lambda: _batches(songs, samples, rate, batch))
+
+
+def _batches(songs: Sequence[Track], samples: int, rate: int, batch: int) -> Iterable[Tensor]:
+    segments = (stems for _, stems in song_segments(songs, samples / rate, rate))
+    while some := list(itertools.islice(segments, batch)):
+        yield torch.stack(some)
+
+
+def song_loss(
+    songs: Sequence[Track], rate: int, separate: Callable[[Separator, Tensor], Tensor]
+) -> Callable[[Separator], float]:
+    """Validation loss over whole songs, which processes share among them; ``separate`` takes a mixture [C, T]."""
+    expect(songs, "validation")
+
+    def validate(separator: Separator) -> float:
+        losses = []
+        for song in songs[rank() :: world_size()]:
+            stems = torch.from_numpy(song.stems(rate=rate))
+            losses.append(stem_snr_loss(separate(separator, stems.sum(0))[None], stems[None]).item())
+        return float(np.mean(list(itertools.chain(*all_gather(losses)))))
+
+    return validate

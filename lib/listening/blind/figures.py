@@ -1,0 +1,59 @@
+"""Figures of notebook 05: what listeners said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lib.listening.blind.design import FIXED, HIDDEN, LEAKAGE, LOW_ANCHOR
+from lib.listening.blind.simulated import SIMULATED
+from lib.report.figures.style import COLORS, WIDTH, drawn
+from lib.report.sentences import counted
+from lib.scoring import MEAN
+
+BANDS = ("Bad", "Poor", "Fair", "Good", "Excellent")
+ANCHOR_COLORS = {HIDDEN: "#4D4D4D", LEAKAGE: "#999999", LOW_ANCHOR: "#BDBDBD"}
+SPARE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
+
+
+def ratings(results: Path, table: pd.DataFrame, means: pd.DataFrame) -> Figure:
+    """Violin and strip of every rating by condition, a panel per question, with means and 95% intervals.
+
+    A simulated panel says so in the title of the figure and in its file name.
+    """
+    simulated, questions = bool(table[SIMULATED].any()), list(table["question"].unique())
+    methods = [name for name in table["condition"].unique() if name not in FIXED]
+    order = [HIDDEN, *methods, *(name for name in (LEAKAGE, LOW_ANCHOR) if name in set(table["condition"]))]
+    colors = {name: COLORS.get(name, SPARE[n % len(SPARE)]) for n, name in enumerate(methods)} | ANCHOR_COLORS
+    name = "listening_simulated" if simulated else "listening"
+    size = (WIDTH, 0.9 + (0.6 + 0.36 * len(order)) * len(questions))
+    with drawn(results, name, nrows=len(questions), sharex=True, figsize=size) as (figure, axes):
+        for axis, question in zip(axes[:, 0], questions, strict=True):
+            part = table[table["question"] == question]
+            options = {"data": part, "x": "value", "y": "condition", "order": order, "hue": "condition", "ax": axis}
+            sns.violinplot(**options, palette=colors, inner=None, cut=0, linewidth=0, alpha=0.35, density_norm="width")
+            generator = np.random.default_rng(0)  # seaborn's strips draw from the global one
+            for place, condition in enumerate(order):
+                values = part.loc[part["condition"] == condition, "value"]
+                places = place + generator.uniform(-0.2, 0.2, len(values))
+                axis.plot(values, places, "o", ms=2, mew=0, alpha=0.5, color=colors[condition])
+            rows = means[(means["question"] == question) & (means["stem"] == MEAN)].set_index("condition").loc[order]
+            bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+            axis.errorbar(rows["mean"], range(len(order)), xerr=bars, fmt="o", color="black", ms=5, lw=1.6, zorder=5)
+            axis.set(xlim=(-1, 101), xticks=range(0, 101, 20), ylabel="", xlabel="", title=question)
+            axis.grid(axis="x")
+            axis.grid(False, axis="y")
+        for number, band in enumerate(BANDS):
+            style = {"ha": "center", "fontsize": 9, "color": "#666666"}
+            place = ((20 * number + 10, 0), (0, -26), ("data", "axes fraction"), "offset points")
+            axes[-1, 0].annotate(band, *place, **style)
+        people = counted(table["participant"].nunique(), "SIMULATED listener" if simulated else "listener")
+        figure.supxlabel(f"\nrating; {people}, {counted(table['song'].nunique(), 'song')}; dot: mean and 95% interval")
+        if simulated:
+            told = "Simulated panel: shows the analysis, says nothing about sounds"
+            figure.suptitle(told, color="#B3261E", x=0.02, ha="left")
+    return figure

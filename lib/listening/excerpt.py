@@ -1,0 +1,54 @@
+"""A passage of a song as several methods separate it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.signal import stft
+
+from lib.scoring import usdr
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Heard side by side from second ``start`` on: ``mixture`` [2, T], and each version's stems [4, 2, T] by name."""
+
+    song: str
+    start: float
+    rate: int
+    mixture: np.ndarray
+    versions: dict[str, np.ndarray]
+    scored: dict[str, np.ndarray] | None = None
+    """uSDR where the versions themselves are compressed; else it is computed from them."""
+
+    @cached_property
+    def gain(self) -> float:
+        """One gain for everything of this song: nothing clips, and no error is hidden by a level of its own."""
+        peak = max(float(np.abs(wave).max()) for wave in (self.mixture, *self.versions.values()))
+        return 0.9 / peak if peak else 1.0
+
+    @cached_property
+    def scores(self) -> dict[str, np.ndarray]:
+        """uSDR [4] in dB of the seconds heard, by version; empty without a reference."""
+        if self.scored is not None:
+            return self.scored
+        stems = self.versions.get(REFERENCE)
+        others = {} if stems is None else {name: self.versions[name] for name in self.versions if name != REFERENCE}
+        return {name: usdr(stems, wave) for name, wave in others.items()}
+
+    @cached_property
+    def loudest(self) -> float:
+        """The largest power in the mixture's spectrogram: 0 dB of every spectrogram of this song."""
+        return float(_power(self.mixture, self.rate)[1].max()) or 1.0
+
+
+def _power(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spectrogram of [2, T], mean power of both channels in windows of about 93 ms: (Hz [F], [F, frames])."""
+    size = 1 << round(np.log2(0.093 * rate))
+    wave = np.pad(wave, ((0, 0), (0, max(size - wave.shape[-1], 0))))
+    frequencies, _, spectrum = stft(wave, rate, nperseg=size, noverlap=size - size // 4)
+    return frequencies, np.square(np.abs(spectrum)).mean(0)

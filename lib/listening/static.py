@@ -1,0 +1,103 @@
+"""Waves as players with their pictures: HTML that needs no kernel, in notebooks and in exported pages."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+
+import numpy as np
+from IPython.display import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import NullLocator
+
+from lib import STEMS
+from lib.listening.excerpt import Excerpt, _power
+from lib.listening.export import audio_tag, vorbis
+
+
+def draw(axes: Axes, excerpt: Excerpt, wave: np.ndarray) -> AxesImage:
+    """Spectrogram of [2, T] over time in s and frequency in Hz from 40 Hz on, in dB on the song's one scale."""
+    frequencies, power = _power(wave, excerpt.rate)
+    rows = np.geomspace(40, excerpt.rate / 2, 160)
+    level = 10 * np.log10(power[np.searchsorted(frequencies, rows).clip(max=len(power) - 1)] / excerpt.loudest + 1e-12)
+    edges = (excerpt.start, excerpt.start + wave.shape[-1] / excerpt.rate, *np.log10(rows[[0, -1]]))
+    axes.set_yticks(np.log10([100, 1000]), ["100", "1k"])
+    return axes.imshow(level, origin="lower", aspect="auto", extent=edges, vmin=-80, vmax=0, cmap="magma")
+
+
+def picture(excerpt: Excerpt, wave: np.ndarray) -> bytes:
+    """Waveform at the song's gain over its spectrogram, as WebP of 660 x 150."""
+    figure = Figure(figsize=(6.6, 1.5), dpi=100)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
+    figure.subplots_adjust(left=0.075, right=0.9, top=0.97, bottom=0.17, hspace=0.08)
+    at = excerpt.start + np.arange(wave.shape[-1]) / excerpt.rate
+    above.plot(at, wave.mean(0) * excerpt.gain, color="0.35", linewidth=0.4)
+    above.set(ylim=(-1, 1), yticks=(-1, 0, 1))
+    image = draw(below, excerpt, wave)
+    below.set_ylabel("Hz", labelpad=0, fontsize=6.5)
+    below.xaxis.set_major_formatter("{x:g} s")
+    below.yaxis.set_minor_locator(NullLocator())
+    bar = figure.colorbar(image, cax=figure.add_axes((0.915, 0.17, 0.012, 0.8)), ticks=(-80, -40, 0), format="{x:g} dB")
+    for axes in (above, below, bar.ax):
+        axes.tick_params(labelsize=6.5, length=2, pad=1.5)
+    content = io.BytesIO()
+    figure.savefig(content, format="webp", pil_kwargs={"quality": 55})
+    return content.getvalue()
+
+
+def row(excerpt: Excerpt, name: str, wave: np.ndarray, note: str = "") -> str:
+    """One wave [2, T] as HTML: its name, a note and a player, and its picture beside them."""
+    played = audio_tag(vorbis(wave * excerpt.gain, excerpt.rate), style="width:210px;height:32px")
+    drawn = base64.b64encode(picture(excerpt, wave)).decode()
+    return (
+        '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:0 8px;line-height:1.4">'
+        f'<div style="width:210px"><b>{html.escape(name)}</b><br>{html.escape(note)}<br>'
+        f"{played}</div>"
+        '<img alt="waveform and spectrogram" style="flex:1 1 400px;min-width:0;max-width:660px" '
+        f'src="data:image/webp;base64,{drawn}"></div>'
+    )
+
+
+def decibels(value: float) -> str:
+    """A score as it stands beside a player."""
+    return "silent" if np.isnan(value) else f"{value:z.1f} dB"
+
+
+def rows(excerpt: Excerpt, stem: str) -> str:
+    """One stem as HTML: a row for each version, with its uSDR."""
+    at = STEMS.index(stem)
+    notes = {name: f"uSDR {decibels(values[at])}" for name, values in excerpt.scores.items()}
+    return "".join(row(excerpt, name, wave[at], notes.get(name, "")) for name, wave in excerpt.versions.items())
+
+
+def page(excerpt: Excerpt, unfolded: tuple[str, ...] = ("vocals",)) -> str:
+    """A song as HTML: the mixture, and below it each stem, behind its scores unless ``unfolded``."""
+    end = excerpt.start + excerpt.mixture.shape[-1] / excerpt.rate
+    parts = [f"<h3>{html.escape(excerpt.song)}</h3>"]
+    parts.append(row(excerpt, "mixture", excerpt.mixture, f"{excerpt.start:.1f} s to {end:.1f} s"))
+    for stem in sorted(STEMS, key=lambda stem: stem not in unfolded):
+        scores = " · ".join(f"{name} {decibels(values[STEMS.index(stem)])}" for name, values in excerpt.scores.items())
+        title = f"<summary><b>{stem}</b> {html.escape(scores)}</summary>"
+        parts.append(f"<details{' open' * (stem in unfolded)}>{title}{rows(excerpt, stem)}</details>")
+    return "".join(parts)
+
+
+def compare(excerpt: Excerpt, stems: tuple[str, ...] = ("vocals", "drums")) -> Image:
+    """Spectrograms on one colour scale: a row per stem, and columns for the mixture and every version."""
+    names = ["mixture", *excerpt.versions]
+    figure = Figure(figsize=(2.0 * len(names), 2.0 * len(stems)), dpi=90, layout="constrained")
+    grid = figure.subplots(len(stems), len(names), sharex=True, sharey=True, squeeze=False)
+    for line, stem in zip(grid, stems, strict=True):
+        waves = [excerpt.mixture, *(wave[STEMS.index(stem)] for wave in excerpt.versions.values())]
+        images = [draw(axes, excerpt, wave) for axes, wave in zip(line, waves, strict=True)]
+        line[0].set_ylabel(f"{stem}\nfrequency in Hz")
+    for above, below, name in zip(grid[0], grid[-1], names, strict=True):
+        above.set_title(name, fontsize=9)
+        below.set_xlabel("time in s")
+    figure.colorbar(images[0], ax=grid, label="level in dB")
+    content = io.BytesIO()
+    figure.savefig(content, format="jpeg")
+    return Image(content.getvalue(), format="jpeg")

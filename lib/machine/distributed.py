@@ -1,0 +1,139 @@
+"""Processes that train one model together: started by torchrun or by srun, never here, joined by Fabric."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from lib import UserError
+from lib.machine.devices import keep_freed_memory, on_gpu, resolve_precision
+from lib.profile.fields import Compute
+
+if TYPE_CHECKING:  # its import takes seconds, which only what trains should wait for
+    from lightning_fabric import Fabric
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
+STEP_TIMEOUT = datetime.timedelta(minutes=20)
+"""How long a process waits for the others within a step before it gives up: one of them hangs."""
+PREPARATION_TIMEOUT = datetime.timedelta(days=7)
+"""How long processes wait while the first one looks into a corpus, or another job trains what all of them need."""
+
+
+def start_fabric(compute: Compute) -> Fabric:
+    """Fabric on the device of this process, with the profile's number of CPU threads and memory kept that was freed.
+
+    Where torchrun or srun started several processes, they are joined (DistributedDataParallel) when this returns.
+
+    Raises: UserError if there are more processes than GPUs on a node.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.strategies import DDPStrategy
+
+    keep_freed_memory()
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    precision, (local, nodes) = resolve_precision(compute), world()
+    if on_gpu(compute) and precision == "bf16-mixed":
+        torch.set_float32_matmul_precision("high")  # TF32 for what bf16 leaves in float32; full float32 stays full
+    if local * nodes == 1:
+        here = LightningEnvironment()  # no allocation of several tasks around this process is its business
+        return Fabric(accelerator=compute.accelerator, devices=1, precision=precision, plugins=here)
+    if on_gpu(compute) and local > torch.cuda.device_count():
+        raise UserError(f"{local} processes on a node with {torch.cuda.device_count()} GPUs: start one process a GPU")
+    # the separator's only buffer is a constant; sent along at every forward pass, it would tie validations together
+    strategy = DDPStrategy(timeout=STEP_TIMEOUT, broadcast_buffers=False, gradient_as_bucket_view=True)
+    fabric = Fabric(
+        accelerator=compute.accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=precision
+    )
+    fabric.launch()
+    return fabric
+
+
+def world() -> tuple[int, int]:
+    """(processes a node, nodes) of the job that torchrun or srun started this process in; (1, 1) outside of one."""
+    environment = os.environ
+    if dist.is_torchelastic_launched():
+        local = int(environment["LOCAL_WORLD_SIZE"])
+        return local, int(environment["WORLD_SIZE"]) // local
+    # set within a step of srun alone, and not in the batch script around it
+    tasks, nodes = (int(environment.get(f"SLURM_STEP_NUM_{name}", 1)) for name in ("TASKS", "NODES"))
+    return tasks // nodes, nodes
+
+
+def rank() -> int:
+    """The number of this process among those that were joined, 0 without others."""
+    return dist.get_rank() if _is_distributed() else 0
+
+
+def world_size() -> int:
+    """How many processes were joined."""
+    return dist.get_world_size() if _is_distributed() else 1
+
+
+def broadcast(value: object) -> object:
+    """``value`` of the first process, on all of them; they wait for it as long as it takes."""
+    if not _is_distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=_patient_group())
+    return box[0]
+
+
+def all_gather(value: object) -> list:
+    """``value`` of every process, in their order, on all of them."""
+    if not _is_distributed():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value, group=_patient_group())
+    return values
+
+
+@contextlib.contextmanager
+def rank_zero_first() -> Iterator[None]:
+    """The first process does what is within before all others do it: it writes what they only read.
+
+    Raises: UserError on all of them if it raised one.
+    """
+    if rank() > 0 and (problem := broadcast(None)):
+        raise UserError(problem)
+    problem = None
+    try:
+        yield
+    except UserError as error:
+        problem = str(error)
+        raise
+    finally:
+        if rank() == 0:
+            broadcast(problem)
+
+
+def share_weights(module: torch.nn.Module) -> None:
+    """Give every process the weights that ``module`` has on the first."""
+    if _is_distributed():
+        for value in module.state_dict().values():
+            dist.broadcast(value, src=0)
+
+
+def leave() -> None:
+    """End the connection with the other processes, if there is one."""
+    if _is_distributed():
+        _patient_group.cache_clear()
+        dist.destroy_process_group()
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@functools.cache
+def _patient_group() -> dist.ProcessGroup:
+    return dist.new_group(backend="gloo", timeout=PREPARATION_TIMEOUT)

@@ -1,0 +1,1 @@
+"""Running a study: notebooks in order, single runs on clusters, estimates, the audit."""

@@ -1,0 +1,50 @@
+"""All runs of a study, named without a look at any music."""
+
+from __future__ import annotations
+
+import json
+
+from lib.arms import Finetuning, Pretraining
+from lib.experiments import ablations, claim, probes, search
+from lib.experiments.jobs import Job, planned
+from lib.profile import schema
+from lib.profile.fields import RENDERED, Profile
+from lib.profile.load import load, to_dict
+from lib.store.runs import Run
+from lib.study import Study
+
+
+class Outline(Study):
+    """A study whose corpora count by what the profile says of them: it names its runs without a look at any music."""
+
+    def unlabeled_content(self) -> object:
+        facts = to_dict(self.profile)["corpus"]
+        if RENDERED not in self.profile.corpus.unlabeled_parts:
+            del facts["rendered"]
+        return {key: value for key, value in facts.items() if key not in ("labeled", "workers")}
+
+    def labeled_content(self, count: int) -> object:
+        corpus = self.profile.corpus
+        rendered = corpus.rendered.seed if corpus.labeled == RENDERED else None
+        return [count, corpus.labeled, corpus.validation_songs, rendered]
+
+
+def runs(profile: Profile, absent: bool = False) -> dict[Run, Job]:
+    """Every run of a profile, each once, pre-trainings first; nothing is read or written.
+
+    Levels of the ablations whose music is not there are left out, unless ``absent``.
+    """
+    study = Outline(profile)
+    first = [Pretraining(study, seed) for seed in profile.pretrain.seeds]
+    supervised = [*probes.reference_trainings(study), *claim.claim_trainings(study)]
+    jobs = [*map(Job, first), *probes.pretraining_jobs(study), *map(Job, supervised)]
+    jobs += [*search.search_jobs(study), *search.map_jobs(study), *ablations.ablation_jobs(study, absent)]
+    return planned(jobs)
+
+
+def arguments(training: Pretraining | Finetuning, name: str) -> list[str]:
+    """The arguments of `lib.pipeline.train` that make a run, from a profile by name or file."""
+    plain, mine = (dict(schema.leaves(profile)) for profile in (load(name), training.study.profile))
+    changed = {key: value for key, value in mine.items() if plain[key] != value}
+    fields = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]
+    return ["--profile", name, *training.arguments, *fields]

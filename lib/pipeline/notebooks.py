@@ -1,0 +1,220 @@
+"""Runs a study: the notebooks in order, each once, then the report. ``python -m lib.study PROFILE [key=value ...]``."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lib import ROOT, UserError
+from lib import profile as profiles
+from lib.machine import faults
+from lib.machine.kernels import _sockets, kernel_environment
+from lib.pipeline.space import check
+from lib.profile.fields import PROFILES, Profile
+from lib.store import provenance
+from lib.store.files import file_lock, read_facts, write_json
+from lib.store.fingerprints import fingerprint
+
+
+class NotebookError(Exception):
+    """A notebook failed; the message is one line."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0 done, 1 a notebook failed, 2 wrong call (nothing started), 130 interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a script's background job has it
+            signal.signal(number, _interrupt)
+    started, results = time.monotonic(), ROOT
+    try:
+        if not arguments:
+            raise UserError("usage: python -m lib.study PROFILE [key=value ...]")
+        name, *overrides = arguments
+        profile = profiles.load(name, overrides)
+        results = profiles.project_path(profile.results)
+        check(profile, results)
+        if profile.corpus.labeled == profiles.MUSDB or profile.corpus.unlabeled.startswith(profiles.FMA):
+            from lib.data import corpora  # here, for it takes a second
+
+            corpora.provide(profile)
+        with locked(results):
+            run(profile, results, {"profile": _portable(profiles.find(name)), "overrides": overrides})
+        print(f"done after {time.monotonic() - started:.0f} s: {results / 'report.html'}")
+        return 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not (fault := faults.fault(error, results)):
+            raise
+        print(fault, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same call goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _interrupt(number: int, frame: object) -> None:
+    # what waits for the kernel would report its end as a fault, on a machine slow enough to let it look
+    logging.disable()
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def locked(results: Path) -> Iterator[None]:
+    """Hold the results folder for this process. Raises: UserError if it cannot be written or another one holds it."""
+    try:
+        (results / "runs").mkdir(parents=True, exist_ok=True)
+        lock = open(results / "runs" / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"results folder {results} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip()
+            raise UserError(f"{results} is in use by process {holder}: wait for it, or set results=FOLDER") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def run(profile: Profile, results: Path, parameters: dict) -> None:
+    """Execute the notebooks whose inputs or outputs changed, and all that follow them; then write the report."""
+    notebooks = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    stamps = {path: results / "runs" / "stamps" / f"{path.stem}.json" for path in notebooks}
+    keys = _keys(profile, notebooks)
+    first = _first_outdated(results, stamps, keys)
+    for path in notebooks[:first]:
+        print(f"{path.stem}: unchanged")
+    if first == len(notebooks) and (results / "report.html").exists():
+        return
+    _sweep(results)
+    # a later notebook may build on what an earlier one is about to rewrite
+    for path in notebooks[first:]:
+        stamps[path].unlink(missing_ok=True)
+    provenance.update(results, **provenance.describe(profile))
+    with kernel_environment():
+        for path in notebooks[first:]:
+            print(f"{path.stem} ({notebooks.index(path) + 1} of {len(notebooks)}) ...", flush=True)
+            started, before = time.monotonic(), _products(results)
+            with provenance.stage(results, path.stem):
+                execute(path, results, parameters)
+            changed = [name for name, state in _products(results).items() if before.get(name) != state]
+            files = {name: _sha256(results / name) for name in changed}
+            write_json(stamps[path], {"key": keys[path], "files": files})
+            provenance.files(results, path.stem, files)
+            print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
+        from lib.report import page
+
+        page.write(results)
+
+
+def execute(notebook: Path, results: Path, parameters: dict) -> None:
+    """Run one notebook by papermill into ``results/notebooks``; what it writes to stderr is shown as it comes.
+
+    Raises: NotebookError; the notebook as far as it came is then kept as ``NAME.failed.ipynb``.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    target, partial = results / "notebooks" / notebook.name, results / "runs" / "notebooks" / notebook.name
+    failed = target.with_suffix(".failed.ipynb")
+    for folder in (target.parent, partial.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        done = papermill.execute_notebook(
+            notebook, partial, parameters, kernel_name="python3", language="python", cwd=ROOT, progress_bar=False,
+            stderr_file=sys.stderr, coalesce_streams=True, shutdown_kernel="immediate",
+            config=Config(KernelManager=_sockets()),
+            # else what a kernel's own processes say is shown twice
+            extra_arguments=["--IPKernelApp.capture_fd_output=False"],
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        os.replace(partial, failed)
+        if fault := faults.fault(error.evalue, results):
+            raise NotebookError(f"{notebook.stem} failed: {fault}") from None
+        kind = "" if error.ename == UserError.__name__ else f"{error.ename}: "
+        message = " ".join(error.evalue.split())[:400]
+        raise NotebookError(f"{notebook.stem} failed: {kind}{message} (see {failed})") from None
+    except DeadKernelError:
+        raise NotebookError(f"{notebook.stem} failed: its process was killed, most likely for lack of memory") from None
+    # the executed notebook is committed and read elsewhere: it names no folder of this machine
+    done.metadata["papermill"].update(input_path=f"notebooks/{notebook.name}", output_path=notebook.name)
+    papermill.iorw.write_ipynb(done, str(partial))
+    os.replace(partial, target)
+    failed.unlink(missing_ok=True)
+
+
+def _keys(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, str]:
+    """Per notebook, a hash over everything that can change what it shows."""
+    music = [provenance.corpus_fingerprint(profile, key, times=True) for key in ("labeled", "unlabeled")]
+    shared = [profile, music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
+    return {path: fingerprint([*shared, _sources(path)]) for path in notebooks}
+
+
+def _sources(notebook: Path) -> list:
+    """What a notebook says and does, whatever outputs JupyterLab saved in it. Raises: UserError if it is none."""
+    cells = read_facts(notebook, "cells")["cells"]
+    return [[cell["cell_type"], cell["metadata"].get("tags"), "".join(cell["source"])] for cell in cells]
+
+
+def _first_outdated(results: Path, stamps: dict[Path, Path], keys: dict[Path, str]) -> int:
+    read, expected = [], {}
+    for path in stamps.values():
+        try:
+            stamp = read_facts(path, "key", "files")
+            expected |= stamp["files"]  # notebooks may write to the same table: the last one's version counts
+            read.append(stamp)
+        except (UserError, TypeError, ValueError):
+            read.append({"key": None, "files": {}})
+    for number, (notebook, stamp) in enumerate(zip(stamps, read, strict=True)):
+        whole = all(_sha256(results / name) == expected[name] for name in stamp["files"])
+        if stamp["key"] != keys[notebook] or not whole or not (results / "notebooks" / notebook.name).exists():
+            return number
+    return len(read)
+
+
+def _sweep(results: Path) -> None:
+    """Remove what a kill in the middle of writing left; it was to get its name when whole (`lib.runs.atomic`)."""
+    with file_lock(results / "runs" / "skipped.lock"):  # a run of its own may be writing that table
+        for folder in ("", "tables", "figures", "notebooks", "runs/stamps"):
+            for path in filter(Path.is_file, (results / folder).glob(".*")):
+                path.unlink()
+
+
+def _products(results: Path) -> dict[str, tuple[int, int]]:
+    """Tables and figures, with what tells a rewritten file from an untouched one."""
+    files = (path for folder in ("tables", "figures") for path in (results / folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(results)): (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _portable(path: Path) -> str:
+    """A profile as the executed notebooks name it: by name, else relative to the project if it lies in there."""
+    path = path.resolve()
+    if path.parent == PROFILES:
+        return path.stem
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

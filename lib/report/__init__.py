@@ -1,0 +1,1 @@
+"""From tables to figures, sentences, the report, cards and README."""

@@ -1,0 +1,76 @@
+"""What stands at the top and between the cells of a notebook."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Markdown
+
+from lib.report.sentences import counted, sentence
+from lib.store import provenance
+from lib.store.runs import Run
+from lib.study import Study
+
+
+def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
+    """Profile and commit; without a finished run also the command that makes one."""
+    code, name = provenance.code(), study.profile.name
+    commit = f"`{code['commit'][:12]}`{' with changes' if code['dirty'] else ''}" if code["commit"] else "none (no git)"
+    changes = "".join(f" `{item}`" for item in overrides)
+    text = f"**Profile** `{name}`{changes} · **commit** {commit} · **code of lib** `{code['lib']}`"
+    finished = [Run(path.parent) for path in (study.results / "runs").glob("*-*/done.json")]
+    records = sum(not run.weights.exists() for run in finished)
+    if records:
+        text += f"\n\n{records} of {counted(len(finished), 'finished run')} are records: curves and scores without "
+        text += "weights. What needs weights trains them again; with another `results=FOLDER` everything is made anew."
+    if not finished:
+        command = shlex.join(["./run_all.sh", name, *overrides])
+        text += f"\n\n**No finished run of this profile was here at the start.** `{command}` makes all of them"
+        text += f"{_took(study.results)}; the cells below make those that they need, and go on from where they stopped."
+    return Markdown(text)
+
+
+def _took(results: Path) -> str:
+    """How long the study took whose tables lie here; empty if they are not complete."""
+    stages = provenance.read(results).get("stages", {}).values()
+    if not stages or not all(stage.get("end") for stage in stages):
+        return ""
+    times = [[datetime.fromisoformat(stage[key]) for key in ("start", "end")] for stage in stages]
+    minutes = sum((end - start).total_seconds() for start, end in times) / 60
+    return f" (about {minutes:.0f} minutes where the tables that lie here were made)"
+
+
+def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:
+    """The runs behind a notebook with their hashes: run (index), method, seed, labelled songs, steps, seconds."""
+    rows = [
+        {"run": run.name, "method": method, "seed": seed, "labelled songs": "" if songs is None else songs,
+         "steps": run.facts()["steps"], "seconds": round(run.facts()["seconds"])}
+        for method, seed, songs, run in runs
+    ]  # fmt: skip
+    return pd.DataFrame(rows).drop_duplicates().set_index("run")
+
+
+def protocol(study: Study) -> pd.DataFrame:
+    """The numbers of the protocol: songs, budgets, steps, seeds and arms of this profile."""
+    profile = study.profile
+    pre, fine, splits = profile.pretrain, profile.finetune, ("train", "validation", "test")
+    counts = [sum(song.split == split for song in study.labeled) for split in splits]
+    rows = {
+        "labelled songs": ", ".join(f"{split} {count}" for split, count in zip(splits, counts, strict=True)),
+        "unlabelled songs": str(sum(song.split == "train" for song in study.unlabeled)),
+        "label budgets": ", ".join(map(str, fine.labeled_songs)),
+        "arms": ", ".join(["scratch", *fine.controls, *fine.transfers]),
+        "pre-training": f"{pre.steps} steps of {pre.batch} x {pre.crop_seconds:g} s, seeds {list(pre.seeds)}",
+        "supervised": f"{fine.steps} steps of {fine.batch} x {fine.crop_seconds:g} s, seeds {list(fine.seeds)}",
+        "corpus seed": str(profile.corpus.rendered.seed),
+    }
+    return pd.DataFrame({"this profile": rows})
+
+
+def bullets(texts: Iterable[str]) -> Markdown:
+    """Sentences as a list in a notebook."""
+    return Markdown("\n".join(f"- {sentence(text)}" for text in texts))

@@ -1,0 +1,171 @@
+"""The numbers of README, written from the committed tables: ``python -m lib.readme [--check]``.
+
+A block stands between ``<!-- numbers: NAME FOLDER -->`` and ``<!-- end -->``; what it holds is one of `BLOCKS`, made
+from the tables and the provenance in ``results/FOLDER``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from lib import ROOT, UserError
+from lib.experiments.intervals import LEVEL
+from lib.report import sentences
+from lib.scoring import MEAN, summarise
+from lib.store import provenance
+from lib.store.files import atomic
+from lib.store.runs import Run
+from lib.store.tables import read_table
+
+BLOCK = re.compile(r"(<!-- numbers: (\w+) ([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _table(results: Path, name: str) -> pd.DataFrame:
+    return read_table(results / "tables" / f"{name}.csv")
+
+
+def answer(results: Path) -> str:
+    """Differences of the claim's answer in dB mean uSDR with their 95% intervals: a column a budget, a row a pair."""
+    rows = sentences.answering(_table(results, "claim"))
+    return _by_budget(rows.rename(columns={"against": "minus"}), ["method", "minus"], "test song")
+
+
+def regime(results: Path) -> str:
+    """The map of the regime, pre-trained minus scratch: a column a budget, a row a length of pre-training."""
+    rows = _table(results, "regime").rename(columns={"pretrain_steps": "steps of pre-training"})
+    return _by_budget(rows, ["steps of pre-training"], "validation song")
+
+
+def _by_budget(rows: pd.DataFrame, index: list[str], songs: str) -> str:
+    """Differences with their 95% intervals, a column a label budget."""
+    numbers = [rows[name].map("{:+.2f}".format) for name in ("difference", "low", "high")]
+    shown = numbers[0] + " (" + numbers[1] + " to " + numbers[2] + ")"
+    budgets = [sentences.counted(count, "labelled song") for count in rows["labeled_songs"]]
+    wide = rows.assign(shown=shown, budget=budgets).pivot_table("shown", index, "budget", "first", sort=False)
+    counts = f"{sentences.counted(rows['n_songs'].max(), songs)}, {sentences.counted(rows['n_seeds'].max(), 'seed')}"
+    return f"{sentences.markdown_table(wide.reset_index())}\n\n(mean uSDR in dB; {counts})"
+
+
+def claims(results: Path) -> str:
+    """The table of claims."""
+    table = _table(results, "claims")
+    signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
+    interval = signed["low"] + " to " + signed["high"]
+    columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
+    columns |= {"95% interval": interval, "p": table["p"].map("{:.2g}".format)}
+    return sentences.markdown_table(
+        pd.DataFrame(columns | {"n": table["n"], "verdict": "**" + table["verdict"] + "**"})
+    )
+
+
+def ablations(results: Path) -> str:
+    """What pre-training adds to scratch at every level of every axis, and how that differs from the axis's base."""
+    table = _table(results, "ablation_effects")
+    gain = [_shown(*row) for row in table[["difference", "low", "high"]].itertuples(index=False)]
+    gaps = [_shown(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)]
+    from_base = [f"**{gap}**" if p < LEVEL else gap for gap, p in zip(gaps, table["from_base_p"], strict=True)]
+    columns = {"axis": table["axis"].where(~table["axis"].duplicated(), ""), "level": table["level"]}
+    counts = (
+        f"{sentences.counted(table['n_songs'].max(), 'test song')}, {sentences.counted(table['n_seeds'].max(), 'seed')}"
+    )
+    rows = pd.DataFrame(columns | {"above scratch": gain, "more than at the base": from_base})
+    note = "bold: shown to differ from the base, with Holm's correction over the axis"
+    return f"{sentences.markdown_table(rows)}\n\n(mean uSDR in dB; {counts}; {note})"
+
+
+def _shown(value: float, low: float, high: float) -> str:
+    """A difference with its interval; the base, where there is none."""
+    return "(base)" if pd.isna(value) else f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def scores(results: Path) -> str:
+    """Mean uSDR and cSDR in dB over the stems of the test songs, by method and label budget."""
+    summary = summarise(_table(results, "scores"))
+    summary = summary[(summary["stem"] == MEAN) & (summary["experiment"] == "test")]
+    budgets = summary["labeled_songs"].astype("string").fillna("none").rename("labelled songs")
+    means = summary.groupby(["method", budgets, "metric"], sort=False)["value"].mean().unstack("metric")
+    shown = means[["uSDR", "cSDR"]].map("{:.2f}".format).reset_index()
+    return sentences.markdown_table(shown.rename(columns={"uSDR": "uSDR (dB)", "cSDR": "cSDR (dB)"}))
+
+
+def cost(results: Path) -> str:
+    """Where, when and how long the notebooks ran."""
+    facts = provenance.read(results)
+    stages = [[datetime.fromisoformat(stage[key]) for key in ("start", "end")] for stage in facts["stages"].values()]
+    minutes, machine = sum((end - start).total_seconds() for start, end in stages) / 60, facts["machine"]
+    name = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB"
+    return f"Made on {stages[-1][1]:%-d %B %Y} in {minutes:.0f} minutes ({name})."
+
+
+def records(results: Path) -> str:
+    """How many runs are kept as records, and what they took."""
+    runs = [Run(path.parent).facts() for path in sorted((results / "runs").glob("*-*/done.json"))]
+    hours = sum(run["seconds"] for run in runs) / 3600
+    return f"{len(runs)} runs, {hours:.1f} core hours of training ({', '.join(sorted({run['cpu'] for run in runs}))})."
+
+
+def _measured(name: str, results: Path) -> str:
+    """What a benchmark that writes ``tables/NAME.csv`` measured."""
+    rows = []
+    for row in _table(results, name).itertuples():
+        digits = {"%": 1, "trials": 0}.get(row.unit, 2)
+        spread = f" ({row.low:.{digits}f} to {row.high:.{digits}f})" if pd.notna(row.low) else ""
+        rows.append((row.what, f"{row.value:.{digits}f} {row.unit}{spread}"))
+    return sentences.markdown_table(pd.DataFrame(rows, columns=[name, "measured"]))
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "answer": answer,
+    "regime": regime,
+    "claims": claims,
+    "ablations": ablations,
+    "scores": scores,
+    "cost": cost,
+    "records": records,
+    "listening": partial(_measured, "listening"),
+    "intervals": partial(_measured, "intervals"),
+}
+
+
+def written(text: str, results: Path) -> str:
+    """``text`` with every block made anew from the tables below ``results``. Raises: UserError."""
+
+    def block(found: re.Match) -> str:
+        start, name, folder, end = found.groups()
+        if name not in BLOCKS:
+            raise UserError(f"README: no numbers called '{name}': use one of {', '.join(BLOCKS)}")
+        return f"{start}{BLOCKS[name](results / folder)}\n{end}"
+
+    return BLOCK.sub(block, text)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0 up to date or rewritten, 1 ``--check`` found other numbers, 2 wrong call or missing table."""
+    path = ROOT / "README.md"
+    try:
+        if arguments not in ([], ["--check"]):
+            raise UserError("usage: python -m lib.readme [--check]")
+        old = path.read_text("utf-8")
+        new = written(old, ROOT / "results")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if old == new:
+        return 0
+    if arguments:
+        print("README.md does not hold the numbers of the tables: run python -m lib.readme", file=sys.stderr)
+        return 1
+    with atomic(path) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""Files that are whole or not there: atomic writes, locks, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from lib import UserError
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it to disk and rename it, on error remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; results are meant to be read by others
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def file_lock(path: Path) -> FileLock:
+    """The lock file ``path``, to wait for and hold in a ``with`` block; it stays there, and is free again after a kill.
+
+    The lock is flock's. Raises: OSError on a file system without it; RuntimeError where this thread holds it already.
+    """
+    return FileLock(path, preserve_lock_file=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path | str, content: object) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, default=plain) + "\n", encoding="utf-8")
+
+
+def read_facts(path: Path, *needed: str) -> dict:
+    """A map that `write_json` wrote, with the ``needed`` keys. Raises: UserError if the file was damaged since."""
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it to have it made again") from error
+    missing = [key for key in needed if key not in facts] if isinstance(facts, dict) else ["map"]
+    if missing:
+        raise UserError(f"{path}: cannot be read (holds no {', '.join(missing)}); delete it to have it made again")
+    return facts
+
+
+def plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")

@@ -1,0 +1,137 @@
+"""Where a result came from: ``provenance.json``, with code, profile, packages, machine, corpora, seeds and times.
+
+It names no host and no user, and its paths are relative to the project. `lib.pipeline.audit` checks tables
+and figures against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from lib import ROOT, UserError
+from lib import profile as profiles
+from lib.machine.devices import machine, resolve_precision
+from lib.store.files import read_facts, write_json
+from lib.store.fingerprints import LIB, code_fingerprint, fingerprint
+
+ARCHIVES = (".zip", ".part", ".lock")
+"""What lies beside unpacked music and may be deleted without any change to it."""
+
+
+def read(results: Path | str) -> dict:
+    """What is recorded so far; empty if nothing or nothing readable is."""
+    try:
+        return read_facts(Path(results) / "provenance.json")
+    except UserError:
+        return {}
+
+
+def update(results: Path | str, **fields: object) -> None:
+    """Replace top-level fields of ``provenance.json``, atomically; an unchanged file is not rewritten."""
+    old = read(results)
+    new = {**old, **fields}
+    if new != old:
+        write_json(Path(results) / "provenance.json", new)
+
+
+@contextlib.contextmanager
+def stage(results: Path | str, name: str) -> Iterator[None]:
+    """Record start and end (UTC) of a stage. One that was cut off keeps its first start; an error leaves no end."""
+    stages = read(results).get("stages", {})
+    earlier = stages.get(name, {})
+    start = earlier["start"] if earlier.get("start") and not earlier.get("end") else _now()
+    update(results, stages={**stages, name: {"start": start, "end": None}})
+    yield
+    update(results, stages={**read(results)["stages"], name: {"start": start, "end": _now()}})
+
+
+def files(results: Path | str, notebook: str, digests: dict[str, str]) -> None:
+    """Record the SHA-256 of the tables and figures that a notebook wrote; of two versions the later one counts."""
+    known = read(results).get("files", {})
+    others = {name: record for name, record in known.items() if record["notebook"] != notebook}
+    own = {name: {"notebook": notebook, "sha256": digest} for name, digest in digests.items()}
+    update(results, files=dict(sorted({**others, **own}.items())))
+
+
+def describe(profile: profiles.Profile) -> dict:
+    """The fields of ``provenance.json`` that are known before a study runs."""
+    content = profiles.to_dict(profile)
+    content["compute"]["precision"] = resolve_precision(profile.compute)  # of the runs, wherever the record is read
+    content["results"] = os.path.relpath(profiles.project_path(profile.results), ROOT)
+    for key in ("fma_root", "musdb_root"):
+        content["corpus"][key] = os.path.relpath(profiles.project_path(content["corpus"][key]), ROOT)
+    for key in ("labeled", "unlabeled"):
+        parts = _parts(profile, key)
+        shown = [p if profiles.is_named(p) else os.path.relpath(profiles.project_path(p), ROOT) for p in parts]
+        content["corpus"][key] = " + ".join(shown)
+    seeds = {"rendered": profile.corpus.rendered.seed, "pretrain": list(profile.pretrain.seeds)}
+    return {
+        "code": code(),
+        "profile": content,
+        "packages": packages(),
+        "machine": machine(),
+        "corpora": {key: corpus_fingerprint(profile, key) for key in ("labeled", "unlabeled")},
+        "seeds": seeds | {"finetune": list(profile.finetune.seeds), "ablations": list(profile.ablations.seeds)},
+    }
+
+
+def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False) -> str:
+    """Hash of ``corpus.labeled`` or ``corpus.unlabeled``: its recipe if rendered, else every file's name and size.
+
+    ``times`` adds when each file was last written: to notice a change on this disk, not to compare two disks.
+    """
+    return fingerprint([
+        [profile.corpus.rendered, profile.audio.rate]
+        if part == profiles.RENDERED
+        else _files(profile.corpus.folder_of(part), times)
+        for part in _parts(profile, key)
+    ])  # fmt: skip
+
+
+def _parts(profile: profiles.Profile, key: str) -> tuple[str, ...]:
+    return profile.corpus.unlabeled_parts if key == "unlabeled" else (profile.corpus.labeled,)
+
+
+def _files(root: Path, times: bool) -> list[tuple]:
+    found = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
+    paths = (path for path in found if not path.endswith(ARCHIVES))
+    facts = [(os.path.relpath(path, root), os.lstat(path)) for path in paths]
+    return sorted((path, found.st_size, times and found.st_mtime_ns) for path, found in facts)
+
+
+def code() -> dict:
+    """Commit, whether files outside ``results`` differ from it (both None without git), and a hash of ``lib``."""
+    commit = dirty = None
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if Path(_output("git", "rev-parse", "--show-toplevel")) == ROOT:
+            commit = _output("git", "rev-parse", "HEAD")
+            dirty = bool(_output("git", "--no-optional-locks", "status", "--porcelain", "--", ".", ":!results"))
+    return {"commit": commit, "dirty": dirty, "lib": lib_fingerprint()}
+
+
+def lib_fingerprint() -> str:
+    """Hash of all of ``lib``'s sources, blind to comments and layout."""
+    modules = sorted(str(path.relative_to(LIB).with_suffix("")) for path in LIB.rglob("*.py"))
+    return code_fingerprint(*modules)
+
+
+def packages() -> dict:
+    """Installed versions of what ``requirements.in`` names."""
+    names = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.in").read_text("utf-8"), re.M)
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

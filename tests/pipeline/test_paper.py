@@ -1,0 +1,151 @@
+"""The whole of profile ``paper`` on miniatures of FMA and MUSDB18-HQ, smaller in width, steps and songs alone."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+from lib import STEMS
+from lib.store.tables import read_table
+
+ROOT = Path(__file__).resolve().parent.parent
+RATE = 44100
+SHRUNK = {
+    "base": "paper.yaml",
+    "model": {"size": "nano"},
+    "pretrain": {"steps": 2, "batch": 2, "accumulate": 1, "warmup_steps": 1, "learning_rate": 1e-3, "decay_every": 1,
+                 "decay_start": 1, "validate_every": 1, "checkpoint_every": 1, "validation_moms": 2, "average_best": 2},
+    "finetune": {"steps": 2, "batch": 2, "accumulate": 1, "warmup_steps": 1, "learning_rate": 1e-3, "decay_every": 1,
+                 "decay_start": 1, "validate_every": 2, "checkpoint_every": 1, "average_best": 2, "labeled_songs": [2]},
+    "ablations": {
+        "axes": [
+            {"name": "model size", "base": "nano", "levels": [
+                {"label": "nano"}, {"label": "tiny", "set": {"model.size": "tiny"}},
+                {"label": "mini", "set": {"model.size": "mini", "pretrain.steps": 1, "finetune.steps": 1}}]},
+            {"name": "unlabelled music", "base": "large", "levels": [
+                {"label": "small", "set": {"corpus.unlabeled": "fma:small"}},
+                {"label": "medium", "set": {"corpus.unlabeled": "fma:medium"}}, {"label": "large"},
+                {"label": "full", "set": {"corpus.unlabeled": "fma:full"}}]}],
+    },
+    "listening": {"songs": 1, "seconds": 4.0, "blind": {"songs": 1, "seconds": 3.0, "panel": 6}},
+    "compute": {"accelerator": "cpu", "precision": "32-true", "threads": 1, "jobs": 2},
+}  # fmt: skip
+AMOUNTS = ["small", "medium", "large", "full"]
+SUBSETS = ["small"] * 10 + ["medium"] * 8 + ["large"] * 14 + ["full"] * 8
+"""The smallest archive that each of the 40 tracks is in."""
+BAD = {"mono": 20, "22 kHz": 21, "8 s": 23, "silent": 24, "truncated": 25, "zero bytes": 26, "text": 27}
+OTHER_RATE = 22
+
+
+def music(number: int, seconds: float, rate: int = RATE, channels: int = 2) -> np.ndarray:
+    """Tones that come and go, and noise: [samples, channels]."""
+    generator, at = np.random.default_rng(number), np.arange(round(seconds * rate)) / rate
+    tone = np.sin(2 * np.pi * generator.uniform(80, 800) * at) * (0.6 + 0.4 * np.sin(2 * np.pi * at))
+    wave = 0.1 * tone[:, None] + generator.normal(0, 0.03, (len(at), channels))
+    return wave.astype(np.float32)
+
+
+def mp3(wave: np.ndarray, rate: int = RATE) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, wave, rate, format="MP3")
+    return out.getvalue()
+
+
+def clip(number: int) -> bytes:
+    """A track of the miniature as its archive would hold it."""
+    kind = {place: name for name, place in BAD.items()}.get(number, "")
+    made = {
+        "mono": lambda: mp3(music(number, 12, channels=1)),
+        "22 kHz": lambda: mp3(music(number, 12, 22050), 22050),
+        "8 s": lambda: mp3(music(number, 8)),
+        "silent": lambda: mp3(0 * music(number, 12)),
+        "truncated": lambda: mp3(music(number, 12))[:300],
+        "zero bytes": lambda: b"",
+        "text": lambda: b"no music, just words\n" * 99,
+    }
+    rate = 48000 if number == OTHER_RATE else RATE
+    return made.get(kind, lambda: mp3(music(number, 12, rate), rate))()
+
+
+def write_fma(root: Path) -> None:
+    """40 tracks of all subsets and splits; "full" holds them all, "large" those of the smaller ones too."""
+    splits = ["training", "training", "training", "validation", "test"]
+    rows = "".join(f"{n},{splits[n % 5]},{subset},a\n" for n, subset in enumerate(SUBSETS))
+    (root / "fma_metadata").mkdir(parents=True)
+    (root / "fma_metadata" / "tracks.csv").write_text(f",set,set,track\n,split,subset,title\ntrack_id,,,\n{rows}")
+    for archive in ("fma_large", "fma_full"):
+        folder = root / archive / "000"
+        folder.mkdir(parents=True)
+        for number, subset in enumerate(SUBSETS):
+            if archive == "fma_full" or subset != "full":
+                (folder / f"{number:06d}.mp3").write_bytes(clip(number))
+
+
+def write_musdb(root: Path) -> None:
+    """Four songs to train on, two of them MUSDB18's official ones for validation, and two to test on."""
+    names = {
+        "train": ("A - a", "B - b", "Leaf - Summerghost", "Actions - One Minute Smile"),
+        "test": ("T - t", "U - u"),
+    }
+    for split, songs in names.items():
+        for song in songs:
+            folder = root / split / song
+            folder.mkdir(parents=True)
+            stems = [music(1000 + len(song) * 10 + number + len(split), 11) for number in range(4)]
+            for stem, wave in (*zip(STEMS, stems, strict=True), ("mixture", sum(stems))):
+                soundfile.write(folder / f"{stem}.wav", wave, RATE, subtype="PCM_16")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """The results folder of the study, and what `run_all.sh` said."""
+    folder = tmp_path_factory.mktemp("paper")
+    write_fma(folder / "fma")
+    write_musdb(folder / "musdb18hq")
+    corpus = {"fma_root": str(folder / "fma"), "musdb_root": str(folder / "musdb18hq"), "workers": 1}
+    profile = SHRUNK | {"base": str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "corpus": corpus}
+    (folder / "mini_paper.yaml").write_text(yaml.safe_dump(profile))
+    call = ["./run_all.sh", str(folder / "mini_paper.yaml"), f"results={folder / 'results'}"]
+    done = subprocess.run(
+        call, cwd=ROOT, env=os.environ | {"VIRTUAL_ENV": sys.prefix}, capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder / "results", done.stdout + done.stderr
+
+
+def table(results: Path, name: str) -> pd.DataFrame:
+    return read_table(results / "tables" / f"{name}.csv")
+
+
+def test_every_run_of_the_paper_is_scored(finished):
+    results, _ = finished
+    scores = table(results, "scores")
+    assert set(scores["method"]) == {"scratch", "pre-trained (sliced)", "mixture", "ideal ratio mask"}
+    assert set(scores.loc[scores["experiment"] == "test", "song"]) == {"T - t", "U - u"}
+    ablations = table(results, "ablations")
+    levels = ablations.groupby("experiment")["level"].unique().map(list).to_dict()
+    assert levels == {"model size": ["nano", "tiny", "mini"], "unlabelled music": ["small", "medium", "large", "full"]}
+    assert (results / "report.html").is_file() and (results / "figures" / "claim.png").is_file()
+
+
+def test_each_amount_of_fma_is_pretrained_on_its_own_tracks(finished):
+    found = table(finished[0], "unlabelled_music").set_index("level")["songs"]
+    good = [(AMOUNTS.index(its), n % 5 < 3) for n, its in enumerate(SUBSETS) if n not in BAD.values()]
+    expected = [sum(training and its <= amount for its, training in good) for amount in range(len(AMOUNTS))]
+    assert [int(found[level]) for level in AMOUNTS] == expected
+
+
+def test_what_cannot_be_used_is_counted_by_its_reason(finished):
+    skipped = table(finished[0], "skipped")
+    names = set(skipped["file"].map(lambda path: Path(path).stem))
+    assert {f"{number:06d}" for number in BAD.values()} <= names and f"{OTHER_RATE:06d}" not in names
+    reasons = " ".join(table(finished[0], "skipped_reasons")["reason"])
+    assert all(re.search(word, reasons) for word in ("mono|channel", "Hz", "short", "silent"))

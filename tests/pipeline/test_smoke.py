@@ -1,0 +1,183 @@
+"""The whole study as a user calls it, on a few seconds of audio: everything is made once, and found again."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+
+from lib.pipeline import audit
+from lib.store.tables import COLUMNS, read_table
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+TABLES = {
+    "scores": COLUMNS,
+    "claim": ("experiment", "labeled_songs", "method", "against", "metric", "stem", "difference", "low", "high"),
+    "claims": ("statement", "effect", "low", "high", "unit", "n", "verdict"),
+    "songs_worth": ("labeled_songs", "method", "worth", "low", "high"),
+    "search": (*COLUMNS, "learning_rate", "steps", "body_rate"),
+    "regime": ("pretrain_steps", "labeled_songs", "difference", "low", "high", "n_songs", "n_seeds"),
+    "probes": COLUMNS,
+    "correlation": (*COLUMNS, "trained", "tested"),
+    "correlation_means": ("trained", "tested", "method", "mean", "low", "high"),
+    "shares": ("what", "decibels", "share", "low", "high"),
+    "ablations": (*COLUMNS, "level", "base"),
+    "unlabelled_music": ("axis", "level", "source", "songs", "hours"),
+    "cost": ("stage", "method", "seed", "labeled_songs", "metric", "value"),
+    "skipped": ("corpus", "file", "reason"),
+    "skipped_reasons": ("corpus", "reason", "files"),
+}
+FIGURES = {
+    *("claim", "scores", "real_song", "songs", "finetune_curves", "pretrain_curves", "before_after", "probes"),
+    *("outputs", "levels", "correlation", "variety", "ablation_model_size", "ablation_unlabelled_music"),
+    *("claim_stems", "gain", "budgets", "search", "regime", "correlation_table", "within_songs", "ill_posed", "shares"),
+    *("ablation_what_is_transferred", "ablation_kind_of_music"),
+}
+
+
+def study(results: Path) -> subprocess.CompletedProcess:
+    call = [sys.executable, "-m", "lib.study", "smoke"]
+    if results != ROOT / "results" / "smoke":  # else it is another call to the study's stamps
+        call.append(f"results={results}")
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """The results of a study: those that ``SMOKE_RESULTS`` names, which have just been made, or new ones."""
+    if given := os.environ.get("SMOKE_RESULTS"):
+        return ROOT / given
+    folder = tmp_path_factory.mktemp("study") / "smoke"
+    done = study(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_every_table_of_the_contract_is_there(results):
+    for name, columns in TABLES.items():
+        table = read_table(results / "tables" / f"{name}.csv")
+        assert set(columns) <= set(table.columns), name
+        assert len(table) or name.startswith("skipped")
+
+
+def test_scores_hold_every_method_song_stem_and_metric(results):
+    scores = read_table(results / "tables" / "scores.csv")
+    controls = ("scratch, equal compute", "pre-trained, shuffled", "pre-trained, long")
+    models = dict.fromkeys(("scratch", *controls, "pre-trained (group)", "pre-trained (sliced)"), 2 * 2) | {
+        "mixture": 1,
+        "ideal ratio mask": 1,
+    }
+    counts = scores.groupby("method").size()
+    assert counts.to_dict() == {method: models[method] * 3 * 4 * 2 for method in counts.index}
+    assert set(counts.index) == set(models)
+    assert set(scores.loc[scores["experiment"] == "real song", "song"]) == {"The Easton Ellises - Falcon 69"}
+
+
+def test_music_that_is_not_there_is_left_out_of_its_axis(results):
+    levels = read_table(results / "tables" / "ablations.csv").groupby("experiment")["level"].unique()
+    assert list(levels["kind of music"]) == ["rendered"]
+    assert list(levels["what is transferred"]) == ["nothing", "encoder", "all"]
+
+
+def test_where_nothing_is_transferred_nothing_differs(results):
+    effects = read_table(results / "tables" / "ablation_effects.csv").set_index("level")
+    assert tuple(effects.loc["nothing", ["difference", "low", "high"]]) == (0, 0, 0)
+
+
+def test_every_figure_is_there_twice(results):
+    for name in FIGURES:
+        assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (results / "figures" / f"{name}.svg").read_text("utf-8")
+
+
+def test_executed_notebooks_name_profile_commit_and_runs(results):
+    for name in NOTEBOOKS:
+        book = nbformat.read(results / "notebooks" / name, as_version=4)
+        assert not [o for cell in book.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+        text = json.dumps([cell.get("outputs", []) for cell in book.cells][:8])
+        assert "**Profile** `smoke`" in text and "**commit**" in text
+        assert name.startswith("00") or re.search(r"(pretrain|scratch|finetune)-[0-9a-f]{12}", text)
+
+
+def test_the_report_opens_from_disk(results):
+    page = (results / "report.html").read_text("utf-8")
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert not [link for link in links if re.match(r"\w+:|/", link)]
+    assert not [link for link in links if not (results / unquote(link)).is_file()]
+    linked = {unquote(link) for link in links}
+    made = {f"{path.parent.name}/{path.name}" for kind in ("tables", "figures") for path in (results / kind).iterdir()}
+    assert made | {f"notebooks/{name}" for name in NOTEBOOKS} <= linked
+    claim = read_table(results / "tables" / "claim.csv")
+    answer = claim[(claim["stem"] == "mean") & (claim["metric"] == "uSDR") & claim["against"].str.startswith("scratch")]
+    answer = answer[answer["method"] == "pre-trained (group)"]
+    assert len(answer) == 4  # two budgets, either scratch
+    assert all(f"{value:+.2f} dB uSDR" in page for value in answer["difference"])
+
+
+def test_a_second_call_does_nothing(results):
+    before = {kind: digests(results / kind) for kind in ("tables", "figures", "notebooks")}
+    runs = {path: path.stat().st_mtime_ns for path in (results / "runs").glob("*-*/*")}
+    again = study(results)
+    assert again.returncode == 0
+    assert again.stdout.count("unchanged") == len(NOTEBOOKS)
+    assert {kind: digests(results / kind) for kind in before} == before
+    assert {path: path.stat().st_mtime_ns for path in (results / "runs").glob("*-*/*")} == runs
+
+
+def test_a_lost_table_comes_out_the_same(results):
+    before = digests(results / "tables")
+    (results / "tables" / "ablations.csv").unlink()
+    assert study(results).stdout.count("unchanged") == 4
+    assert digests(results / "tables") == before
+
+
+def test_every_table_and_figure_is_what_the_runs_give(results):
+    before = {kind: digests(results / kind) for kind in ("tables", "figures", "notebooks")}
+    call, runs = [sys.executable, "-m", "lib.provenance", str(results)], results / "runs"
+    audit.keep_records(results)
+    runs.rename(results / "aside")  # records are enough
+    try:
+        done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    finally:
+        (results / "aside").rename(runs)
+        shutil.rmtree(results / "records")
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert {kind: digests(results / kind) for kind in before} == before
+
+
+def test_a_cell_names_its_runs(results, capsys):
+    claim = read_table(results / "tables" / "claim.csv")
+    row = claim[(claim["method"] == "pre-trained (sliced)") & (claim["against"] == "scratch")].index[0]
+    assert audit.main([str(results), "--cell", f"tables/claim.csv:{row + 1}"]) == 0
+    told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert told["notebook"].startswith("03_finetune") and told["profile"] == "smoke" and told["seeds"] == "0, 1"
+    kinds = [run.split("-")[0] for run in told["runs"].split(", ")]
+    assert sorted(kinds) == ["finetune", "finetune", "scratch", "scratch"]
+    assert all((results / "runs" / run / "done.json").exists() for run in told["runs"].split(", "))
+    for bad in ("tables/claim.csv:0", "tables/nothing.csv:1", "tables/claim.csv"):
+        assert audit.main([str(results), "--cell", bad]) == 2
+
+
+def test_an_edited_table_and_a_missing_run_are_found(results, capsys):
+    table, run = results / "tables" / "claim.csv", next((results / "runs").glob("scratch-*"))
+    whole, aside = table.read_bytes(), run.with_name("aside")
+    table.write_bytes(whole.replace(b"1", b"2", 1))
+    run.rename(aside)
+    status = audit.main([str(results)])
+    table.write_bytes(whole)
+    aside.rename(run)
+    said = capsys.readouterr().out
+    assert status == 1
+    assert "tables/claim.csv: not what 03_finetune wrote" in said and f"runs/{run.name}: missing" in said

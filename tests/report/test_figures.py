@@ -1,0 +1,259 @@
+"""Figures hold what the tables hold, fit their canvas, and come out the same every time."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("agg")
+
+from lib import STEMS
+from lib.experiments.intervals import paired_interval
+from lib.report import figures
+from lib.scoring import summarise
+from lib.store.tables import table
+
+SONGS = [f"Song {i}" for i in range(6)]
+METHODS = (
+    *("scratch", "pre-trained (group)", "pre-trained (sliced)"),
+    *("scratch, equal compute", "pre-trained, shuffled", "pre-trained, long"),
+)
+BUDGETS = (1, 4, 16)
+
+
+def make_scores() -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    for song in (*SONGS, "Real"):
+        facts = {"experiment": "real song" if song == "Real" else "test", "song": song}
+        for stem in STEMS[: 2 if song == SONGS[0] else 4]:  # one song lacks two stems
+            level = rng.normal(4, 2)
+            for metric in ("uSDR", "cSDR"):
+                row = {**facts, "stem": stem, "metric": metric}
+                rows += [row | {"method": "mixture", "value": -6.0}]
+                rows += [row | {"method": "ideal ratio mask", "value": 11.0}]
+                for i, method in enumerate(METHODS):
+                    values = level + i / 5 + rng.normal(0, 0.2, (3, 3))
+                    rows += [
+                        row | {"method": method, "seed": seed, "labeled_songs": BUDGETS[b], "value": values[seed, b]}
+                        for seed, b in np.ndindex(3, 3)
+                    ]
+    return table(rows)
+
+
+def make_claim(scores: pd.DataFrame) -> pd.DataFrame:
+    test = scores[scores["experiment"] == "test"]
+    pairs = [*((method, "scratch") for method in METHODS[1:]), ("pre-trained, long", "scratch, equal compute")]
+    return pd.concat([
+        paired_interval(test[test["labeled_songs"] == budget], *pair, metric)
+        .assign(labeled_songs=budget, method=pair[0], against=pair[1], metric=metric)
+        for budget in BUDGETS for pair in pairs for metric in ("uSDR", "cSDR")
+    ])  # fmt: skip
+
+
+def make_probes() -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    names = ["mixture", "best output", "best group", "chosen output", "chosen group"]
+    names += ["harmonic-percussive", "supervised", "ideal ratio mask"]
+    names += [f"output {n}" for n in range(8)]
+    for song in SONGS:
+        for i, stem in enumerate(STEMS):
+            row = {"experiment": "test", "seed": 0, "labeled_songs": 0, "song": song, "stem": stem}
+            values = rng.normal(0, 0.5, len(names)) + np.where(np.array(names) == f"output {2 * i}", 3, 0)
+            values[0] = -6
+            rows += [row | {"method": m, "metric": "SNR", "value": v} for m, v in zip(names, values, strict=True)]
+            rows.append(row | {"method": "MixIT", "metric": "effective outputs", "value": rng.uniform(1.5, 6)})
+    return table(rows)
+
+
+def make_curves(budgets: tuple, methods: tuple, seeds: tuple) -> pd.DataFrame:
+    rows = [
+        (m, s, b, step, metric, -3 * (1 - np.exp(-step / 100)) - i * np.exp(-step / 50) + s / 10)
+        for i, m in enumerate(methods) for s in seeds for b in budgets for step in range(0, 401, 20)
+        for metric in ("loss", "validation_loss")
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "seed", "labeled_songs", "step", "metric", "value"])
+
+
+def make_before_after() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([
+        {"state": state, "stem": stem, "output": n, "SNR": rng.normal(), "chosen": n == 2 * i, "group": n // 2 == i}
+        for state in ("initial weights", "after MixIT") for i, stem in enumerate(STEMS) for n in range(8)
+    ])  # fmt: skip
+
+
+def make_survey() -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    for song in (*SONGS, "Real"):
+        facts = {"corpus": "real song" if song == "Real" else "labelled", "split": "test", "song": song}
+        rows += [{**facts, "stem": stem, "metric": "level", "value": rng.normal(-6, 2)} for stem in STEMS]
+        for kind in ("waveform", "envelope", "spectrogram"):
+            for other in ("", ", other song")[: 1 if song == "Real" else 2]:
+                metric = f"{kind} correlation{other}"
+                pairs = [f"{a} & {b}" for i, a in enumerate(STEMS) for b in STEMS[i + 1 :]]
+                rows += [{**facts, "stem": pair, "metric": metric, "value": rng.uniform(-0.2, 0.6)} for pair in pairs]
+    return pd.DataFrame(rows)
+
+
+def make_composition() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    keys = ["C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"]
+    grooves = ["rock", "waltz", "boombap", "four on the floor"]
+    columns = {"key": rng.choice(keys, 200), "tempo": rng.uniform(60, 180, 200), "groove": rng.choice(grooves, 200)}
+    return pd.DataFrame(columns)
+
+
+def make_ablation() -> tuple[pd.DataFrame, pd.DataFrame]:
+    scores = make_scores()
+    test = scores[(scores["experiment"] == "test") & (scores["labeled_songs"] == 4)]
+    test = test[test["method"].isin(METHODS[:2])]
+    arm = test["method"].map({METHODS[0]: "scratch", METHODS[1]: "pre-trained"})
+    test = test.assign(experiment="unlabelled music", arm=arm)
+    names = ("0", "1/8", "rendered + game music", "game music", "all")
+    levels = [test.assign(level=level, base=level == "all") for level in names]
+    effects = [
+        paired_interval(part, METHODS[1], METHODS[0], "uSDR").assign(level=part["level"].iloc[0]) for part in levels
+    ]
+    effects = pd.concat(effects)
+    return pd.concat(levels), effects[effects["stem"] == "mean"]
+
+
+def make_regime() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [(steps, songs, rng.normal(0, 0.4)) for steps in (250, 1000, 4000) for songs in BUDGETS]
+    table = pd.DataFrame(rows, columns=["pretrain_steps", "labeled_songs", "difference"])
+    return table.assign(low=table["difference"] - 0.2, high=table["difference"] + 0.3, n_songs=8, n_seeds=2)
+
+
+def make_search() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        (method, rate, steps, body, rng.normal(3, 1))
+        for method in METHODS[:2] for rate in (5e-4, 1e-3, 2e-3) for steps in (200, 400)
+        for body in (1.0, 0.3)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "learning_rate", "steps", "body_rate", "mean"])
+    best = table["mean"] == table.groupby("method")["mean"].transform("max")
+    return table.assign(best=best, n_songs=6, n_seeds=1)
+
+
+def make_correlation() -> pd.DataFrame:
+    rng, methods = np.random.default_rng(0), ("chosen output", "chosen group", "best output", "best group")
+    rows = [
+        (trained, tested, method, rng.normal(3, 1))
+        for trained in ("as composed", "re-dealt", "one song") for tested in ("as composed", "re-dealt")
+        for method in methods
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["trained", "tested", "method", "mean"])
+    return table.assign(low=table["mean"] - 0.2, high=table["mean"] + 0.3, n_songs=24, n_seeds=3)
+
+
+def make_within_songs() -> tuple[pd.DataFrame, pd.DataFrame]:
+    kinds = ("waveform", "envelope", "spectrogram")
+    songs = pd.DataFrame(np.random.default_rng(0).random((24, 4)), columns=[*kinds, "gain"])
+    ranks = pd.DataFrame([{"kind": kind, "rho": -0.31, "low": -0.62, "high": 0.11, "p_holm": 0.28} for kind in kinds])
+    return songs, ranks
+
+
+def make_ill_posed() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    rng = np.random.default_rng(0)
+    rows = [(seed, stem, rng.uniform(1, 8)) for seed in range(3) for stem in STEMS]
+    grouping = [(method, stem, rng.normal(1, 0.3)) for method in ("best group", "chosen group") for stem in STEMS]
+    grouping = pd.DataFrame(grouping, columns=["method", "stem", "difference"])
+    grouping = grouping.assign(low=grouping["difference"] - 0.2, high=grouping["difference"] + 0.2)
+    return make_probes(), pd.DataFrame(rows, columns=["seed", "stem", "outputs"]), grouping
+
+
+def make_shares() -> pd.DataFrame:
+    names = ["definition", "definition, with hindsight", "correlation", "both", "whole distance"]
+    table = pd.DataFrame({"what": names, "share": [0.3, 0.5, 0.05, 0.35, 1.0], "decibels": [1.2, 2, 0.2, 1.4, 4]})
+    return table.assign(low=table["share"] - 0.1, high=table["share"] + 0.1, n_songs=24, n_seeds=3)
+
+
+FIGURES = {
+    "levels": lambda folder: figures.levels(folder, make_survey()),
+    "correlation": lambda folder: figures.correlation(folder, make_survey()),
+    "variety": lambda folder: figures.variety(folder, make_composition()),
+    "probes": lambda folder: figures.probes(folder, make_probes()),
+    "outputs": lambda folder: figures.outputs(folder, make_probes()),
+    "before_after": lambda folder: figures.before_after(folder, make_before_after(), 6),
+    "pretrain_curves": lambda folder: figures.learning_curves(
+        folder, "pretrain_curves", make_curves((None,), ("MixIT",), (0,)), "MixIT loss (dB)"
+    ),
+    "finetune_curves": lambda folder: figures.learning_curves(
+        folder, "finetune_curves", make_curves(BUDGETS, METHODS, (0, 1)), "validation loss (dB)"
+    ),
+    "scores": lambda folder: figures.scores(folder, make_scores(), "scores", 4),
+    "real_song": lambda folder: figures.scores(folder, make_scores(), "real_song", 4, "real song"),
+    "claim": lambda folder: figures.claim(folder, make_claim(make_scores())),
+    "gain": lambda folder: figures.gain(folder, make_claim(make_scores()), METHODS[1]),
+    "claim_stems": lambda folder: figures.claim_stems(folder, make_claim(make_scores()), METHODS[1]),
+    "budgets": lambda folder: figures.budgets(folder, make_scores()),
+    "songs": lambda folder: figures.songs(folder, make_scores(), 16),
+    "search": lambda folder: figures.search(folder, make_search()),
+    "regime": lambda folder: figures.regime(folder, make_regime()),
+    "correlation_table": lambda folder: figures.correlation_table(folder, make_correlation()),
+    "within_songs": lambda folder: figures.within_songs(folder, *make_within_songs()),
+    "ill_posed": lambda folder: figures.ill_posed(folder, *make_ill_posed()),
+    "shares": lambda folder: figures.shares(folder, make_shares()),
+    "ablation_unlabelled_music": lambda folder: figures.ablation(folder, *make_ablation()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_saved_and_its_words_fit_the_canvas(name, tmp_path):
+    figure = FIGURES[name](tmp_path)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{name}.png", f"{name}.svg"}
+    figure.canvas.draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
+
+
+def test_the_same_table_gives_the_same_bytes(tmp_path):
+    for folder in ("one", "two"):
+        FIGURES["claim"](tmp_path / folder)
+    for kind in ("png", "svg"):
+        one, two = ((tmp_path / folder / "figures" / f"claim.{kind}").read_bytes() for folder in ("one", "two"))
+        assert one == two
+
+
+def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
+    claim = make_claim(make_scores())
+    axis = figures.claim(tmp_path, claim).axes[0]
+    for container in axis.containers:
+        rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean") & (claim["against"] == "scratch")]
+        ordered = rows[rows["method"] == container.get_label()].set_index("labeled_songs").loc[list(BUDGETS)]
+        np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), ordered["difference"].to_numpy(float))
+        ends = np.array([segment[:, 1] for segment in container.lines[2][0].get_segments()])
+        np.testing.assert_allclose(ends, ordered[["low", "high"]].to_numpy(float), atol=1e-9)
+    assert len(axis.containers) == len(METHODS) - 1
+
+
+def test_the_gain_is_drawn_for_arms_of_equal_steps(tmp_path):
+    claim = make_claim(make_scores())
+    axis = figures.gain(tmp_path, claim, METHODS[1]).axes[0]
+    pairs = {
+        "both on the common schedule": (METHODS[1], "scratch"),
+        "both trained until they stall": ("pre-trained, long", "scratch, equal compute"),
+    }
+    rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean")].set_index(["method", "against"]).sort_index()
+    for container in axis.containers:
+        found = rows.loc[[pairs[container.get_label()]]].set_index("labeled_songs").loc[list(BUDGETS), "difference"]
+        np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), found.to_numpy(float))
+    assert len(axis.containers) == len(pairs)
+    short = figures.gain(tmp_path, claim[claim["against"] == "scratch"], METHODS[1]).axes[0]
+    assert len(short.containers) == 1
+
+
+def test_means_over_songs_are_those_of_the_score_tables():
+    scores = make_scores()
+    chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 4)]
+    expected = summarise(chosen[chosen["method"] == "scratch"]).groupby("stem")["value"].mean()
+    found = figures.intervals(figures.per_song(chosen, "scratch"))
+    np.testing.assert_allclose(found["mean"], expected[list(figures.ORDER)])
+    assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
+
+
+def test_every_method_has_a_colour_of_its_own():
+    shown = (*METHODS, "mixture", "ideal ratio mask")
+    assert len({figures.COLORS[method] for method in shown}) == len(shown)
