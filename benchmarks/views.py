@@ -16,7 +16,7 @@ from PIL import Image
 
 from lib import ROOT, scoring
 from lib.data.corpora import real_song
-from lib.listening import BlindTest, examples
+from lib.listening import BlindTest, examples, explorer
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.profile.fields import Blind, Listening
 from tests import browser

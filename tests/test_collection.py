@@ -20,6 +20,7 @@ import pytest
 import soundfile
 import torch
 from faults import act, crash_on_1000
+from filelock import Timeout
 
 from benchmarks.data import synthetic_manifest
 from lib import STEMS, UserError
@@ -31,6 +32,7 @@ from lib.machine import processes
 from lib.machine.processes import Crash, in_processes
 from lib.mixing import MixturesOfMixtures, loader
 from lib.profile.load import load
+from lib.store.files import file_lock
 from lib.store.tables import read_table
 from lib.study import Study
 
@@ -276,6 +278,31 @@ def test_a_scan_that_was_killed_goes_on_to_the_same_manifest(small, tmp_path, pa
     assert manifest_of(tmp_path / "cache").read_bytes() == manifest_of(tmp_path / "undisturbed").read_bytes()
 
 
+HELD = """
+import os, sys, time
+from pathlib import Path
+from lib.store.files import file_lock
+with file_lock(Path(sys.argv[1])):
+    os.fork()
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(60)
+"""
+
+
+def test_the_lock_of_a_killed_process_is_free_though_a_fork_of_it_lives(tmp_path):
+    lock = tmp_path / "deep" / "lock"
+    call = [sys.executable, "-c", HELD, str(lock)]
+    with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        forks = {int(holder.stdout.readline()) for _ in range(2)} - {holder.pid}
+        with pytest.raises(Timeout):
+            file_lock(lock).acquire(timeout=0.1)
+        holder.kill()
+        holder.wait()
+        with file_lock(lock).acquire(timeout=10):
+            os.kill(*forks, signal.SIGKILL)
+    assert lock.exists()
+
+
 def test_a_crash_in_a_decoder_costs_one_file(small, tmp_path, monkeypatch):
     monkeypatch.setattr(collection, "look", crash_on_1000)
     songs, skipped = corpora.unlabeled(profile_of(small), tmp_path)
@@ -327,7 +354,7 @@ def test_errors_of_the_function_are_raised_here_and_end_the_processes():
 
 def test_processes_that_cannot_start_are_one_line(monkeypatch):
     monkeypatch.setattr(processes, "_start_worker", os.abort)
-    with pytest.raises(UserError, match="worker process ended as it started"):
+    with pytest.raises(UserError, match="worker process ended before its first item"):
         list(in_processes(act, [("", 0)] * 3, 2))
 
 

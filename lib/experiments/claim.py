@@ -46,8 +46,7 @@ def origin(study: Study) -> Origin:
 def claim(study: Study) -> pd.DataFrame:
     """Differences of arms, paired by song and seed, per stem and metric: ``tables/claim.csv``.
 
-    Columns: experiment, labeled_songs, method, against, metric, and those of `lib.intervals.paired_interval`, over
-    test songs only.
+    Columns: experiment, labeled_songs, method, against, metric, and those of `paired_interval`, over test songs only.
     """
     table, rows = study.read("scores"), []
     table = table[table["experiment"] == "test"]

@@ -31,7 +31,7 @@ SUPERVISED, HPSS = "supervised", "harmonic-percussive"
 def probe(study: Study) -> pd.DataFrame:
     """Tidy table of the probes on test songs and the real song, for every pre-training seed: ``tables/probes.csv``.
 
-    See `lib.probing.outputs`; beside the models, without a seed of pre-training, stand `references`. A stem that is
+    See `lib.experiments.outputs`; beside the models, without a seed of pre-training, stand `references`. A stem that is
     silent in a song has no row.
     """
     frames = [outputs.outputs(Pretraining(study, seed)) for seed in study.profile.pretrain.seeds]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from nbformat import NotebookNode
+
+from lib.store.files import atomic
 
 HERE = Path(__file__).parent
 CSS = (HERE / "listening.css").read_text("utf-8")
@@ -43,6 +48,27 @@ def audio_tag(sound: bytes, kind: str = "ogg", style: str = "") -> str:
     """An encoded file as an ``<audio>`` element that carries it in itself."""
     data = base64.b64encode(sound).decode()
     return f'<audio controls preload="metadata" style="{style}" src="data:audio/{kind};base64,{data}"></audio>'
+
+
+def sounds_beside(notebook: NotebookNode, folder: Path) -> None:
+    """Move the sounds that an executed notebook's players carry into files in ``folder``/sound, each stored once.
+
+    Names are digests of what is heard: two files of one wave differ, since Ogg streams are numbered at random.
+    """
+
+    def moved(found: re.Match) -> str:
+        content = base64.b64decode(found[2])
+        wave, _ = soundfile.read(io.BytesIO(content), dtype="int16")
+        file = folder / "sound" / f"{hashlib.sha256(wave.tobytes()).hexdigest()[:16]}.{found[1]}"
+        if not file.exists():
+            with atomic(file) as temporary:
+                temporary.write_bytes(content)
+        return f'src="sound/{file.name}"'
+
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        page = output.get("data", {}).get("text/html")
+        if page:
+            output["data"]["text/html"] = re.sub(r'src="data:audio/(\w+);base64,([^"]+)"', moved, page)
 
 
 def small(sounds: Sequence[bytes], waves: Sequence[np.ndarray], rate: int) -> tuple[str, Sequence[bytes]]:

@@ -81,7 +81,7 @@ def in_processes(function: Callable, items: Sequence, workers: int) -> Iterator[
     except RuntimeError as error:
         if pool.active:  # an error of the function's own
             raise
-        raise UserError("a worker process ended as it started: is there memory for it? Call again") from error
+        raise UserError("a worker process ended before its first item: is memory short? Call again") from error
     finally:
         pool.stop()
         pool.join()

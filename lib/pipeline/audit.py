@@ -85,8 +85,8 @@ def altered(results: Path, facts: dict) -> Iterator[str]:
             yield f"{name}: written by {record['notebook']}, and gone"
         elif _sha256(path) != record["sha256"]:
             yield f"{name}: not what {record['notebook']} wrote: edited, or made by something else"
-    found = [path for folder in ("tables", "figures") for path in (results / folder).glob("*.*")]
-    strange = sorted({str(path.relative_to(results)) for path in found} - set(facts["files"]))
+    present = [*(results / "tables").glob("*.*"), *(results / "figures").glob("*.svg")]
+    strange = sorted({str(path.relative_to(results)) for path in present} - set(facts["files"]))
     yield from (f"{name}: written by no notebook" for name in strange)
 
 

@@ -1,4 +1,4 @@
-"""What a study would take, before it takes it: ``python -m lib.plan PROFILE [--device NAME] [key=value ...]``.
+"""What a study would take: ``python -m lib.pipeline.estimate PROFILE [--device NAME] [key=value ...]``.
 
 Runs, steps, examples, disk, and hours by the throughput of this machine, measured over 30 steps on noise, or of a
 device that `THROUGHPUT` has a measurement of. Nothing is written, fetched or looked into.
@@ -123,7 +123,7 @@ def text(profile: Profile, costs: pd.DataFrame, device: str, kind: str, teraflop
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 for a wrong call."""
-    parser = argparse.ArgumentParser(prog="python -m lib.plan", description="What a study would take.")
+    parser = argparse.ArgumentParser(prog="python -m lib.pipeline.estimate", description="What a study would take.")
     parser.add_argument("profile", nargs="?", default="demo", help="a name in notebooks/profiles, or a .yaml file")
     parser.add_argument("--device", help="plan by the recorded throughput of this device instead of measuring here")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="dotted profile fields")

@@ -1,4 +1,4 @@
-"""Runs a study: the notebooks in order, each once, then the report. ``python -m lib.study PROFILE [key=value ...]``."""
+"""Runs a study, ``python -m lib.pipeline.notebooks PROFILE [key=value ...]``: the notebooks, each once, then the report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     started, results = time.monotonic(), ROOT
     try:
         if not arguments:
-            raise UserError("usage: python -m lib.study PROFILE [key=value ...]")
+            raise UserError("usage: python -m lib.pipeline.notebooks PROFILE [key=value ...]")
         name, *overrides = arguments
         profile = profiles.load(name, overrides)
         results = profiles.project_path(profile.results)
@@ -118,6 +118,7 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
             write_json(stamps[path], {"key": keys[path], "files": files})
             provenance.files(results, path.stem, files)
             print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
+        _remove_unheard(results / "notebooks")
         from lib.report import page
 
         page.write(results)
@@ -132,6 +133,8 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
+
+    from lib.listening.export import sounds_beside
 
     target, partial = results / "notebooks" / notebook.name, results / "runs" / "notebooks" / notebook.name
     failed = target.with_suffix(".failed.ipynb")
@@ -156,9 +159,18 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
         raise NotebookError(f"{notebook.stem} failed: its process was killed, most likely for lack of memory") from None
     # the executed notebook is committed and read elsewhere: it names no folder of this machine
     done.metadata["papermill"].update(input_path=f"notebooks/{notebook.name}", output_path=notebook.name)
+    sounds_beside(done, target.parent)
     papermill.iorw.write_ipynb(done, str(partial))
     os.replace(partial, target)
     failed.unlink(missing_ok=True)
+
+
+def _remove_unheard(folder: Path) -> None:
+    """Sounds that no executed notebook plays any more."""
+    pages = "".join(path.read_text("utf-8") for path in folder.glob("*.ipynb"))
+    for sound in (folder / "sound").glob("*"):
+        if sound.name not in pages:
+            sound.unlink()
 
 
 def _keys(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, str]:
@@ -191,7 +203,7 @@ def _first_outdated(results: Path, stamps: dict[Path, Path], keys: dict[Path, st
 
 
 def _sweep(results: Path) -> None:
-    """Remove what a kill in the middle of writing left; it was to get its name when whole (`lib.runs.atomic`)."""
+    """Remove what a kill in the middle of writing left (see `lib.store.files.atomic`)."""
     with file_lock(results / "runs" / "skipped.lock"):  # a run of its own may be writing that table
         for folder in ("", "tables", "figures", "notebooks", "runs/stamps"):
             for path in filter(Path.is_file, (results / folder).glob(".*")):
@@ -199,8 +211,8 @@ def _sweep(results: Path) -> None:
 
 
 def _products(results: Path) -> dict[str, tuple[int, int]]:
-    """Tables and figures, with what tells a rewritten file from an untouched one."""
-    files = (path for folder in ("tables", "figures") for path in (results / folder).rglob("*") if path.is_file())
+    """Tables and figures (their SVG: a PNG is the same drawing), with what tells a rewritten file from another."""
+    files = [*(results / "tables").rglob("*.csv"), *(results / "figures").rglob("*.svg")]
     return {str(path.relative_to(results)): (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
 
 

@@ -19,8 +19,8 @@ PRETRAINING = "pre-training"
 def verdict(low: float, high: float, p: float, sign: int, songs: int, seeds: int) -> str:
     """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other.
 
-    *Undecided* without a p below `lib.intervals.LEVEL`, which allows for few seeds and for several tests of one claim,
-    and of one seed, or pre-training, alone, which says nothing of others (0 seeds: a claim about songs).
+    *Undecided* without a p below `lib.experiments.intervals.LEVEL`, which allows for few seeds and for several tests of
+    one claim, and of one seed, or pre-training, alone, which says nothing of others (0 seeds: a claim about songs).
     """
     if songs < FEW_SONGS or seeds == 1 or not is_significant(low, high, p):
         return UNDECIDED

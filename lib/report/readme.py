@@ -1,4 +1,4 @@
-"""The numbers of README, written from the committed tables: ``python -m lib.readme [--check]``.
+"""The numbers of README, written from the committed tables: ``python -m lib.report.readme [--check]``.
 
 A block stands between ``<!-- numbers: NAME FOLDER -->`` and ``<!-- end -->``; what it holds is one of `BLOCKS`, made
 from the tables and the provenance in ``results/FOLDER``.
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     path = ROOT / "README.md"
     try:
         if arguments not in ([], ["--check"]):
-            raise UserError("usage: python -m lib.readme [--check]")
+            raise UserError("usage: python -m lib.report.readme [--check]")
         old = path.read_text("utf-8")
         new = written(old, ROOT / "results")
     except UserError as error:
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
     if old == new:
         return 0
     if arguments:
-        print("README.md does not hold the numbers of the tables: run python -m lib.readme", file=sys.stderr)
+        print("README.md does not hold the numbers of the tables: run python -m lib.report.readme", file=sys.stderr)
         return 1
     with atomic(path) as temporary:
         temporary.write_text(new, encoding="utf-8")

@@ -1,12 +1,13 @@
 """Tables: which arms are compared, and which music each level pre-trains on."""
 
 import itertools
-from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
-from lib import STEMS, arms
+
+from lib import STEMS
 from lib.data import audio
-from lib.experiments import ablations, records
+from lib.experiments import ablations
 from lib.profile.load import load
 from lib.report import readme, sentences
 from lib.study import Study
@@ -19,7 +20,8 @@ def test_music_of_every_level_is_counted_by_its_source(tmp_path):
     levels = ["{label: rendered}", f"{{label: folder, set: {{corpus.unlabeled: {tmp_path}/music}}}}"]
     levels.append(f"{{label: both, set: {{corpus.unlabeled: rendered + {tmp_path}/music}}}}")
     axes = f"ablations.axes=[{{name: music, base: rendered, levels: [{', '.join(levels)}]}}]"
-    study = Study(load("smoke", [f"results={tmp_path / 'results'}", axes]))
+    small = ["corpus.rendered.unlabeled_songs=3", "corpus.rendered.song_seconds=4"]
+    study = Study(load("smoke", [f"results={tmp_path / 'results'}", axes, *small]))
     found = ablations.unlabelled_music(study).set_index(["level", "source"])["songs"].to_dict()
     rendered = found[("rendered", "rendered")]
     assert rendered == sum(song.split == "train" for song in study.unlabeled)

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from lib import STEMS, UserError
+from lib.experiments import intervals
 from lib.experiments.intervals import (
     few_p,
     holm,
@@ -111,8 +112,9 @@ def test_p_is_small_for_an_effect_and_spread_out_for_none():
     assert two_sided(np.array([[-1.0], [1.0]] * 50)) == pytest.approx(1)
 
 
-def test_few_seeds_need_more_than_an_interval_without_zero():
+def test_few_seeds_need_more_than_an_interval_without_zero(monkeypatch):
     """Studies without an effect, in which pre-trainings, songs and what they have in common scatter alike."""
+    monkeypatch.setattr(intervals, "RESAMPLES", 1000)  # of 10,000
     rng, found = np.random.default_rng(9), {"interval": 0, "p": 0}
     facts = {"experiment": "e", "labeled_songs": 4, "stem": "bass", "metric": "uSDR"}
     for study in range(100):

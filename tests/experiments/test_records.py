@@ -1,15 +1,8 @@
-"""What runs leave behind: their curves."""
+"""What runs leave behind: their learning curves."""
 
-import itertools
 from types import SimpleNamespace
-import numpy as np
-import pandas as pd
-from lib import STEMS, arms
-from lib.data import audio
-from lib.experiments import ablations, records
-from lib.profile.load import load
-from lib.report import readme, sentences
-from lib.study import Study
+
+from lib.experiments import records
 
 
 def test_learning_curves_hold_what_lies_between_validations(tmp_path):

@@ -1,5 +1,7 @@
 """Figures hold what the tables hold, fit their canvas, and come out the same every time."""
 
+import functools
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ METHODS = (
 BUDGETS = (1, 4, 16)
 
 
+@functools.cache
 def make_scores() -> pd.DataFrame:
     rng, rows = np.random.default_rng(0), []
     for song in (*SONGS, "Real"):
@@ -40,7 +43,9 @@ def make_scores() -> pd.DataFrame:
     return table(rows)
 
 
-def make_claim(scores: pd.DataFrame) -> pd.DataFrame:
+@functools.cache
+def make_claim() -> pd.DataFrame:
+    scores = make_scores()
     test = scores[scores["experiment"] == "test"]
     pairs = [*((method, "scratch") for method in METHODS[1:]), ("pre-trained, long", "scratch, equal compute")]
     return pd.concat([
@@ -185,9 +190,9 @@ FIGURES = {
     ),
     "scores": lambda folder: figures.scores(folder, make_scores(), "scores", 4),
     "real_song": lambda folder: figures.scores(folder, make_scores(), "real_song", 4, "real song"),
-    "claim": lambda folder: figures.claim(folder, make_claim(make_scores())),
-    "gain": lambda folder: figures.gain(folder, make_claim(make_scores()), METHODS[1]),
-    "claim_stems": lambda folder: figures.claim_stems(folder, make_claim(make_scores()), METHODS[1]),
+    "claim": lambda folder: figures.claim(folder, make_claim()),
+    "gain": lambda folder: figures.gain(folder, make_claim(), METHODS[1]),
+    "claim_stems": lambda folder: figures.claim_stems(folder, make_claim(), METHODS[1]),
     "budgets": lambda folder: figures.budgets(folder, make_scores()),
     "songs": lambda folder: figures.songs(folder, make_scores(), 16),
     "search": lambda folder: figures.search(folder, make_search()),
@@ -218,7 +223,7 @@ def test_the_same_table_gives_the_same_bytes(tmp_path):
 
 
 def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
-    claim = make_claim(make_scores())
+    claim = make_claim()
     axis = figures.claim(tmp_path, claim).axes[0]
     for container in axis.containers:
         rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean") & (claim["against"] == "scratch")]
@@ -230,7 +235,7 @@ def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
 
 
 def test_the_gain_is_drawn_for_arms_of_equal_steps(tmp_path):
-    claim = make_claim(make_scores())
+    claim = make_claim()
     axis = figures.gain(tmp_path, claim, METHODS[1]).axes[0]
     pairs = {
         "both on the common schedule": (METHODS[1], "scratch"),

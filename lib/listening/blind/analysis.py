@@ -1,7 +1,7 @@
 """From answers to a paper's table: post-screening, means, paired tests, agreement with uSDR.
 
-Participants take the place of seeds in `lib.intervals`: participants and songs are resampled independently of each
-other, so that a result holds for other listeners and other songs, as far as either are many.
+Participants take the place of seeds in `lib.experiments.intervals`: participants and songs are resampled independently
+of each other, so that a result holds for other listeners and other songs, as far as either are many.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def screened(ratings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scores(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Ratings as scores for `lib.intervals`: participants as seeds, questions as metrics, conditions as methods."""
+    """Ratings as scores: participants as seeds, questions as metrics, conditions as methods."""
     codes = {code: number for number, code in enumerate(sorted(ratings["participant"].unique()))}
     names = {"condition": "method", "question": "metric"}
     return ratings.rename(columns=names).assign(seed=ratings["participant"].map(codes).astype("Int64"))

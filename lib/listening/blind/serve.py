@@ -1,4 +1,4 @@
-"""Serve a profile's blind test to participants, with Voilà: ``python -m lib.listening.serve PROFILE [key=value]``."""
+"""Serve a profile's blind test, with Voilà: ``python -m lib.listening.blind.serve PROFILE [key=value]``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDLE_SECONDS = 3600  # a participant may take a break
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: that of Voilà, or 2 for a wrong call (nothing was started)."""
-    parser = argparse.ArgumentParser(prog="python -m lib.listening.serve", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m lib.listening.blind.serve", description=__doc__.splitlines()[0])
     parser.add_argument("profile")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as listening.blind.test=abx")
     parser.add_argument("--port", type=int, default=8866, help="default: 8866")

@@ -1,0 +1,1 @@
+"""Music on disk: every reader gives the same `lib.data.tracks.Track`."""

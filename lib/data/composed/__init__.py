@@ -1,0 +1,1 @@
+"""The embedded corpus: songs composed by rule, rendered stem by stem."""
