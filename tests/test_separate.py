@@ -12,6 +12,7 @@ from torch import nn
 
 from lib import STEMS, separate
 from lib.data import audio, stream
+from lib.model import checkpoints
 from lib.model.separator import Separator
 
 RATE = 8000
@@ -39,7 +40,7 @@ def identity():
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    Separator.from_size("tiny", sources=4, rate=RATE, n_fft=256, hop=64).save(path)
+    checkpoints.save(Separator.from_size("tiny", sources=4, rate=RATE, n_fft=256, hop=64), path)
     return path
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.model.separator import Separator
 from lib.scoring import usdr
 from lib.transfer import (
     Statistics,
@@ -121,8 +122,6 @@ def test_sliced_model_is_bit_equal(tiny):
 
 
 def test_sliced_model_is_bit_equal_at_the_published_size():
-    from lib.model.separator import Separator
-
     separator = Separator.from_size("small", 6, dropout=0.0).eval()
     wave = noise(1, 2, 512 * 24)
     with torch.inference_mode():

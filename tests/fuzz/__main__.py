@@ -13,8 +13,8 @@ from pathlib import Path
 
 INSTRUMENTED = {
     "profile": ["lib.profile", "yaml"],
-    "tracks": ["lib.corpora.fma"],
-    "checkpoint": ["lib.model", "lib.checkpoints", "zipfile"],
+    "tracks": ["lib.data.fma"],
+    "checkpoint": ["lib.model", "zipfile"],
 }
 SECONDS_EACH, MEGABYTES = 20, 4096
 """An input that takes longer, or more memory, ends the fuzzing."""

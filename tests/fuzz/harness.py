@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from lib import UserError, profile
 from lib.data import fma
+from lib.model import checkpoints
 from lib.model.locoformer import Size
 from lib.model.separator import Separator
 from lib.profile.schema import leaves
@@ -45,7 +46,7 @@ def read_tracks(data: bytes) -> None:
 def read_checkpoint(data: bytes) -> None:
     """A file of weights; the first byte says by which name. What loads must separate without an error."""
     suffix = (".safetensors", ".pth", ".npz")[data[0] % 3] if data else ".pth"
-    separator = Separator.from_pretrained(_file(f"fuzzed{suffix}", data[1:]))
+    separator = checkpoints.load(_file(f"fuzzed{suffix}", data[1:]))
     with torch.inference_mode():
         separator(torch.zeros(1, 2, 2 * separator.n_fft))
 
@@ -67,7 +68,7 @@ def _tables() -> Iterator[bytes]:
 def _checkpoints() -> Iterator[bytes]:
     torch.manual_seed(0)
     separator = Separator(Size(1, 2, 2, 1, 1, 1e-3), 1, 1000, 16, 4, band_scale=64.0)
-    separator.save(FOLDER / "seed.safetensors")
+    checkpoints.save(separator, FOLDER / "seed.safetensors")
     yield b"\0" + (FOLDER / "seed.safetensors").read_bytes()
     save_file({"x": torch.ones(2)}, FOLDER / "seed.safetensors", metadata={"separator": json.dumps({"size": {}})})
     yield b"\0" + (FOLDER / "seed.safetensors").read_bytes()

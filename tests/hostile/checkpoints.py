@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from lib.losses import stem_snr_loss
+from lib.model.checkpoints import load, save
 from lib.model.locoformer import Size
 from lib.model.separator import Separator
 from lib.profile.fields import Compute, Optimisation
@@ -45,7 +46,7 @@ def whole() -> Separator:
 @functools.cache
 def saved() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        whole().save(Path(folder) / "x.safetensors")
+        save(whole(), Path(folder) / "x.safetensors")
         return (Path(folder) / "x.safetensors").read_bytes()
 
 
@@ -228,7 +229,7 @@ def cases() -> Iterator[Case]:
 
 
 def _load(path: Path) -> int:
-    return Separator.from_pretrained(path).sources
+    return load(path).sources
 
 
 def _loaded(name: str, content: Callable[[], bytes], folder: Path) -> int:

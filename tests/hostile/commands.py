@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from lib import UserError, separate
-from lib.listening import examples
+from lib.listening import sources
 from lib.listening.blind import serve
+from lib.model.checkpoints import save
 from lib.pipeline import audit, estimate, notebooks, train
 from tests.hostile import Case, called, written
 from tests.hostile.sounds import encoded, noise, separator
@@ -143,12 +144,12 @@ def cases() -> Iterator[Case]:
     for name, (arguments, says) in SEPARATE.items():
         yield Case(f"lib.separate: {name}", partial(_separate, arguments), says)
     for name, main, kinds in (
-        ("lib.study", notebooks.main, STUDY),
-        ("lib.training", train.main, TRAINING),
-        ("lib.plan", estimate.main, PLAN),
-        ("lib.provenance", audit.main, PROVENANCE),
-        ("lib.listening.serve", serve.main, SERVE),
-        ("lib.listening.examples", examples.main, EXAMPLES),
+        ("lib.pipeline.notebooks", notebooks.main, STUDY),
+        ("lib.pipeline.train", train.main, TRAINING),
+        ("lib.pipeline.estimate", estimate.main, PLAN),
+        ("lib.pipeline.audit", audit.main, PROVENANCE),
+        ("lib.listening.blind.serve", serve.main, SERVE),
+        ("lib.listening.sources", sources.main, EXAMPLES),
     ):
         for case, (arguments, says) in kinds.items():
             yield Case(f"{name}: {case}", partial(_called, main, arguments), says)
@@ -162,7 +163,7 @@ def _filled(arguments: list[str], folder: Path) -> list[str]:
 
 def _separate(arguments: list[str], folder: Path) -> str:
     (folder / "song.wav").write_bytes(encoded(noise()))
-    separator().save(folder / "model.safetensors")
+    save(separator(), folder / "model.safetensors")
     songs = [] if arguments[0][:2] != "--" else [str(folder / "song.wav")]
     fixed = ["--checkpoint", str(folder), "--out", str(folder / "out"), "--precision", "32-true"]
     return called(separate.main, *songs, *fixed, *_filled(arguments, folder))

@@ -128,7 +128,7 @@ def _clicked(panel: OwnFile) -> None:
 
     sources.plays_examples = lambda study: False
     run = SimpleNamespace(weights=Path(), facts=lambda: {"best_validation_loss": 0.0})
-    sources.claim_runs = lambda study: [("m", 0, 1, run)]
+    sources.claim_trainings = lambda study: [SimpleNamespace(run=run, trained=lambda: run)]
     panel.button.click()
     assert not panel.button.disabled and not panel.shown.children
     raise UserError(panel.said.value)

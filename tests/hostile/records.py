@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from lib.data import folder as reader
 from lib.data.collection import scan
 from lib.data.tracks import Rules
 from lib.listening import examples
@@ -138,7 +139,7 @@ def _no_processes() -> None:
 
 def _listed(content: bytes | None, folder: Path) -> list[str]:
     written(folder / "in" / "a.wav", encoded(noise()))
-    folder.read(folder / "in", folder / "cache", 1, 0.0)
+    reader.read(folder / "in", folder / "cache", 1, 0.0)
     (table,) = (folder / "cache").glob("scan-*.csv")
     _damaged(table, content)
-    return [track.name for track in folder.read(folder / "in", folder / "cache", 1, 0.0)[0]]
+    return [track.name for track in reader.read(folder / "in", folder / "cache", 1, 0.0)[0]]

@@ -1,17 +1,15 @@
 """The driver: what is skipped, what is run again, what is written down; with notebooks that only pretend."""
 
 import ast
-import json
 import os
-from types import SimpleNamespace
 
 import nbformat
 import pytest
 
-import lib
 from lib import ROOT, UserError, profile
 from lib.machine import kernels
 from lib.pipeline import notebooks
+from lib.report import page
 from lib.store import provenance
 
 
@@ -30,9 +28,9 @@ def stage(tmp_path, monkeypatch):
             (results / file).parent.mkdir(parents=True, exist_ok=True)
             (results / file).write_text(f"by {notebook.stem}")
 
-    monkeypatch.setattr(study, "ROOT", tmp_path)
-    monkeypatch.setattr(study, "execute", execute)
-    monkeypatch.setattr(lib, "report", SimpleNamespace(write=lambda results: (results / "report.html").touch()), False)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "execute", execute)
+    monkeypatch.setattr(page, "write", lambda results: (results / "report.html").touch())
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(provenance, "describe", lambda settings: {"profile": settings.name})
     monkeypatch.setattr(provenance, "lib_fingerprint", lambda: "the same")
@@ -116,24 +114,6 @@ def test_what_a_kill_left_half_written_goes(stage):
     (stage.results / "tables" / "shared.csv").unlink()
     stage()
     assert not any(path.exists() for path in left)
-
-
-def test_a_stage_cut_off_keeps_its_first_start(tmp_path, monkeypatch):
-    times = iter("abcdef")
-    monkeypatch.setattr(provenance, "_now", lambda: next(times))
-    with pytest.raises(ValueError), provenance.stage(tmp_path, "fit"):
-        raise ValueError
-    assert provenance.read(tmp_path)["stages"]["fit"] == {"start": "a", "end": None}
-    with provenance.stage(tmp_path, "fit"):
-        provenance.update(tmp_path, note=1)
-    assert provenance.read(tmp_path) == {"stages": {"fit": {"start": "a", "end": "b"}}, "note": 1}
-
-
-def test_provenance_names_no_folder_of_this_machine(tmp_path):
-    described = provenance.describe(profile.Profile("mine", str(profile.ROOT / "results/mine")))
-    assert described["profile"]["results"] == "results/mine"
-    assert str(profile.ROOT) not in json.dumps(described)
-    assert described["packages"]["torch"].startswith("2.11.0")
 
 
 def test_a_results_folder_has_one_user_at_a_time(tmp_path):

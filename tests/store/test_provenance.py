@@ -1,0 +1,26 @@
+"""Where results come from is written down, by stage, without a trace of this machine."""
+
+import json
+
+import pytest
+
+from lib import profile
+from lib.store import provenance
+
+
+def test_a_stage_cut_off_keeps_its_first_start(tmp_path, monkeypatch):
+    times = iter("abcdef")
+    monkeypatch.setattr(provenance, "_now", lambda: next(times))
+    with pytest.raises(ValueError), provenance.stage(tmp_path, "fit"):
+        raise ValueError
+    assert provenance.read(tmp_path)["stages"]["fit"] == {"start": "a", "end": None}
+    with provenance.stage(tmp_path, "fit"):
+        provenance.update(tmp_path, note=1)
+    assert provenance.read(tmp_path) == {"stages": {"fit": {"start": "a", "end": "b"}}, "note": 1}
+
+
+def test_provenance_names_no_folder_of_this_machine(tmp_path):
+    described = provenance.describe(profile.Profile("mine", str(profile.ROOT / "results/mine")))
+    assert described["profile"]["results"] == "results/mine"
+    assert str(profile.ROOT) not in json.dumps(described)
+    assert described["packages"]["torch"].startswith("2.11.0")
