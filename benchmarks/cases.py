@@ -172,7 +172,7 @@ def peak_memory(seconds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         program = (
             "import re, sys; import numpy as np; from pathlib import Path\n"
-            "from lib import audio; from lib.compute import keep_freed_memory\n"
+            "from lib.data import audio; from lib.machine.devices import keep_freed_memory\n"
             "from lib.model import Separator; from lib.separate import separate_file\n"
             "keep_freed_memory(); folder, seconds = Path(sys.argv[1]), int(sys.argv[2])\n"
             "with audio.writer(folder / 'song.wav', 44100, seconds * 44100) as put:\n"

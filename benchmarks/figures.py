@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
-from lib.plots import drawn
 from matplotlib.ticker import LogLocator
 from torch.profiler import ProfilerActivity, profile
 
@@ -18,6 +17,7 @@ from lib import ROOT
 from lib.losses import mixit_loss
 from lib.machine.devices import keep_freed_memory
 from lib.model.separator import Separator
+from lib.report.figures import drawn
 from lib.store.tables import read_table, write_table
 
 FOLDER = ROOT / "results" / "benchmarks"

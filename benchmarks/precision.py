@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from lib.plots import drawn
 
 from benchmarks.cases import SMALL_STEP
 from benchmarks.figures import FOLDER
 from lib.arms import Pretraining
 from lib.profile.load import load
+from lib.report.figures import drawn
 from lib.store.tables import read_table, write_table
 from lib.study import Study
 

@@ -19,7 +19,7 @@ M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 @dataclass(frozen=True)
 class Side:
-    """A call to time. ``keeps_memory``: with `lib.compute.keep_freed_memory`, as all of this project runs."""
+    """A call to time. ``keeps_memory``: with `lib.machine.devices.keep_freed_memory`, as all of this project runs."""
 
     call: Callable[[], object]
     keeps_memory: bool = True
@@ -46,7 +46,7 @@ def medians(sides: dict[str, Side], repeats: int = 5) -> dict[str, float]:
 
 
 def give_back_freed_memory() -> None:
-    """Undo `lib.compute.keep_freed_memory`: the thresholds that glibc's own adapt to with blocks of many MB.
+    """Undo `lib.machine.devices.keep_freed_memory`: the thresholds that glibc's own adapt to with blocks of many MB.
 
     What is free now goes back at once, so that two sides need not fit into memory together.
     """

@@ -5,6 +5,8 @@ Waveforms are [..., channel, sample]; energies |.|^2 are sums over samples; all 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,19 +30,25 @@ def negative_snr(error: Tensor, reference: Tensor, tau: float) -> Tensor:
 
 
 def mixit_loss(
-    estimates: Tensor, mixtures: Tensor, assignment: str = "exact", tau: float = 1e-3
+    estimates: Tensor,
+    mixtures: Tensor,
+    assignment: str = "exact",
+    tau: float = 1e-3,
+    remix: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mixture-invariant loss: every output is given to one of two mixtures so that their sums explain the mixtures.
 
     estimates: [B, N, C, T]; mixtures: [B, 2, C, T]. Returns the loss [B], the mean of `negative_snr` over mixtures and
     channels, and the assignment [B, 2, N], whose row i marks the outputs of mixture i with 1.
 
-    ``exact`` takes the best of all 2^N assignments; ``least_squares`` the published approximation of it.
+    ``exact`` takes the best of all 2^N assignments; ``least_squares`` the published approximation of it. ``remix``
+    forms the sums [B, 2, C, T] of an assignment in place of sums of ``estimates``, where that is cheaper for gradients
+    (`lib.model.separator.Separator.forward`).
 
     Raises: ValueError for another ``assignment``.
     """
     chosen = assign(estimates, mixtures, assignment, tau)
-    sums = torch.einsum("bin,bnct->bict", chosen, estimates)
+    sums = remix(chosen) if remix else torch.einsum("bin,bnct->bict", chosen, estimates)
     return mixture_loss(sums, mixtures, tau), chosen
 
 

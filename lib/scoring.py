@@ -6,8 +6,7 @@ error, which happens where only one stem sounds and the mixture is that stem).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,12 @@ from lib.store.files import atomic
 VERSION = 1
 """Raise it when the same estimates score otherwise: scores are made again."""
 MEAN = "mean"
+BSS_EVAL = ("SDR", "ISR", "SIR", "SAR")
+"""The metrics of BSSEval v4, in museval's order."""
+MEDIANS = ("cSDR", *BSS_EVAL[1:])
+"""Metrics that are medians over the seconds of a song, and over songs by the field's convention."""
+Frames = dict[str, np.ndarray]
+"""Metrics of `BSS_EVAL`, each in dB of every stem and second: [S, frames]."""
 
 
 def usdr(stems: np.ndarray, estimates: np.ndarray) -> np.ndarray:
@@ -67,18 +72,35 @@ def _ratio_db(signal: float, error: float) -> float:
     return 10 * np.log10(signal / error) if error else np.inf
 
 
-def median_sdr(frames: np.ndarray) -> np.ndarray:
-    """cSDR of a song, [S, frames] -> [S]: median over the finite frames of `csdr` (museval stores infinity as nan)."""
+def sdr_frames(stems: np.ndarray, estimates: np.ndarray, rate: int) -> Frames:
+    """SDR alone, by `csdr`: [S, C, T], [S, C, T] -> [S, frames]."""
+    return {"SDR": csdr(stems.swapaxes(1, 2), estimates.swapaxes(1, 2), rate)}
+
+
+def bss_eval_frames(stems: np.ndarray, estimates: np.ndarray, rate: int) -> Frames:
+    """All of `BSS_EVAL` by museval itself: [S, C, T], [S, C, T] -> [S, frames] each.
+
+    Four stems take 10 CPU seconds or more, even if they are short: museval solves 4,096 equations for each. All frames
+    are nan where it refuses a song: where a stem or an estimate is silent throughout.
+    """
+    import museval  # takes 3 s, and ffmpeg on PATH
+
+    sides = stems.swapaxes(1, 2), estimates.swapaxes(1, 2)
+    if any(_silent(wave) for waves in sides for wave in waves):
+        return dict.fromkeys(BSS_EVAL, csdr(*sides, rate))
+    return dict(zip(BSS_EVAL, museval.evaluate(*sides, win=rate, hop=rate), strict=True))
+
+
+def median_of_frames(frames: np.ndarray) -> np.ndarray:
+    """[S, frames] -> [S]: median over the seconds that have a finite value (museval stores infinity as nan)."""
     finite = [row[np.isfinite(row)] for row in frames]
     return np.array([np.median(row) if row.size else np.nan for row in finite])
 
 
-def score_song(reference: np.ndarray, estimate: np.ndarray, rate: int) -> list[tuple[str, str, float]]:
-    """(stem, metric, value in dB) of one song: uSDR over the song, cSDR over its seconds; both arrays [4, C, T]."""
-    per_metric = {
-        "uSDR": usdr(reference, estimate),
-        "cSDR": median_sdr(csdr(reference.swapaxes(1, 2), estimate.swapaxes(1, 2), rate)),
-    }
+def score_song(stems: np.ndarray, estimates: np.ndarray, frames: Frames) -> list[tuple[str, str, float]]:
+    """(stem, metric, value in dB) of one song: uSDR over the song, medians over its seconds; both arrays [4, C, T]."""
+    per_metric = {"uSDR": usdr(stems, estimates)}
+    per_metric |= {"cSDR" if name == "SDR" else name: median_of_frames(values) for name, values in frames.items()}
     return [(stem, metric, float(values[i])) for metric, values in per_metric.items() for i, stem in enumerate(STEMS)]
 
 
@@ -108,26 +130,36 @@ def ideal_ratio_mask(mixture: np.ndarray, stems: np.ndarray, n_fft: int, hop: in
     return estimates
 
 
-def museval_json(folder: Path | str, song: str, sdr: np.ndarray, targets: Iterable[str] = STEMS) -> Path:
-    """Write ``sdr`` [S, frames] (from `csdr`) as ``folder/test/SONG.json`` in museval's schema, atomically.
+def museval_json(folder: Path | str, song: str, frames: Frames) -> Path:
+    """Write ``frames`` [4, frames] as ``folder/test/SONG.json`` by museval's `TrackStore`, atomically.
 
-    ``museval.EvalStore().add_eval_dir(folder)`` reads it.
-    SIR, ISR and SAR need museval's 512-tap filters and are NaN; so is an infinite SDR, as in museval's own files.
+    ``museval.EvalStore().add_eval_dir(folder)`` reads it. Values have five decimals; a metric that is not in ``frames``
+    is NaN, and so is an infinite value, as in all of museval's files.
     """
+    import museval  # takes 3 s, and ffmpeg on PATH
 
-    def frame(second: int, value: float) -> dict:
-        metrics = {"SDR": float(value) if np.isfinite(value) else np.nan, "SIR": np.nan, "SAR": np.nan, "ISR": np.nan}
-        return {"time": float(second), "duration": 1.0, "metrics": metrics}
-
-    named = zip(targets, sdr, strict=True)
-    scores = {
-        "targets": [{"name": name, "frames": [frame(i, value) for i, value in enumerate(row)]} for name, row in named],
-        "museval_version": "0.4.1 (SDR only, by lib.scoring)",
-    }
+    store, missing = museval.TrackStore(song), np.full_like(frames["SDR"], np.nan)
+    for i, stem in enumerate(STEMS):
+        store.add_target(stem, {metric: frames.get(metric, missing)[i] for metric in BSS_EVAL})
+    if len(frames) < len(BSS_EVAL):
+        store.scores["museval_version"] += f" ({', '.join(frames)} only, by lib.scoring)"
+    if np.isnan(frames["SDR"]).all():
+        store.scores["reason"] = "in every second a stem or an estimate is silent: BSSEval is not defined"
     path = Path(folder) / "test" / f"{song}.json"
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(scores, indent=2), encoding="utf-8")
+        store.save(temporary)
     return path
+
+
+def over_songs(finite: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """One row per group of the columns ``by``, "metric" among them: value over songs, and songs (how many it holds).
+
+    `MEDIANS` are taken as museval's `EvalStore` does, by the median over songs; uSDR by the mean.
+    """
+    groups = finite.groupby(list(by), dropna=False, sort=False)["value"]
+    found = groups.agg(value="mean", median="median", songs="count").reset_index()
+    median = found.pop("median")
+    return found.assign(value=found["value"].mask(found["metric"].isin(MEDIANS), median))
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:

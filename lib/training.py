@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import UserError
-from lib.losses import mixit_loss, mixture_loss, stem_snr_loss
+from lib.losses import mixit_loss, stem_snr_loss
 from lib.machine import faults, signals
 from lib.machine.devices import cpu, on_gpu
 from lib.machine.distributed import all_gather, broadcast, rank, share_weights, start_fabric, world_size
@@ -48,12 +48,9 @@ RANK_STRIDE = 1 << 24
 
 
 def mixit(separator: Separator, mixtures: Tensor, assignment: str = "exact") -> Tensor:
-    """Unsupervised: mixtures [B, 2, C, T] -> MixIT's loss [B] (Wisdom et al., arXiv 2006.12701, equation 3).
-
-    The assignment needs no gradient. With it, gradients pass through two sums of masks instead of N waveforms.
-    """
-    sums = separator(mixtures.sum(1), lambda estimates: mixit_loss(estimates, mixtures, assignment)[1])
-    return mixture_loss(sums, mixtures)
+    """Unsupervised: mixtures [B, 2, C, T], their sum separated -> MixIT's loss [B] (arXiv 2006.12701, equation 3)."""
+    estimates, remix = separator(mixtures.sum(1), remixable=True)
+    return mixit_loss(estimates, mixtures, assignment, remix=remix)[0]
 
 
 def supervised(separator: Separator, stems: Tensor) -> Tensor:
@@ -285,5 +282,5 @@ def example_flops(make: Callable[[], Separator], loss: Callable, mixtures: int, 
         separator.istft = lambda spectrum, _: torch.fft.irfft(spectrum, separator.n_fft)[..., : separator.hop].flatten(
             -2
         )
-        loss(separator, torch.rand(1, mixtures, 2, samples)).mean().backward()
+        loss(separator, torch.zeros(1, mixtures, 2, samples)).mean().backward()
     return counter.get_total_flops()

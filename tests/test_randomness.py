@@ -5,14 +5,14 @@ import dataclasses
 import json
 import pickle
 import random
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from lib import ROOT, training
+from lib.arms import SCRATCH, Finetuning
 from lib.data.composed import render
 from lib.data.composed.compose import compose
 from lib.data.segments import stem_manifest
@@ -22,13 +22,12 @@ from lib.listening.blind import design
 from lib.machine.distributed import start_fabric
 from lib.mixing import MixturesOfMixtures, StemMixtures, loader
 from lib.profile.fields import Blind
-from lib.profile.load import load
-from lib.study import SCRATCH, Study
-from lib.training import Task, train_step
+from lib.study import Study
+from lib.training import Task, mixit, train_step
 from lib.transfer import shuffled, transfer
-from tests.test_training import Noise
+from tests import toys
+from tests.toys import Noise
 
-ROOT = Path(__file__).resolve().parent.parent
 SEEDED = {"default_rng", "Generator", "SeedSequence", "PCG64", "BitGenerator"}
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
 DRAWS |= {f"{name}_like" for name in ("rand", "randn", "randint")}
@@ -36,11 +35,11 @@ METHODS = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "cauc
 DROPOUT = {"dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d"}
 ALLOWED = {
     # within the forked generator of a training step, and in no other mode than training
-    ("lib/model.py", "Dropout.forward", "random_"),
+    ("lib/model/locoformer.py", "Dropout.forward", "random_"),
     # weights as a module is made: `Separator.from_size` forks the generator, whoever loads weights replaces them
-    ("lib/model.py", "BandLinear.__init__", "nn.init.uniform_"),
+    ("lib/model/locoformer.py", "BandLinear.__init__", "nn.init.uniform_"),
     # a new participant's code, which is to be nobody else's; what they hear is drawn from it
-    ("lib/listening/blind.py", "BlindTest._begin", "np.random.default_rng"),
+    ("lib/listening/blind/session.py", "BlindTest._begin", "np.random.default_rng"),
 }
 
 
@@ -181,20 +180,15 @@ def state() -> tuple:
     return python, numpy[0], numpy[1].tobytes(), numpy[2:], torch.get_rng_state().numpy().tobytes()
 
 
-SMALL = ["corpus.rendered.unlabeled_songs=2", "corpus.rendered.song_seconds=4", "corpus.segment_seconds=2",
-         "corpus.segment_hop_seconds=1", "corpus.activity_seconds=2", "pretrain.steps=3", "finetune.steps=3",
-         "model.dropout=0.1", "separate.window_seconds=1", "separate.hop_seconds=1"]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return Study(load("smoke", [f"results={tmp_path_factory.mktemp('study') / '0'}", *SMALL]))
+    return toys.study(tmp_path_factory.mktemp("study"), {"pretrain.steps": 3, "finetune.steps": 3}, results="0")
 
 
 def made(study: Study) -> dict[str, bytes | list]:
     """Weights, curves and scores of a pre-training, a fine-tuning and a training from scratch, by file."""
     for how in (SCRATCH, "group"):
-        evaluate.scores(study, study.supervised(how, 0, 1), how, 0, 1, "validation")
+        evaluate.scores(Finetuning(study, how, 0, 1), "validation")
     files = [path for path in sorted((study.results / "runs").glob("*-*/*")) if path.suffix in (".safetensors", ".csv")]
     found = {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
     for name in [name for name in found if name.endswith("log.csv")]:
@@ -206,21 +200,19 @@ def test_no_number_of_workers_changes_a_bit(study):
     expected = made(study)
     assert len(expected) == 3 * 2 + 2
     for workers in (1, 2):
-        folder = study.results.with_name(str(workers))
-        shutil.copytree(study.cache, folder / "corpora")
-        again = Study(load("smoke", [f"results={folder}", f"corpus.workers={workers}", *SMALL]))
+        again = study.variant({"results": str(study.results.with_name(str(workers))), "corpus.workers": workers})
         assert made(again) == expected
 
 
 def stem_batch(study: Study, workers: int) -> torch.Tensor:
     songs = study.budget(2)
     manifest = stem_manifest(songs, study.profile.corpus.activity_seconds, study.cache, 1)
-    return next(loader(StemMixtures(songs, manifest, 8000, 16000, 0, (-10, 10), 0.5), 2, 0, 1, workers))
+    return next(loader(StemMixtures(songs, manifest, 4000, toys.RATE, 0, (-10, 10), 0.5), 2, 0, 1, workers))
 
 
 def mixture_batch(study: Study, workers: int) -> torch.Tensor:
-    manifest = study._mixture_manifest(study.unlabeled)
-    return next(loader(MixturesOfMixtures(study.unlabeled, manifest, 8000, 16000, 0, (-5, 5)), 2, 0, 1, workers))
+    manifest = study.mixture_segments(study.unlabeled)
+    return next(loader(MixturesOfMixtures(study.unlabeled, manifest, 4000, toys.RATE, 0, (-5, 5)), 2, 0, 1, workers))
 
 
 def mixit_step(study: Study, accumulate: int) -> float:
@@ -230,7 +222,7 @@ def mixit_step(study: Study, accumulate: int) -> float:
     optimiser.param_groups[0]["scale"] = 1.0
     stage = dataclasses.replace(study.profile.pretrain, accumulate=accumulate)
     batch = torch.stack([Noise()[index][:2] for index in range(2)])
-    return train_step(fabric, model, optimiser, Task(separator, Noise(), study.mixit_loss, None), stage, batch, 1e-3, 7)
+    return train_step(fabric, model, optimiser, Task(separator, Noise(), mixit, None), stage, batch, 1e-3, 7)
 
 
 def blind_test(study: Study, test: str) -> list:
@@ -255,6 +247,7 @@ def intervals(study: Study) -> pd.DataFrame:
         lambda study: mixture_batch(study, 1),
         lambda study: mixit_step(study, 1),
         lambda study: mixit_step(study, 2),
+        lambda study: training.example_flops(lambda: study.new_separator(4, 0), mixit, 2, 640),
         lambda study: transfer(study.new_separator(6, 1), "random", None, 3),
         lambda study: shuffled(study.new_separator(4, 1), 3),
         lambda study: blind_test(study, "mushra"),
@@ -262,7 +255,7 @@ def intervals(study: Study) -> pd.DataFrame:
         intervals,
     ],
     ids=["song", "stems", "stems, a worker", "mixtures", "mixtures, a worker", "MixIT step", "accumulated step",
-         "random outputs", "shuffled weights", "MUSHRA", "ABX", "intervals"],
+         "operations", "random outputs", "shuffled weights", "MUSHRA", "ABX", "intervals"],
 )  # fmt: skip
 def test_no_work_reads_or_changes_the_global_generators(study, work):
     first = work(study)

@@ -87,8 +87,10 @@ def test_score_song_and_baselines_bracket_each_other():
     mixture = stems.sum(0)
     ceiling = scoring.ideal_ratio_mask(mixture, stems, n_fft=256, hop=64)
     np.testing.assert_allclose(ceiling.sum(0), mixture, atol=1e-5)
-    floor = scoring.score_song(stems, scoring.mixture_as_estimate(mixture), RATE)
-    best = scoring.score_song(stems, ceiling, RATE)
+    floor, best = (
+        scoring.score_song(stems, estimates, scoring.sdr_frames(stems, estimates, RATE))
+        for estimates in (scoring.mixture_as_estimate(mixture), ceiling)
+    )
     assert [(s, m) for s, m, _ in best] == [(s, m) for m in ("uSDR", "cSDR") for s in STEMS]
     for (_, _, low), (_, _, high) in zip(floor, best, strict=True):
         assert low < 0 and high > 15
@@ -97,30 +99,91 @@ def test_score_song_and_baselines_bracket_each_other():
     assert scoring.ideal_ratio_mask(mixture[:, :50], stems[..., :50], 256, 64).shape == (4, 2, 50)
 
 
-def test_museval_reads_our_json_and_aggregates_to_our_scores(tmp_path):
+def test_bss_eval_is_musevals_and_its_sdr_is_ours():
+    reference, estimate = (waves.swapaxes(1, 2) for waves in _songs(np.random.default_rng(7)))
+    got = scoring.bss_eval_frames(reference, estimate, RATE)
+    assert list(got) == list(scoring.BSS_EVAL)
+    np.testing.assert_allclose(got["SDR"], scoring.sdr_frames(reference, estimate, RATE)["SDR"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(got["SAR"], 10.5, atol=3)  # noise at -10.5 dB, of which filters explain some
+    got = scoring.bss_eval_frames(reference, reference + 0.3 * reference[::-1], RATE)
+    np.testing.assert_allclose(got["SIR"], 10.5, atol=1)  # a leak at -10.5 dB, and no artefact
+    assert (got["SAR"] > 30).all()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_bss_eval_of_a_stem_silent_throughout_is_undefined(side):
+    sides = [waves.swapaxes(1, 2) for waves in _songs(np.random.default_rng(8))]
+    sides[side][1] = 0
+    got = scoring.bss_eval_frames(*sides, RATE)  # museval raises here
+    assert list(got) == list(scoring.BSS_EVAL)
+    assert all(values.shape == (2, 2) and np.isnan(values).all() for values in got.values())
+
+
+def _museval_folder(folder):
+    """museval JSON of four songs with all metrics: plain, with infinite values, two with undefined frames."""
+    rng, songs = np.random.default_rng(6), {}
+    for song in ("A.B - one", "Two", "three: silent drums", "four"):
+        songs[song] = {metric: rng.normal(5, 3, (4, 7)) for metric in scoring.BSS_EVAL}
+    for values in songs["Two"].values():
+        values[1, 3:5] = np.inf
+    songs["Two"]["SDR"][0] = np.inf  # the mixture is that stem alone, and the estimate
+    songs["three: silent drums"] = {metric: np.full((4, 7), np.nan) for metric in scoring.BSS_EVAL}
+    for values in songs["four"].values():
+        values[:, 2] = np.nan
+    return {song: (scoring.museval_json(folder, song, frames), frames) for song, frames in songs.items()}
+
+
+def test_museval_reads_our_json(tmp_path):
     museval = pytest.importorskip("museval")
     from jsonschema import validate
 
-    rng = np.random.default_rng(6)
-    ours = {}
-    for song in ("A.B - one", "Two"):
-        frames = rng.normal(5, 3, (4, 7))
-        frames[:, 2] = np.nan
-        frames[1, 3] = np.inf
-        path = scoring.museval_json(tmp_path, song, frames)
-        schema = json.loads((Path(museval.__file__).parent / "musdb.schema.json").read_text())
+    schema = json.loads((Path(museval.__file__).parent / "musdb.schema.json").read_text())
+    written = _museval_folder(tmp_path)
+    for path, _ in written.values():
         validate(json.loads(path.read_text()), schema)
-        ours[song] = scoring.median_sdr(frames)
+    silent = json.loads(written["three: silent drums"][0].read_text())
+    assert "silent" in silent["reason"] and "reason" not in json.loads(written["four"][0].read_text())
     store = museval.EvalStore()
     store.add_eval_dir(tmp_path)
     theirs = store.agg_frames_scores()
-    for song, values in ours.items():
-        for stem, value in zip(STEMS, values, strict=True):
-            assert theirs[song, stem, "SDR"] == pytest.approx(value, abs=1e-12)
-    total = store.agg_frames_tracks_scores()
-    for i, stem in enumerate(STEMS):
-        assert total[stem, "SDR"] == pytest.approx(np.median([v[i] for v in ours.values()]), abs=1e-12)
+    for song, (_, frames) in written.items():
+        for metric, values in frames.items():
+            expected = scoring.median_of_frames(values)
+            np.testing.assert_allclose([theirs[song, stem, metric] for stem in STEMS], expected, rtol=0, atol=1e-5)
     assert "vocals" in str(store)
+
+
+def test_sdr_alone_says_so(tmp_path):
+    path = scoring.museval_json(tmp_path, "one", {"SDR": np.ones((4, 2))})
+    found = json.loads(path.read_text())
+    assert found["museval_version"].endswith("(SDR only, by lib.scoring)")
+    metrics = found["targets"][0]["frames"][1]["metrics"]
+    assert metrics["SDR"] == 1 and all(np.isnan(metrics[name]) for name in scoring.BSS_EVAL[1:])
+
+
+def test_over_songs_is_what_eval_store_makes_of_the_same_files(tmp_path):
+    museval = pytest.importorskip("museval")
+    stems, rows = np.ones((4, 2, 3)), []
+    for song, (_, frames) in _museval_folder(tmp_path).items():
+        rows += tables.song_rows(song, scoring.score_song(stems, 0.5 * stems, frames), method="m")
+    scores = tables.table(rows)
+    found = scoring.over_songs(scores[np.isfinite(scores["value"])], ["method", "metric", "stem"])
+    found = found.set_index(["metric", "stem"])
+    store = museval.EvalStore()
+    store.add_eval_dir(tmp_path)
+    theirs = store.agg_frames_tracks_scores()
+    for metric in scoring.BSS_EVAL:
+        ours = found.loc["cSDR" if metric == "SDR" else metric]
+        np.testing.assert_allclose(ours["value"][list(STEMS)], [theirs[stem, metric] for stem in STEMS], atol=1e-5)
+    assert found.loc[("cSDR", "bass"), "songs"] == 2 and found.loc[("cSDR", "vocals"), "songs"] == 3
+    assert found.loc[("uSDR", "bass"), "songs"] == 4
+    values = scores[(scores["metric"] == "cSDR") & (scores["stem"] == "vocals")]["value"]
+    assert found.loc[("cSDR", "vocals"), "value"] == np.nanmedian(values) != pytest.approx(np.nanmean(values))
+
+
+def test_usdr_over_songs_is_the_mean():
+    rows = [row for n in (0, 1, 5) for row in tables.song_rows(str(n), [("bass", "uSDR", float(n))], method="m")]
+    assert scoring.over_songs(tables.table(rows), ["metric"])[["value", "songs"]].values.tolist() == [[2.0, 3]]
 
 
 def test_summary_is_the_mean_of_stem_means():

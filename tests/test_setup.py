@@ -28,7 +28,7 @@ case "$*" in
             sleep 0.3
             echo install >>"$FAKE_LOG"
         fi ;;
-    "-m lib.study"* | "-m lib.plan"*) echo "${2#lib.} ${*:3}" ;;
+    "-m lib.pipeline."*) echo "${2#lib.pipeline.} ${*:3}" ;;
 esac
 """
 
@@ -105,9 +105,9 @@ def test_no_python_is_one_line(project, bare):
 
 def test_set_up_happens_once_and_again_when_the_lock_changes(project, bare):
     done = call(project, "smoke", "pretrain.steps=2", **bare)
-    assert done.returncode == 0 and "study smoke pretrain.steps=2" in done.stdout, done
+    assert done.returncode == 0 and "notebooks smoke pretrain.steps=2" in done.stdout, done
     assert steps(bare) == ["venv", "install", "ffmpeg"]
-    assert call(project, **bare).stdout == "study demo\n" or not (ROOT / "notebooks/profiles/demo.yaml").exists()
+    assert call(project, **bare).stdout == "notebooks demo\n" or not (ROOT / "notebooks/profiles/demo.yaml").exists()
     assert len(steps(bare)) == 3
     with open(project / "requirements.txt", "a") as lock:
         lock.write("# changed\n")
@@ -118,9 +118,9 @@ def test_set_up_happens_once_and_again_when_the_lock_changes(project, bare):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["smoke", "--plan", "pretrain.steps=2"], "plan smoke pretrain.steps=2"),
-        (["paper", "results=here", "--plan"], "plan paper results=here"),
-        (["--plan"], "plan demo"),
+        (["smoke", "--plan", "pretrain.steps=2"], "estimate smoke pretrain.steps=2"),
+        (["paper", "results=here", "--plan"], "estimate paper results=here"),
+        (["--plan"], "estimate demo"),
     ],
 )
 def test_a_plan_is_asked_for_in_any_place(project, bare, arguments, expected):
@@ -133,7 +133,7 @@ def test_a_set_up_that_was_cut_off_is_repaired(project, bare):
     assert call(project, "smoke", **bare).returncode == 1
     broken.unlink()
     done = call(project, "smoke", **bare)
-    assert "study smoke" in done.stdout and steps(bare) == ["venv", "venv", "install", "ffmpeg"]
+    assert "notebooks smoke" in done.stdout and steps(bare) == ["venv", "venv", "install", "ffmpeg"]
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["Ctrl-C", "kill"])
@@ -156,7 +156,7 @@ def test_an_interrupted_set_up_ends_at_once_with_one_line_and_is_repaired(projec
         assert line == "run_all.sh: interrupted: the same call takes the set-up up again\n"
     assert time.monotonic() - started < 30  # of 60 that the installation would take
     slow.unlink()
-    assert "study smoke" in call(project, "smoke", **bare).stdout
+    assert "notebooks smoke" in call(project, "smoke", **bare).stdout
     assert steps(bare) == ["venv", "slow", "venv", "install", "ffmpeg"]
 
 
@@ -178,7 +178,7 @@ def test_two_at_once_set_up_once(project, bare):
     variables = bare | {"HOME": str(project)}
     command = [project / "run_all.sh", "smoke"]
     calls = [subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) for _ in range(2)]
-    assert all(b"study smoke" in process.communicate(timeout=60)[0] for process in calls)
+    assert all(b"notebooks smoke" in process.communicate(timeout=60)[0] for process in calls)
     assert steps(bare) == ["venv", "install", "ffmpeg"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch.utils.data import Dataset
 
 from lib import ROOT, STEMS
@@ -18,7 +19,7 @@ from lib.data import audio
 from lib.losses import stem_snr_loss
 from lib.model.separator import Separator
 from lib.profile.fields import Compute, Optimisation
-from lib.profile.load import load
+from lib.profile.load import load, to_dict
 from lib.store.runs import Run
 from lib.study import Study
 from lib.training import Task, fit
@@ -118,6 +119,13 @@ def study(folder: Path, changes: dict[str, object] | None = None, results: str =
     """A study of noise in a folder, with fields replaced; one of the labelled songs to train on is for validation."""
     fields = {**SMALL, **music(folder / "music"), "results": str(folder / results), **(changes or {})}
     return Study(load("smoke", assignments(fields)))
+
+
+def profile_file(study: Study) -> str:
+    """The profile of a study as a file beside its results: its path."""
+    file = study.results.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(to_dict(study.profile)), "utf-8")
+    return str(file)
 
 
 def assignments(fields: dict[str, object]) -> list[str]:

@@ -23,6 +23,13 @@ def claim_trainings(study: Study) -> list[Finetuning]:
     return [Finetuning(study, arm, seed, songs) for songs, seed, arm in plan]
 
 
+def final_trainings(study: Study) -> list[Finetuning]:
+    """The final model of every arm: its first seed with the most labelled songs."""
+    settings = study.profile.finetune
+    chosen = settings.seeds[0], max(settings.labeled_songs)
+    return [training for training in claim_trainings(study) if (training.seed, training.songs) == chosen]
+
+
 def claim_runs(study: Study) -> list[Named]:
     """(method, seed, labelled songs, run) of every arm, trained where missing."""
     plan = claim_trainings(study)
@@ -31,9 +38,14 @@ def claim_runs(study: Study) -> list[Named]:
 
 
 def scores(study: Study) -> pd.DataFrame:
-    """Every score of every model of the claim, and of the baselines: ``tables/scores.csv``."""
+    """Every score of every model of the claim, and of the baselines: ``tables/scores.csv``.
+
+    With ``scoring.bss_eval`` also ISR, SIR and SAR of the final models.
+    """
     train_in_parallel(map(scored, claim_trainings(study)))
     frames = [evaluate.baselines(study), *map(evaluate.scores, claim_trainings(study))]
+    if study.profile.scoring.bss_eval:
+        frames += map(evaluate.bss_eval, final_trainings(study))
     return study.write("scores", pd.concat(frames, ignore_index=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,15 +14,19 @@ import torch
 from lib import scoring, separate
 from lib.arms import Finetuning, whole_song
 from lib.data.tracks import Track, corpus_fingerprint
+from lib.experiments import hdemucs
+from lib.machine.distributed import start_fabric
 from lib.model.separator import Separator
 from lib.separate import Progress
 from lib.store import tables
-from lib.store.fingerprints import fingerprint
+from lib.store.fingerprints import file_digest, fingerprint
 from lib.store.runs import Run
 from lib.study import Study
 
 Estimate = Callable[[np.ndarray], np.ndarray]
 """Stems [4, C, T] to estimates [4, C, T]; all but oracles look at the sum of the stems alone."""
+Framewise = Callable[[np.ndarray, np.ndarray, int], scoring.Frames]
+"""Stems and estimates [4, C, T] and their rate to metrics of every second."""
 
 
 def estimate(study: Study, separator: Separator, mixture: np.ndarray, progress: Progress = False) -> np.ndarray:
@@ -38,29 +43,62 @@ def songs(study: Study, split: str) -> list[tuple[str, Track]]:
 
 def scores(training: Finetuning, split: str = "test") -> pd.DataFrame:
     """uSDR and cSDR of a model, trained if need be, on all songs of a split; also one museval JSON a song."""
+    return _of_model(training, split, "scores", scoring.sdr_frames)
+
+
+def bss_eval(training: Finetuning) -> pd.DataFrame:
+    """ISR, SIR and SAR of a model on the test songs, medians over seconds (SDR's is cSDR), by museval: slow.
+
+    The museval JSON of every song then holds all four metrics of every second.
+    """
+    table = _of_model(training, "test", "bss-eval", scoring.bss_eval_frames)
+    return table[table["metric"].isin(scoring.BSS_EVAL)]
+
+
+def _of_model(training: Finetuning, split: str, name: str, framewise: Framewise) -> pd.DataFrame:
     model = functools.cache(training.load)  # only if a score is missing
     separated = lambda stems: estimate(training.study, model(), stems.sum(0))  # noqa: E731
-    table = scored(training.study, training.trained(), separated, split)
+    table = scored(training.study, training.trained(), separated, split, name, framewise)
     return _named(table, method=training.method, seed=training.seed, labeled_songs=training.songs)
 
 
 def baselines(study: Study) -> pd.DataFrame:
-    """Scores of the mixture as estimate, and of the oracle ideal-ratio mask as ceiling, on the test songs."""
+    """Scores on the test songs of the mixture as estimate, the oracle ideal ratio mask, and `hdemucs` where it is."""
     front = study.profile.audio
     methods: dict[str, Estimate] = {
         "mixture": lambda stems: scoring.mixture_as_estimate(stems.sum(0)),
         "ideal ratio mask": lambda stems: scoring.ideal_ratio_mask(stems.sum(0), stems, front.n_fft, front.hop),
     }
-    return pd.concat([reference(study, name, function) for name, function in methods.items()], ignore_index=True)
+    frames = [reference(study, name, function) for name, function in methods.items()]
+    frames += [published(study, name, weights) for name, weights in hdemucs.on_disk().items()]
+    return pd.concat(frames, ignore_index=True)
 
 
-def reference(study: Study, name: str, function: Estimate) -> pd.DataFrame:
-    """Scores on the test songs of something that was not trained."""
-    folder = f"{name.replace(' ', '-')}-{fingerprint(study.profile.audio)}"
-    return _named(scored(study, Run(study.results / "runs" / "references" / folder), function, "test"), method=name)
+def published(study: Study, name: str, weights: Path) -> pd.DataFrame:
+    """Scores on the test songs of Hybrid Demucs with published ``weights``."""
+    settings, rate = study.profile.separate, study.profile.audio.rate
+    device = start_fabric(study.profile.compute).device
+    model = functools.cache(lambda: hdemucs.load(weights).to(device))  # only if a score is missing
+    separated = lambda stems: hdemucs.separate_song(model(), stems.sum(0), rate, settings)  # noqa: E731
+    return reference(study, name, separated, hdemucs.VERSION, file_digest(weights))
 
 
-def scored(study: Study, run: Run, function: Estimate, split: str) -> pd.DataFrame:
+def reference(study: Study, name: str, function: Estimate, *identity: object) -> pd.DataFrame:
+    """Scores on the test songs of something that was not trained here; ``identity``: what else determines them."""
+    words = re.findall(r"[\w-]+", name)
+    run = Run(study.results / "runs" / "references" / "-".join([*words, fingerprint(study.profile.audio)]))
+    return _named(scored(study, run, function, "test", identity=identity), method=name)
+
+
+def scored(
+    study: Study,
+    run: Run,
+    function: Estimate,
+    split: str,
+    name: str = "scores",
+    framewise: Framewise = scoring.sdr_frames,
+    identity: Sequence = (),
+) -> pd.DataFrame:
     """The score table of ``function`` on a split, kept in the folder of ``run``; method and seed are left empty."""
     chosen, rate = songs(study, split), study.profile.audio.rate
 
@@ -69,14 +107,15 @@ def scored(study: Study, run: Run, function: Estimate, split: str) -> pd.DataFra
         for experiment, song in chosen:
             stems = song.stems(rate=rate)
             estimates = function(stems)
-            rows.extend(tables.song_rows(song.name, scoring.score_song(stems, estimates, rate), experiment=experiment))
+            frames = framewise(stems, estimates, rate)
+            values = scoring.score_song(stems, estimates, frames)
+            rows.extend(tables.song_rows(song.name, values, experiment=experiment))
             if split == "test":
-                frames = scoring.csdr(stems.swapaxes(1, 2), estimates.swapaxes(1, 2), rate)
                 scoring.museval_json(run.folder / "museval", song.name, frames)
         return tables.table(rows)
 
-    identity = [corpus_fingerprint([song for _, song in chosen]), study.profile.separate]
-    return cached(run, "scores", [*identity, separate.VERSION, scoring.VERSION], score)
+    known = [corpus_fingerprint([song for _, song in chosen]), study.profile.separate]
+    return cached(run, name, [*known, separate.VERSION, scoring.VERSION, *identity], score)
 
 
 def cached(run: Run, name: str, identity: Sequence, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:

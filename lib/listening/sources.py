@@ -23,7 +23,7 @@ from lib.data import audio
 from lib.data.stream import Song
 from lib.data.tracks import Track
 from lib.experiments import evaluate
-from lib.experiments.claim import claim_trainings
+from lib.experiments.claim import claim_trainings, final_trainings
 from lib.experiments.jobs import scored, train_in_parallel
 from lib.experiments.records import named
 from lib.listening import examples
@@ -42,10 +42,9 @@ EDGE = 0.15
 
 
 def methods(study: Study) -> list[Finetuning]:
-    """Each method with the first seed and the most labelled songs, trained where missing."""
-    chosen = (study.profile.finetune.seeds[0], max(study.profile.finetune.labeled_songs))
+    """The final model of every arm, trained where missing."""
     train_in_parallel(map(scored, claim_trainings(study)))
-    return [training for training in claim_trainings(study) if (training.seed, training.songs) == chosen]
+    return final_trainings(study)
 
 
 def origin_note(study: Study) -> pd.DataFrame | Markdown:

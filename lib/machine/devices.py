@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
 from lib.profile.fields import Compute
 
 
@@ -41,6 +39,8 @@ def resolve_precision(compute: Compute) -> str:
     """``auto`` becomes bf16 where products in bf16 are faster: on GPUs and on CPUs with AMX or AVX-512 BF16."""
     if compute.precision != "auto":
         return compute.precision
+    import torch  # takes seconds, which a wrong call should not wait for
+
     capable = torch.cpu.get_capabilities()
     bf16_cpu = capable.get("amx_bf16") or capable.get("avx512_bf16")
     return "bf16-mixed" if on_gpu(compute) or bf16_cpu else "32-true"
@@ -48,7 +48,11 @@ def resolve_precision(compute: Compute) -> str:
 
 def on_gpu(compute: Compute) -> bool:
     """Whether the profile's accelerator is a CUDA GPU that is there."""
-    return compute.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if compute.accelerator not in ("auto", "gpu", "cuda"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def keep_freed_memory() -> None:

@@ -9,12 +9,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from lib import UserError
 from lib.profile.fields import Optimisation
+
+if TYPE_CHECKING:  # takes seconds, which a wrong call should not wait for: whoever runs out of memory has it
+    import torch
 
 FAULTS = {
     errno.ENOSPC: ("no space left", "free some"),
@@ -62,11 +63,15 @@ class Gauge:
 
     def capacity(self) -> int:
         """What this process has and could still get."""
+        import torch
+
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
 
     def peak(self, call: Callable[[], object]) -> int:
         """The most that is in use during ``call``, which starts with what the process holds already."""
+        import torch
+
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         call()
@@ -78,6 +83,8 @@ def fitting(gauge: Gauge, step: Callable[[int], object], later: int = 0) -> int:
 
     0 if not even one does. Raises: whatever else ``step`` raises.
     """
+    import torch
+
     peaks = []
     with contextlib.suppress(torch.OutOfMemoryError):
         for count in (1, 2):
@@ -114,7 +121,9 @@ def exhausted(
 
     ``task`` is a `lib.training.Task`, ``batch`` this process's share of a step.
     """
-    separator: nn.Module = task.separator
+    import torch
+
+    separator = task.separator
     weights = [value for value in separator.parameters() if value.requires_grad]
     moments = 0 if optimiser.state else 2 * sum(value.numel() * value.element_size() for value in weights)
 

@@ -55,18 +55,19 @@ class Separator(nn.Module):
         """Number of estimates that come out: N, or the stems that a stem matrix sums them into."""
         return self.masker.sources if self.stem_matrix is None else self.stem_matrix.shape[0]
 
-    def forward(self, mixture: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Estimates, or with ``choose`` only sums of them: [batch, sum, channel, sample].
+    def forward(self, mixture: Tensor, remixable: bool = False) -> Tensor | tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Estimates [batch, source, channel, sample].
 
-        ``choose`` is shown the estimates and returns weights [batch, sum, N]. The sums are formed of the masks, before
-        the inverse STFT, which is linear: gradients pass through a few sums instead of through N waveforms.
+        With ``remixable`` the estimates come without gradients, and with them a function from weights [batch, sum, N]
+        to sums of estimates [batch, sum, channel, sample]. The sums are formed of the masks, before the inverse STFT,
+        which is linear: gradients pass through a few sums instead of N waveforms.
         """
         masks, spectrum = self.masks(mixture)
-        if choose is not None:
-            with torch.no_grad():
-                weights = choose(self.apply_masks(masks, spectrum, mixture.shape[-1]))
-            masks = weighted(masks, weights)
-        return self.apply_masks(masks, spectrum, mixture.shape[-1])
+        if not remixable:
+            return self.apply_masks(masks, spectrum, mixture.shape[-1])
+        with torch.no_grad():
+            estimates = self.apply_masks(masks, spectrum, mixture.shape[-1])
+        return estimates, lambda weights: self.apply_masks(weighted(masks, weights), spectrum, mixture.shape[-1])
 
     def masks(self, mixture: Tensor) -> tuple[list[Tensor], Tensor]:
         """Masks as `BandSplitTFLocoformer` gives them, and the complex spectrum of the mixture that they multiply."""

@@ -1,4 +1,4 @@
-"""Runs a study, ``python -m lib.pipeline.notebooks PROFILE [key=value ...]``: the notebooks, each once, then the report."""
+"""Runs a study, ``python -m lib.pipeline.notebooks PROFILE [key=value ...]``: notebooks, each once, then the report."""
 
 from __future__ import annotations
 

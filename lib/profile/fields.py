@@ -236,6 +236,13 @@ class Separate:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """What is measured of whole songs beside uSDR and cSDR."""
+
+    bss_eval: Annotated[Flag, doc("ISR, SIR, SAR of final models by museval: 10 CPU seconds or more a song")] = False
+
+
+@dataclass(frozen=True)
 class Regime:
     """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
 
@@ -351,6 +358,7 @@ class Profile:
     regime: Regime = field(default_factory=Regime)
     probes: Probes = field(default_factory=Probes)
     separate: Separate = field(default_factory=Separate)
+    scoring: Scoring = field(default_factory=Scoring)
     ablations: Ablations = field(default_factory=Ablations)
     listening: Listening = field(default_factory=Listening)
     compute: Compute = field(default_factory=Compute)

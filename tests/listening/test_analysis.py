@@ -11,12 +11,11 @@ from scipy.stats import binom
 from benchmarks.listening import SETTINGS, compared, planted
 from lib import UserError
 from lib.experiments import intervals
-from lib.listening.blind import analysis, design, simulated
+from lib.listening.blind import analysis, design, figures, simulated
 from lib.listening.blind.design import HIDDEN, Item
 from lib.listening.blind.simulated import SimulatedListeners
 from lib.profile.fields import Blind
 from lib.profile.load import load
-from lib.report import figures
 from lib.scoring import MEAN
 from lib.study import Study
 

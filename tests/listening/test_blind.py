@@ -19,22 +19,9 @@ from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.listening.loudness import equal_loudness, loudness
 from lib.profile.fields import Blind
 from lib.profile.load import load
+from tests.listening.heard import METHODS, RATE, excerpts
 
-RATE = 16000
-METHODS = ("quokka net", "wombat net")
 MUSHRA = Blind(seconds=2.0, stems=("drums", "vocals"))
-
-
-def excerpts(songs: int = 2, seconds: float = 3.0) -> list[Excerpt]:
-    """Songs of noise whose "methods" add noise of their own."""
-    draw, found = np.random.default_rng(0), []
-    for number in range(songs):
-        stems = 0.05 * draw.standard_normal((4, 2, round(seconds * RATE))).astype(np.float32)
-        versions = {REFERENCE: stems}
-        for share, name in zip((0.3, 0.8), METHODS, strict=True):
-            versions[name] = stems + share * 0.05 * draw.standard_normal(stems.shape).astype(np.float32)
-        found.append(Excerpt(f"Song of platypus {number}", 1.0, RATE, stems.sum(0), versions))
-    return found
 
 
 @functools.cache

@@ -24,10 +24,9 @@ from lib.listening.blind.design import FIXED
 from lib.listening.player import Player
 from lib.profile.fields import Blind
 from tests import browser
-from tests.test_listening_blind import METHODS, excerpts
+from tests.listening.heard import METHODS, RATE, excerpts
 
 pytestmark = pytest.mark.skipif(browser.MISSING is not None, reason=str(browser.MISSING))
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +208,7 @@ def listening_set(folder) -> list[str]:
 def test_a_participant_in_voila_rates_loses_the_kernel_and_goes_on(page, tmp_path):
     overrides, port, home = listening_set(tmp_path), browser.free_port(), tmp_path / ".home"
     home.mkdir()
-    command = [sys.executable, "-m", "lib.listening.serve", "smoke", *overrides, "--port", str(port)]
+    command = [sys.executable, "-m", "lib.listening.blind.serve", "smoke", *overrides, "--port", str(port)]
     address, traffic = f"http://127.0.0.1:{port}/", []
     with browser.served(command, home, port) as server:
         keep = lambda part: traffic.append(part)  # noqa: E731 (playwright cannot hold a builtin)

@@ -8,27 +8,34 @@ import re
 import shutil
 import subprocess
 
-import nbformat
 import numpy as np
 import pytest
 import soundfile
 from jupyter_client.manager import start_new_kernel
 
-from lib import ROOT, STEMS, UserError, listening, scoring
+from lib import STEMS, UserError, listening, scoring
+from lib.arms import Finetuning
 from lib.data import audio
 from lib.data.tracks import Track
 from lib.experiments import evaluate
-from lib.listening import examples, sources, static
+from lib.listening import examples, explorer, sources, static
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.listening.player import Player
+from lib.model import checkpoints
 from lib.profile.load import load
-from lib.store.files import write_json
 from lib.store.runs import Run
 from lib.study import Study
 
 RATE = 8000
 PICTURE = static.picture
-FRONT = ("audio.rate=8000", "audio.n_fft=256", "audio.hop=64", "listening.seconds=1", "finetune.seeds=[0,1]")
+FRONT = (
+    "audio.rate=8000",
+    "audio.n_fft=256",
+    "audio.hop=64",
+    "listening.seconds=1",
+    "finetune.seeds=[0,1]",
+    "model.size=nano",
+)
 
 
 def _track(folder, name, seconds=2.0):
@@ -43,19 +50,18 @@ def _track(folder, name, seconds=2.0):
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """A study with two songs and four untrained models; of them, seed 1 of the second validates best."""
-    study = Study(load("smoke", [f"results={tmp_path}", *FRONT]))
-    study.labeled = [_track(tmp_path, "Quiet & <b>loud</b>")]
-    study.real_song = _track(tmp_path, "real", 1.0)
-    runs = []
-    for number, (seed, method) in enumerate([(0, "scratch"), (0, "pre-trained (group)"), (1, "scratch"), (1, "best")]):
+    """A study with two songs and four untrained models; of them, seed 1 of the sliced one validates best."""
+    songs = {"labeled": [_track(tmp_path, "Quiet & <b>loud</b>")], "real_song": _track(tmp_path, "real", 1.0)}
+    study = type("Given", (Study,), songs)(load("smoke", [f"results={tmp_path}", *FRONT]))
+    trainings = [Finetuning(study, arm, seed, 2) for seed, arm in ((0, "scratch"), (0, "group"), (1, "scratch"))]
+    trainings.append(Finetuning(study, "sliced", 1, 2))
+    for number, training in enumerate(trainings):
         run = Run.of(tmp_path, "scratch", {"number": number}).begin()
-        study.new_separator(4, number).save(run.folder / "model.safetensors")
-        facts = {"weights": "", "steps": 1, "seconds": 1.0, "best_validation_loss": -float(number)}
-        write_json(run.folder / "done.json", facts)
-        runs.append((method, seed, 2, run))
-    monkeypatch.setattr(sources, "claim_runs", lambda _: runs)
-    monkeypatch.setattr(players, "picture", lambda *_: b"")  # drawing takes most of the time
+        checkpoints.save(study.new_separator(4, number), run.weights)
+        run.finish(weights="", steps=1, seconds=1.0, best_validation_loss=-float(number))
+        vars(training)["run"] = run
+    monkeypatch.setattr(sources, "claim_trainings", lambda _: trainings)
+    monkeypatch.setattr(static, "picture", lambda *_: b"")  # drawing takes most of the time
     return study
 
 
@@ -84,23 +90,21 @@ def test_an_excerpt_holds_the_first_seed_of_each_method_and_scores_what_plays(st
 
 def test_of_a_short_song_all_but_its_ends_is_heard(study):
     """stempeg's example starts and ends with a click of full scale."""
-    song, run = study.real_song, listening.methods(study)[0][3]
+    song, training = study.real_song, listening.methods(study)[0]
     heard = listening.excerpt(study, song)
     assert (heard.start, heard.mixture.shape[1]) == (0.1, round(0.7 * RATE))
-    alone = evaluate.estimate(study, study.load(run), song.stems(0.1, 0.7, RATE).sum(0))
+    alone = evaluate.estimate(study, training.load(), song.stems(0.1, 0.7, RATE).sum(0))
     np.testing.assert_array_equal(heard.versions["scratch"], alone)
 
 
 def test_estimates_are_kept_until_the_run_changes(study, monkeypatch):
     first = listening.excerpt(study, study.real_song)
-    runs = listening.methods(study)
+    scratch, other = listening.methods(study)
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "estimate", lambda *_: pytest.fail("separated again"))
         again = listening.excerpt(study, study.real_song)
     np.testing.assert_array_equal(first.versions["scratch"], again.versions["scratch"])
-    other = study.results / "runs" / "scratch-other"
-    shutil.copytree(runs[1][3].folder, other)
-    monkeypatch.setattr(sources, "claim_runs", lambda _: [("scratch", 0, 2, Run(other))])
+    vars(scratch)["run"] = other.run
     changed = listening.excerpt(study, study.real_song)
     np.testing.assert_array_equal(changed.versions["scratch"], first.versions["pre-trained (group)"])
 
@@ -139,7 +143,7 @@ def test_silence_is_drawn_and_named():
 
 
 def test_spectrograms_share_a_scale_in_seconds_and_hertz():
-    excerpt, axes = _tones(reference=0.8, quiet=0.08), players.Figure().subplots()
+    excerpt, axes = _tones(reference=0.8, quiet=0.08), static.Figure().subplots()
     levels = {}
     for name in excerpt.versions:
         image = static.draw(axes, excerpt, excerpt.versions[name][0])
@@ -164,8 +168,8 @@ def test_own_file_of_another_rate_goes_through_the_model_that_validates_best(stu
     audio.write(tmp_path / "mine.wav", wave, 11025)
     done = []
     heard = listening.own_file(study, tmp_path / "mine.wav", 0.5, 1.0, lambda *counts: done.append(counts))
-    assert list(heard.versions) == ["best"] and heard.scores == {}
-    assert heard.versions["best"].shape == (4, *heard.mixture.shape) == (4, 2, RATE)
+    assert list(heard.versions) == ["pre-trained (sliced)"] and heard.scores == {}
+    assert heard.versions["pre-trained (sliced)"].shape == (4, *heard.mixture.shape) == (4, 2, RATE)
     expected = audio.resample(wave, 11025, RATE)[:, RATE // 2 : RATE // 2 + RATE]
     np.testing.assert_allclose(heard.mixture, expected, atol=1e-5)
     assert done[-1][0] == done[-1][1]
@@ -197,7 +201,7 @@ def test_an_uploaded_file_of_any_format_is_separated(study, tmp_path):
     panel.upload.value = ({"name": "../My song.m4a", "content": memoryview(content), **facts},)
     panel.button.click()
     (player,) = panel.shown.children
-    assert player.title == "My song.m4a" and player.names == [*STEMS, "mixture"] and "best" in panel.said.value
+    assert player.title == "My song.m4a" and player.names == [*STEMS, "mixture"] and "sliced" in panel.said.value
     assert panel.bar.value == panel.bar.max and not panel.button.disabled
     panel.path.value = "/no/such.mp3"
     panel.button.click()
@@ -217,25 +221,25 @@ def test_a_file_that_cannot_be_used_is_a_message(study, typed, said):
 
 def test_the_explorer_plays_the_song_stem_and_method_that_are_chosen(study):
     heard = listening.excerpts(study)
-    explorer = listening.Explorer(heard)
+    panel = listening.Explorer(heard)
     methods = ["scratch", "pre-trained (group)", "ideal ratio mask"]
-    player = explorer.children[1]
+    player = panel.children[1]
     assert player.names == ["mixture", REFERENCE, *methods] and "vocals" in player.title
     assert player.notes[2] == f"uSDR {heard[0].scores['scratch'][2]:.1f} dB"
-    explorer.stem.value, explorer.method.value, explorer.errors.value = "drums", "scratch", True
-    player = explorer.children[1]
+    panel.stem.value, panel.method.value, panel.errors.value = "drums", "scratch", True
+    player = panel.children[1]
     assert player.names == ["mixture", REFERENCE, "scratch", "error of scratch"]
     waves = heard_in(player)
     np.testing.assert_allclose(waves["error of scratch"], waves["scratch"] - waves[REFERENCE], atol=1e-4)
-    explorer.errors.value, explorer.stem.value, explorer.song.value = False, explorer.ALL_STEMS, "real"
-    player = explorer.children[1]
+    panel.errors.value, panel.stem.value, panel.song.value = False, explorer.ALL_STEMS, "real"
+    player = panel.children[1]
     assert player.names == list(STEMS) and player.mixed and "real" in player.title
     with_reference = heard[1].versions["scratch"]
     gain = np.abs(heard_in(player)["bass"]).max() / np.abs(with_reference[0]).max()
     for stem, wave in zip(STEMS, with_reference, strict=True):
         np.testing.assert_allclose(heard_in(player)[stem], gain * wave, atol=1e-3)
-    explorer.method.value = explorer.ALL_METHODS  # all stems are of one method
-    assert explorer.method.value == REFERENCE and explorer.children[1].names == list(STEMS)
+    panel.method.value = explorer.ALL_METHODS  # all stems are of one method
+    assert panel.method.value == REFERENCE and panel.children[1].names == list(STEMS)
 
 
 def test_a_player_keeps_levels_between_signals_and_refuses_what_is_not_aligned():
@@ -281,7 +285,7 @@ def test_a_listening_set_brings_back_what_was_heard_with_its_scores(study, tmp_p
 
 def test_without_models_the_listening_set_plays_and_nothing_is_trained(study, tmp_path, monkeypatch):
     examples.write(tmp_path / "set", listening.excerpts(study), {"profile": "smoke", "commit": "abc"})
-    monkeypatch.setattr(sources, "claim_runs", lambda _: pytest.fail("trained"))
+    monkeypatch.setattr(sources, "claim_trainings", lambda _: pytest.fail("trained"))
     bare = Study(load("smoke", [f"results={tmp_path / 'none'}", *FRONT, f"listening.examples={tmp_path / 'set'}"]))
     assert [item.song for item in listening.excerpts(bare, 1)] == ["Quiet & <b>loud</b>", "real"]
     assert [item.song for item in listening.excerpts(bare, 0)] == ["real"]
@@ -309,10 +313,3 @@ def test_panels_are_for_front_ends_that_allow_input():
 def test_panels_are_for_voila_too(monkeypatch):
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5.13")
     assert listening.is_live()
-
-
-def test_the_notebook_is_stored_bare_with_short_cells():
-    notebook = nbformat.read(ROOT / "notebooks" / "05_listening.ipynb", 4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert code[0].metadata.tags == ["parameters"]
-    assert all(len(cell.source.splitlines()) <= 15 and not cell.outputs and not cell.execution_count for cell in code)

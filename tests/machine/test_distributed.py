@@ -1,67 +1,97 @@
-"""Many processes train what one does: the same weights and log, one writer, faults and signals that end cleanly."""
+"""Many processes train what one does: the same weights and log, one writer, faults and signals that end cleanly.
+
+Most of them are forks of one process that has imported everything, with the environment that torchrun or srun gives;
+`test_torchrun_...` start torchrun itself.
+"""
 
 import csv
+import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from safetensors.torch import load_file
 
-from lib import UserError
+from lib import ROOT, UserError
+from lib.arms import Finetuning, Pretraining
 from lib.machine import torchrun
 from lib.pipeline import train
 from lib.profile.fields import Compute
-from lib.profile.load import load
 from lib.store.runs import Run
-from lib.study import Study
+from tests import toys
+from tests.browser import free_port
+from tests.machine import one_of_many
 
-ROOT = Path(__file__).resolve().parent.parent
-PROFILE = """
-base: smoke
-model: {dropout: 0.0}
-pretrain: {steps: 20, batch: 4, accumulate: 2, seeds: [0], learning_rate: 1e-4, validate_every: 10, checkpoint_every: 5}
-finetune:
-  {steps: 20, batch: 4, accumulate: 4, seeds: [0], labeled_songs: [2], learning_rate: 1e-4, validate_every: 10,
-   checkpoint_every: 5, validate_on: songs}
-"""
+STEPS = {"steps": 20, "batch": 4, "learning_rate": 1e-4, "validate_every": 5, "checkpoint_every": 5}
+PROFILE = {f"{stage}.{key}": value for stage in ("pretrain", "finetune") for key, value in STEPS.items()}
+PROFILE |= {"model.dropout": 0.0, "pretrain.accumulate": 2, "finetune.accumulate": 4, "finetune.labeled_songs": [2]}
+PROFILE |= {"finetune.validate_on": "songs"}
 FINETUNE = ["--stage", "finetune", "--transfer", "sliced"]
 PRETRAIN = ["--stage", "pretrain"]
-SCRIPT = str(ROOT / "tests" / "one_of_many.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+
+def trainings(study) -> tuple[Pretraining, Finetuning]:
+    return Pretraining(study, 0), Finetuning(study, "sliced", 0, 2)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Study:
+def alone(tmp_path_factory):
     """A study of which one process, this one, trained a MixIT model and the sliced model that starts from it."""
-    folder = tmp_path_factory.mktemp("alone")
-    (folder / "tiny.yaml").write_text(PROFILE)
-    study = Study(load(str(folder / "tiny.yaml"), [f"results={folder / 'one'}"]))
-    study.supervised("sliced", 0, 2)
+    study = toys.study(tmp_path_factory.mktemp("alone"), PROFILE)
+    trainings(study)[1].trained()
     return study
 
 
 @pytest.fixture
 def beside(alone, tmp_path):
-    """Another results folder for the same songs; gives (study, arguments of `lib.training` that name it)."""
-    (tmp_path / "many").mkdir()
-    (tmp_path / "many" / "corpora").symlink_to(alone.cache)
+    """The same study with a results folder of its own, and the arguments that name its profile."""
     study = alone.variant({"results": str(tmp_path / "many")})
-    return study, ["--profile", str(alone.results.parent / "tiny.yaml"), f"results={study.results}"]
+    return study, ["--profile", toys.profile_file(study)]
 
 
-def environment(**more) -> dict:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | {k: str(v) for k, v in more.items()}
+class Done(NamedTuple):
+    """The exit status of every process, and what each said."""
+
+    status: list[int]
+    said: list[str]
 
 
-def together(count, *arguments, **variables) -> subprocess.CompletedProcess:
-    """``count`` processes under torchrun."""
-    call = [*TORCHRUN, f"--nproc-per-node={count}", SCRIPT, *arguments]
-    return subprocess.run(
-        call, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=500, check=False
-    )
+@pytest.fixture(scope="module")
+def server():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.machine.one_of_many", "lightning_fabric", "torch.distributed"])
+    return context
+
+
+@pytest.fixture
+def together(server, tmp_path):
+    """Run ``lib.pipeline.train`` on several processes at once, with an environment for each."""
+
+    def run(arguments: list[str], environments: list[dict]) -> Done:
+        files = [str(tmp_path / f"said-{number}") for number in range(len(environments))]
+        given = [{name: str(value) for name, value in one.items()} for one in environments]
+        plan = [(arguments, *one) for one in zip(given, files, strict=True)]
+        processes = [server.Process(target=one_of_many.forked, args=one) for one in plan]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(500)
+        said = [Path(file).read_text() for file in files]
+        return Done([process.exitcode for process in processes], said)
+
+    return run
+
+
+def of_torchrun(count: int, **more) -> list[dict]:
+    """What torchrun sets for each of ``count`` processes of one node."""
+    shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "TORCHELASTIC_RUN_ID": "x", "GROUP_RANK": 0}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return [{**shared, "RANK": number, "LOCAL_RANK": number, **more} for number in range(count)]
 
 
 def rows(run: Run) -> list[dict]:
@@ -73,80 +103,60 @@ def assert_same(run: Run, other: Run) -> None:
     """Weights to 1e-6, losses and gradient norms to what float32 leaves of a sum in another order."""
     mine, theirs = load_file(run.weights), load_file(other.weights)
     assert max((mine[name] - theirs[name]).abs().max().item() for name in mine) <= 1e-6
-    assert len(rows(run)) == len(rows(other)) == 20
+    assert len(rows(run)) == len(rows(other)) == 4
     for one, two in zip(rows(run), rows(other), strict=True):
-        for key in ("loss", "gradient_norm", "learning_rate"):
+        for key in ("loss", "gradient_norm", "learning_rate", "validation_loss"):
             assert float(one[key]) == pytest.approx(float(two[key]), rel=2e-4, abs=2e-4)
-        assert bool(one["validation_loss"]) == bool(two["validation_loss"])
-        assert float(one["validation_loss"] or 0) == pytest.approx(float(two["validation_loss"] or 0), abs=2e-4)
 
 
-def test_two_processes_train_what_one_does_and_the_first_alone_writes(alone, beside):
+def test_two_processes_train_what_one_does_and_the_first_alone_writes(alone, beside, together):
     study, arguments = beside
-    done = together(2, *FINETUNE, *arguments, READ_ONLY=study.results)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("finished: ") == 1
-    for run in ("pretrain_run", "supervised_run"):
-        of = () if run == "pretrain_run" else ("sliced", 0, 2)
-        assert_same(getattr(alone, run)(*of), getattr(study, run)(*of))
-        assert getattr(study, run)(*of).facts()["processes"] == 2
+    done = together([*FINETUNE, *arguments], of_torchrun(2, READ_ONLY=study.results))
+    assert done.status == [0, 0], done.said
+    assert ["finished: " in text for text in done.said] == [True, False]
+    for one, two in zip(trainings(alone), trainings(study), strict=True):
+        assert_same(one.run, two.run)
+        assert two.run.facts()["processes"] == 2
 
 
 @pytest.mark.parametrize("fault", ["11 1 SIGTERM", "11 0 SIGUSR1"])
-def test_a_signal_to_one_of_two_stops_both_and_one_process_goes_on(alone, beside, fault):
+def test_a_signal_to_one_of_two_stops_both_and_one_process_resumes(alone, beside, together, fault):
     study, arguments = beside
-    done = together(2, *PRETRAIN, *arguments, FAULT=fault)
-    stopped = [line for line in done.stderr.splitlines() if "stopped by" in line]
-    assert done.returncode != 0 and len(stopped) == 1, done.stderr[-3000:]
-    assert "after step 12 of 20, a checkpoint is written; the same call goes on from there" in stopped[0]
-    run = study.pretrain_run()
+    done = together([*PRETRAIN, *arguments], of_torchrun(2, FAULT=fault))
+    assert done.status == [train.STOPPED, 0], done.said
+    assert "after step 12 of 20, a checkpoint is written; the same call resumes from there" in done.said[0]
+    assert "stopped by" not in done.said[1]
+    run = trainings(study)[0].run
     assert not run.finished and (run.folder / "last.ckpt").exists() and len(rows(run)) == 12
-    study.pretrain()
-    assert_same(alone.pretrain_run(), run)
+    assert_same(trainings(alone)[0].run, trainings(study)[0].trained())
 
 
-def test_a_signal_to_the_whole_group_leaves_the_loaders_processes_to_their_step_and_two_finish(alone, beside):
+def test_a_signal_to_the_whole_group_leaves_the_loaders_processes_to_their_step_and_two_finish(alone, beside, together):
     study, arguments = beside
-    call = [sys.executable, SCRIPT, *PRETRAIN, *arguments, "corpus.workers=2"]
-    done = subprocess.run(
-        call, cwd=ROOT, env=environment(FAULT="6 -1 SIGTERM"), capture_output=True, text=True, start_new_session=True
-    )
-    assert done.returncode == train.STOPPED, done.stderr[-3000:]
-    assert "a checkpoint is written; the same call goes on from there" in done.stderr
-    assert (study.pretrain_run().folder / "last.ckpt").exists()
-    done = together(2, *PRETRAIN, *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_same(alone.pretrain_run(), study.pretrain_run())
+    done = together([*PRETRAIN, *arguments, "corpus.workers=2"], [{"FAULT": "6 -1 SIGTERM"}])
+    assert done.status == [train.STOPPED], done.said
+    run = trainings(study)[0].run
+    assert "a checkpoint is written" in done.said[0] and (run.folder / "last.ckpt").exists()
+    done = together([*PRETRAIN, *arguments], of_torchrun(2))
+    assert done.status == [0, 0], done.said
+    assert_same(trainings(alone)[0].run, run)
 
 
-def test_a_killed_process_ends_the_job_with_a_message(beside):
-    study, arguments = beside
-    done = together(2, *PRETRAIN, *arguments, FAULT="7 1 SIGKILL")
-    assert done.returncode == 1
-    assert "Signal 9 (SIGKILL)" in done.stderr
-    assert not study.pretrain_run().finished
-
-
-def test_tasks_of_srun_join(alone, beside):
+def test_tasks_of_srun_join(alone, beside, together):
     study, arguments = beside
     job = {"JOB_ID": random.SystemRandom().randrange(10**6), "JOB_NAME": "study", "NODELIST": "localhost"}
-    shared = {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "NODEID": 0}
-    tasks = []
-    for number in (0, 1):
-        variables = {
-            f"SLURM_{key}": value for key, value in {**job, **shared, "PROCID": number, "LOCALID": number}.items()
-        }
-        call = [sys.executable, SCRIPT, *PRETRAIN, *arguments]
-        tasks.append(subprocess.Popen(call, cwd=ROOT, env=environment(**variables)))
-    assert [task.wait(timeout=500) for task in tasks] == [0, 0]
-    assert_same(alone.pretrain_run(), study.pretrain_run())
+    job |= {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "NODEID": 0}
+    tasks = [{f"SLURM_{key}": value for key, value in {**job, "PROCID": n, "LOCALID": n}.items()} for n in (0, 1)]
+    done = together([*PRETRAIN, *arguments], tasks)
+    assert done.status == [0, 0], done.said
+    assert_same(trainings(alone)[0].run, trainings(study)[0].run)
 
 
 def test_an_allocation_of_several_tasks_does_not_bother_a_process_outside_of_srun(beside, monkeypatch):
     study, _ = beside
     for key, value in {"NTASKS": 4, "NTASKS_PER_NODE": 4, "NNODES": 1, "JOB_NAME": "study", "PROCID": 0}.items():
         monkeypatch.setenv(f"SLURM_{key}", str(value))
-    study.variant({"pretrain.steps": 1}).pretrain()
+    assert trainings(study.variant({"pretrain.steps": 1}))[0].trained().finished
 
 
 def in_a_job_of(monkeypatch, count):
@@ -172,15 +182,25 @@ def test_notebooks_use_all_gpus_that_share_a_batch(monkeypatch):
     assert torchrun.processes(Compute(), 8) == 1
 
 
-def test_from_a_notebook_torchrun_is_started_and_its_failure_is_one_line(alone, beside, monkeypatch):
+def test_torchrun_ends_the_job_of_a_killed_process_with_a_message(beside):
+    study, arguments = beside
+    call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "FAULT": "7 1 SIGKILL"}
+    call += [one_of_many.__file__, *PRETRAIN, *arguments]
+    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 1
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert not trainings(study)[0].run.finished
+
+
+def test_torchrun_is_started_from_a_notebook_and_its_failure_is_one_line(alone, beside, monkeypatch):
     study, _ = beside
     monkeypatch.setattr(torchrun, "on_gpu", lambda compute: True)  # the processes themselves find none, and use the CPU
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run = study.pretrain_run().begin()
-    (run.folder / "last.ckpt").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="training on 2 GPUs ended with status 1, see the messages above"):
-        study.pretrain()
-    (run.folder / "last.ckpt").unlink()
-    assert_same(alone.pretrain_run(), study.pretrain())
-    assert run.facts()["processes"] == 2
+    training = trainings(study)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(torchrun.sys, "executable", shutil.which("false"))
+        with pytest.raises(UserError, match="training on 2 GPUs ended with status 1, see the messages above"):
+            training.trained()
+    assert_same(trainings(alone)[0].run, training.trained())
+    assert training.run.facts()["processes"] == 2

@@ -13,18 +13,18 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from lib.machine import faults
+from lib import ROOT
+from lib.machine import faults, signals
 from lib.pipeline import train
 
-ROOT = Path(__file__).resolve().parent.parent
 STARTED = """
 import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from lib import profile as profiles
-from lib.runs import atomic
-from lib.stopping import end_with_parent
+from lib.machine.processes import end_with_parent
+from lib.store.files import atomic
 results = profiles.project_path(profiles.load(profile, overrides).results)
 go = results.with_name("go")
 """
@@ -50,7 +50,7 @@ except OSError:
 # A machine so slow that the notebook's client looks after its kernel between the kernel's end and its own.
 SLOW = """
 import sys
-if "lib.study" in sys.orig_argv:
+if "lib.pipeline.notebooks" in sys.orig_argv:
     import asyncio
     from jupyter_core.utils import run_sync
     from nbclient import NotebookClient
@@ -78,7 +78,7 @@ def project(tmp_path):
     shutil.copytree(ROOT / "notebooks" / "profiles", folder / "notebooks" / "profiles")
     for name in ("run_all.sh", "requirements.txt", "requirements.in"):
         shutil.copy(ROOT / name, folder)
-    (folder / "lib" / "report.py").write_text("def write(results): (results / 'report.html').touch()\n")
+    (folder / "lib" / "report" / "page.py").write_text("def write(results): (results / 'report.html').touch()\n")
     return folder
 
 
@@ -149,9 +149,9 @@ def test_a_study_survives_kills_interruptions_and_a_second_user(project):
 
 CALL = """
 import sys
-from lib import study
-study.planned_bytes = lambda profile: 0  # else the call would be refused
-sys.exit(study.main(sys.argv[1:]))
+from lib.pipeline import notebooks, space
+space.planned_bytes = lambda profile: 0  # else the call would be refused
+sys.exit(notebooks.main(sys.argv[1:]))
 """
 
 
@@ -220,7 +220,7 @@ def test_a_run_of_its_own_says_so_too(tmp_path, monkeypatch, capsys):
     def fail(run):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "last.ckpt"))
 
-    monkeypatch.setattr(jobs.stopping, "listen", lambda: None)
-    monkeypatch.setattr(jobs, "_train", fail)
+    monkeypatch.setattr(signals, "listen", lambda: None)
+    monkeypatch.setattr(train, "_train", fail)
     assert train.main(["--profile", "smoke", "--stage", "pretrain", f"results={tmp_path}"]) == 1
     assert capsys.readouterr().err.startswith(f"{tmp_path}/last.ckpt: no space left: free some, then the same call")

@@ -10,7 +10,7 @@ from lib.machine import faults
 from lib.model.separator import Separator
 from lib.profile.fields import Compute, Finetune
 from lib.store.runs import Run
-from tests.test_training import STAGE, Noise, task
+from tests.toys import COMPUTE, STAGE, Noise, task, train
 
 GB = 1 << 30
 
@@ -82,20 +82,16 @@ def test_a_step_that_runs_out_of_memory_is_one_line_and_keeps_the_checkpoint(tmp
     with pytest.raises(
         UserError, match=r"^finetune: .* with 4 examples at a time; about 2 fit: set finetune\.accumulate=2 "
     ):
-        training.fit(greedy, stage, Run(tmp_path), 0, Compute(accelerator="cpu"), 0, "test")
+        training.fit(greedy, stage, Run(tmp_path), 0, COMPUTE, 0, "test")
     fitting = Finetune(**{**vars(stage), "accumulate": 2})
-    training.fit(greedy, fitting, Run(tmp_path), 0, Compute(accelerator="cpu"), 0, "test")
+    training.fit(greedy, fitting, Run(tmp_path), 0, COMPUTE, 0, "test")
     assert Run(tmp_path).finished
 
 
 def test_recomputing_blocks_changes_no_bit(tmp_path):
-    files = []
-    for recompute in (False, True):
-        run = Run(tmp_path / str(recompute))
-        run.folder.mkdir()
-        training.fit(task(), STAGE, run, 5, Compute(accelerator="cpu", recompute=recompute), 0, "test")
-        files.append(run.weights.read_bytes())
-    assert files[0] == files[1]
+    _, plain = train(tmp_path / "plain")
+    _, again = train(tmp_path / "again", compute=Compute(accelerator="cpu", recompute=True))
+    assert plain.weights.read_bytes() == again.weights.read_bytes()
 
 
 def test_recomputing_keeps_less_for_the_backward_pass():

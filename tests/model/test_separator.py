@@ -52,20 +52,15 @@ def test_stem_matrix_sums_outputs(tiny):
 def test_sums_of_chosen_estimates_have_their_values_and_gradients(tiny):
     mixture = torch.randn(2, 2, 64 * 40, generator=torch.Generator().manual_seed(0))
     weights = torch.randn(2, 3, tiny.sources, generator=torch.Generator().manual_seed(1))
-    seen = []
-
-    def choose(estimates):
-        seen.append(estimates)
-        return weights
-
     expected = torch.einsum("bsn,bnct->bsct", weights, tiny(mixture))
     expected.square().sum().backward()
     gradients = [parameter.grad.clone() for parameter in tiny.parameters()]
     tiny.zero_grad()
-    sums = tiny(mixture, choose)
+    estimates, remix = tiny(mixture, remixable=True)
+    sums = remix(weights)
     sums.square().sum().backward()
     torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(seen[0], tiny(mixture))
-    assert not seen[0].requires_grad
+    assert torch.equal(estimates, tiny(mixture))
+    assert not estimates.requires_grad
     for gradient, parameter in zip(gradients, tiny.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())

@@ -1,6 +1,7 @@
 """The driver: what is skipped, what is run again, what is written down; with notebooks that only pretend."""
 
 import ast
+import json
 import os
 
 import nbformat
@@ -13,13 +14,18 @@ from lib.report import page
 from lib.store import provenance
 
 
+def saved(path, source, **more):
+    """Write a notebook of one cell."""
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "metadata": {}, "source": [source], **more}]}))
+
+
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """A project of two notebooks; returns a function that runs the study and names the notebooks it executed."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "requirements.txt").touch()
     for name in ("00_first", "01_second"):
-        (tmp_path / "notebooks" / f"{name}.ipynb").write_text("{}")
+        saved(tmp_path / "notebooks" / f"{name}.ipynb", "1 + 1")
     results, executed = tmp_path / "results", []
 
     def execute(notebook, results, parameters):
@@ -67,9 +73,21 @@ def test_what_changed_or_vanished_is_made_again_with_all_that_follows(stage, tou
     if touched.startswith("results"):
         (stage.root / touched).unlink()
     else:
-        (stage.root / touched).write_text("{ }")
+        saved(stage.root / touched, "1 + 2")
     assert stage() == again
     assert stage() == []
+
+
+def test_outputs_that_jupyterlab_saved_in_a_notebook_change_nothing(stage):
+    stage()
+    saved(stage.root / "notebooks" / "00_first.ipynb", "1 + 1", outputs=["2"], execution_count=7)
+    assert stage() == []
+
+
+def test_a_notebook_that_is_none_is_named(stage):
+    (stage.root / "notebooks" / "00_first.ipynb").write_text("{}")
+    with pytest.raises(UserError, match=r"00_first\.ipynb: cannot be read"):
+        stage()
 
 
 def test_a_changed_profile_runs_everything_and_a_lost_report_nothing(stage):

@@ -13,10 +13,9 @@ import pytest
 import soundfile
 import yaml
 
-from lib import STEMS
+from lib import ROOT, STEMS
 from lib.store.tables import read_table
 
-ROOT = Path(__file__).resolve().parent.parent
 RATE = 44100
 SHRUNK = {
     "base": "paper.yaml",

@@ -13,10 +13,10 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
+from lib import ROOT
 from lib.pipeline import audit
 from lib.store.tables import COLUMNS, read_table
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 TABLES = {
     "scores": COLUMNS,
@@ -44,7 +44,7 @@ FIGURES = {
 
 
 def study(results: Path) -> subprocess.CompletedProcess:
-    call = [sys.executable, "-m", "lib.study", "smoke"]
+    call = [sys.executable, "-m", "lib.pipeline.notebooks", "smoke"]
     if results != ROOT / "results" / "smoke":  # else it is another call to the study's stamps
         call.append(f"results={results}")
     return subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
@@ -145,7 +145,7 @@ def test_a_lost_table_comes_out_the_same(results):
 
 def test_every_table_and_figure_is_what_the_runs_give(results):
     before = {kind: digests(results / kind) for kind in ("tables", "figures", "notebooks")}
-    call, runs = [sys.executable, "-m", "lib.provenance", str(results)], results / "runs"
+    call, runs = [sys.executable, "-m", "lib.pipeline.audit", str(results)], results / "runs"
     audit.keep_records(results)
     runs.rename(results / "aside")  # records are enough
     try:

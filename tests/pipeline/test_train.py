@@ -9,28 +9,41 @@ from pathlib import Path
 
 import pytest
 
+from lib import ROOT
+from lib.arms import ARMS, Pretraining
 from lib.experiments import ablations, claim, jobs, probes, search
+from lib.experiments.jobs import Job
+from lib.machine import signals
 from lib.pipeline import matrix, train
 from lib.profile.load import load
-from lib.study import Study
+from tests import toys
 
-ROOT = Path(__file__).resolve().parent.parent
 SBATCH = sorted((ROOT / "cluster").glob("*.sbatch"))
-SHORT = """
-base: smoke
-corpus: {rendered: {unlabeled_songs: 4}}
-pretrain: {steps: 2, seeds: [0], validate_every: 1}
-finetune: {steps: 2, seeds: [0], labeled_songs: [1], transfers: [sliced], controls: [shuffled], validate_every: 1}
-probes: {seeds: [0], redealt: false}
-regime: {learning_rates: [1e-3], steps: [2], searched_songs: [1], pretrain_steps: [1], labeled_songs: [1]}
-"""
+AXES = [
+    {"name": "unlabelled music", "base": "all", "levels": [
+        {"label": "half", "set": {"corpus.unlabeled_fraction": 0.5}}, {"label": "all"},
+        {"label": "not there", "set": {"corpus.unlabeled": "data/nowhere"}}]},
+    {"name": "what is transferred", "base": "all", "levels": [
+        {"label": "nothing", "transfer": "scratch"}, {"label": "encoder", "transfer": "encoder"}, {"label": "all"}]},
+]  # fmt: skip
+SHORT = {
+    **{"finetune.labeled_songs": [1], "finetune.transfers": ["sliced"], "finetune.controls": ["shuffled"]},
+    **{"probes.seeds": [0], "probes.redealt": False, "regime.seeds": [0], "regime.learning_rates": [1e-3]},
+    **{"regime.steps": [2], "regime.searched_songs": [1], "regime.pretrain_steps": [1], "regime.labeled_songs": [1]},
+    **{"ablations.axes": AXES, "ablations.transfer": "sliced"},
+}
 
 
 @pytest.fixture
-def short(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs.stopping, "listen", lambda: None)  # the signals of this process are pytest's
-    (tmp_path / "short.yaml").write_text(SHORT)
-    return ["--profile", str(tmp_path / "short.yaml"), f"results={tmp_path / 'results'}"]
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "listen", lambda: None)  # the signals of this process are pytest's
+    return toys.study(tmp_path, SHORT)
+
+
+@pytest.fixture
+def short(study):
+    """The arguments that name the study's profile."""
+    return ["--profile", toys.profile_file(study)]
 
 
 def listed(capsys, *arguments) -> list[str]:
@@ -44,17 +57,16 @@ def test_listing_reads_no_music_and_writes_nothing(short, capsys, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_every_line_works_and_nothing_is_left_for_the_notebooks(short, capsys, tmp_path):
+def test_every_line_works_and_nothing_is_left_for_the_notebooks(study, short, capsys):
     lines = listed(capsys, *short)
     assert len(lines) == len(set(lines)) > 10
     for line in lines:
         start, *arguments = shlex.split(line)[2:]
-        assert start == "lib.training" and train.main(arguments) == 0, line
-    study = Study(load(short[1], [short[2]]))
+        assert start == "lib.pipeline.train" and train.main(arguments) == 0, line
     assert len(list(study.results.glob("runs/*-*/done.json"))) == len(lines)
-    wanted = [*claim.claim_jobs(study), *ablations.ablation_jobs(study), *probes.pretraining_jobs(study)]
-    wanted += [*probes.reference_jobs(study), *search.search_jobs(study), *search.map_jobs(study)]
-    assert jobs.planned(wanted) == {}
+    supervised = [*claim.claim_trainings(study), *probes.reference_trainings(study)]
+    wanted = [*map(Job, supervised), *ablations.ablation_jobs(study), *probes.pretraining_jobs(study)]
+    assert jobs.planned([*wanted, *search.search_jobs(study), *search.map_jobs(study)]) == {}
     before = {path: path.stat().st_mtime_ns for path in study.results.glob("runs/*-*/*")}
     assert train.main([*short, "--run", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -78,9 +90,13 @@ def test_wrong_calls_are_one_line(capsys, arguments):
 def test_the_published_matrix_is_whole(name):
     """Three sizes and four amounts of music pre-trained, each fine-tuned, and scratch for each size."""
     profile = load(name)
-    found = list(matrix.runs(profile, absent=True).values())
-    key = lambda job: (job.profile.model.size, job.profile.corpus.unlabeled.removeprefix("fma:"))  # noqa: E731
-    pretrained = [key(job) for job in found if job.how == jobs.MIXIT]
+    trainings = [job.training for job in matrix.runs(profile, absent=True).values()]
+
+    def key(training) -> tuple[str, str]:
+        fields = training.study.profile
+        return fields.model.size, fields.corpus.unlabeled.removeprefix("fma:")
+
+    pretrained = [key(training) for training in trainings if isinstance(training, Pretraining)]
     assert sorted(pretrained) == sorted(
         [
             ("small", "large"),
@@ -88,11 +104,11 @@ def test_the_published_matrix_is_whole(name):
             *(("medium", subset) for subset in ("small", "medium", "large", "full")),
         ]
     )
-    scratch = [job.profile.model.size for job in found if job.how == "scratch"]
-    assert sorted(scratch) == ["large", "medium", "small"]
-    how = profile.finetune.transfers[0]
-    assert how == {"paper": "sliced", "published": "frequent"}[name]
-    assert sorted(key(job) for job in found if job.how == how) == sorted(pretrained)
+    by_arm = {arm: [key(one) for one in trainings if getattr(one, "arm", "") == arm] for arm in ARMS}
+    assert sorted(size for size, _ in by_arm["scratch"]) == ["large", "medium", "small"]
+    (transfer,) = profile.finetune.transfers
+    assert transfer == {"paper": "sliced", "published": "frequent"}[name]
+    assert sorted(by_arm[transfer]) == sorted(pretrained)
 
 
 @pytest.mark.parametrize("path", SBATCH, ids=lambda path: path.stem)
@@ -124,7 +140,7 @@ def scheduler(tmp_path):
 
 def test_batch_files_start_runs_and_queue_again_what_was_stopped(scheduler):
     matrix, pretrain = SBATCH
-    start = "srun --kill-on-bad-exit=1 python -m lib.training --profile"
+    start = "srun --kill-on-bad-exit=1 python -m lib.pipeline.train --profile"
     task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
     assert scheduler(matrix, "paper", "compute.compile=true", **task) == (
         0,
