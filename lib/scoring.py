@@ -130,11 +130,11 @@ def ideal_ratio_mask(mixture: np.ndarray, stems: np.ndarray, n_fft: int, hop: in
     return estimates
 
 
-def museval_json(folder: Path | str, song: str, frames: Frames) -> Path:
-    """Write ``frames`` [4, frames] as ``folder/test/SONG.json`` by museval's `TrackStore`, atomically.
+def museval_json(folder: Path | str, song: str, frames: Frames, subset: str = "test") -> Path:
+    """Write ``frames`` [4, frames] as ``folder/SUBSET/SONG.json`` by museval's `TrackStore`, atomically.
 
-    ``museval.EvalStore().add_eval_dir(folder)`` reads it. Values have five decimals; a metric that is not in ``frames``
-    is NaN, and so is an infinite value, as in all of museval's files.
+    ``museval.EvalStore().add_eval_dir(folder)`` reads the subset "test". Values have five decimals; a metric that is
+    not in ``frames`` is NaN, and so is an infinite value, as in all of museval's files.
     """
     import museval  # takes 3 s, and ffmpeg on PATH
 
@@ -145,7 +145,7 @@ def museval_json(folder: Path | str, song: str, frames: Frames) -> Path:
         store.scores["museval_version"] += f" ({', '.join(frames)} only, by lib.scoring)"
     if np.isnan(frames["SDR"]).all():
         store.scores["reason"] = "in every second a stem or an estimate is silent: BSSEval is not defined"
-    path = Path(folder) / "test" / f"{song}.json"
+    path = Path(folder) / subset / f"{song}.json"
     with atomic(path) as temporary:
         store.save(temporary)
     return path

@@ -106,7 +106,7 @@ def test_bss_eval_is_musevals_and_its_sdr_is_ours():
     np.testing.assert_allclose(got["SDR"], scoring.sdr_frames(reference, estimate, RATE)["SDR"], rtol=0, atol=1e-9)
     np.testing.assert_allclose(got["SAR"], 10.5, atol=3)  # noise at -10.5 dB, of which filters explain some
     got = scoring.bss_eval_frames(reference, reference + 0.3 * reference[::-1], RATE)
-    np.testing.assert_allclose(got["SIR"], 10.5, atol=1)  # a leak at -10.5 dB, and no artefact
+    np.testing.assert_allclose(got["SIR"], 10.5, atol=2)  # a leak at -10.5 dB, and no artefact
     assert (got["SAR"] > 30).all()
 
 

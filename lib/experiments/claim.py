@@ -23,11 +23,10 @@ def claim_trainings(study: Study) -> list[Finetuning]:
     return [Finetuning(study, arm, seed, songs) for songs, seed, arm in plan]
 
 
-def final_trainings(study: Study) -> list[Finetuning]:
-    """The final model of every arm: its first seed with the most labelled songs."""
-    settings = study.profile.finetune
-    chosen = settings.seeds[0], max(settings.labeled_songs)
-    return [training for training in claim_trainings(study) if (training.seed, training.songs) == chosen]
+def is_final(training: Finetuning) -> bool:
+    """Whether it makes its arm's final model: the first seed with the most labelled songs."""
+    settings = training.study.profile.finetune
+    return (training.seed, training.songs) == (settings.seeds[0], max(settings.labeled_songs))
 
 
 def claim_runs(study: Study) -> list[Named]:
@@ -45,7 +44,7 @@ def scores(study: Study) -> pd.DataFrame:
     train_in_parallel(map(scored, claim_trainings(study)))
     frames = [evaluate.baselines(study), *map(evaluate.scores, claim_trainings(study))]
     if study.profile.scoring.bss_eval:
-        frames += map(evaluate.bss_eval, final_trainings(study))
+        frames += map(evaluate.bss_eval, filter(is_final, claim_trainings(study)))
     return study.write("scores", pd.concat(frames, ignore_index=True))
 
 

@@ -111,7 +111,7 @@ def scored(
             values = scoring.score_song(stems, estimates, frames)
             rows.extend(tables.song_rows(song.name, values, experiment=experiment))
             if split == "test":
-                scoring.museval_json(run.folder / "museval", song.name, frames)
+                scoring.museval_json(run.folder / "museval", song.name, frames, experiment)
         return tables.table(rows)
 
     known = [corpus_fingerprint([song for _, song in chosen]), study.profile.separate]

@@ -23,7 +23,7 @@ from lib.data import audio
 from lib.data.stream import Song
 from lib.data.tracks import Track
 from lib.experiments import evaluate
-from lib.experiments.claim import claim_trainings, final_trainings
+from lib.experiments.claim import claim_trainings, is_final
 from lib.experiments.jobs import scored, train_in_parallel
 from lib.experiments.records import named
 from lib.listening import examples
@@ -44,7 +44,7 @@ EDGE = 0.15
 def methods(study: Study) -> list[Finetuning]:
     """The final model of every arm, trained where missing."""
     train_in_parallel(map(scored, claim_trainings(study)))
-    return final_trainings(study)
+    return list(filter(is_final, claim_trainings(study)))
 
 
 def origin_note(study: Study) -> pd.DataFrame | Markdown:

@@ -1,6 +1,7 @@
 """What is scored beside the plain scores of a model: BSSEval by museval, and published models from disk."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import museval
@@ -76,6 +77,19 @@ def test_bss_eval_of_a_song_without_drums_is_left_empty(study, final, counted):
     assert not counted and table["value"].isna().all() and len(table) == 3 * len(STEMS)
     found = json.loads((final.run.folder / "museval" / "test" / f"{song.name}.json").read_text())
     assert "silent" in found["reason"]
+
+
+def test_eval_store_reads_the_test_songs_alone(study, final, monkeypatch):
+    (song,) = study.songs("test")
+    monkeypatch.setattr(evaluate, "songs", lambda *_: [("test", song), ("real song", replace(song, name="real"))])
+    table = evaluate.scores(final)
+    store = museval.EvalStore()
+    store.add_eval_dir(final.run.folder / "museval")
+    assert set(store.df["track"]) == {song.name}
+    assert (final.run.folder / "museval" / "real song" / "real.json").is_file()
+    ours = table[(table["experiment"] == "test") & (table["metric"] == "cSDR")].set_index("stem")["value"]
+    theirs = store.agg_frames_tracks_scores()
+    np.testing.assert_allclose([theirs[stem, "SDR"] for stem in STEMS], ours[list(STEMS)], rtol=0, atol=1e-5)
 
 
 def test_final_models_alone_get_bss_eval_where_the_profile_asks(tmp_path, monkeypatch):
