@@ -9,9 +9,10 @@ from benchmarks.__main__ import main
 from benchmarks.data import cores_to_feed
 from benchmarks.plain import PlainSeparator, mixit_by_pairs
 from benchmarks.timing import Side, medians
-from lib.losses import assign, mixit_loss, mixture_loss
+from lib.losses import mixit_loss
 from lib.model.published import translate_published
 from lib.model.separator import Separator
+from lib.training import mixit
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,7 @@ def test_plain_formulation_is_the_model(size, front_end):
     estimates, expected = separator(mixtures.sum(1)), plain(mixtures.sum(1))
     torch.testing.assert_close(estimates, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
 
-    sums = separator(mixtures.sum(1), lambda shown: assign(shown, mixtures))
-    mixture_loss(sums, mixtures).mean().backward()
+    mixit(separator, mixtures).mean().backward()
     mixit_loss(expected, mixtures)[0].mean().backward()
     theirs = translate_published({name: p.grad for name, p in plain.named_parameters()}, separator.masker)
     for name, parameter in separator.masker.named_parameters():

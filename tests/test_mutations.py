@@ -9,4 +9,4 @@ from tests.mutations.__main__ import LIST, ROOT
 def test_what_is_to_be_broken_stands_there_once(mutation):
     text = (ROOT / "lib" / mutation["file"]).read_text("utf-8")
     assert text.count(mutation["old"]) == 1 and mutation["new"] != mutation["old"]
-    assert all((ROOT / "tests" / f"test_{name}.py").exists() for name in mutation["tests"].split())
+    assert all((ROOT / "tests" / f"{name}.py").exists() for name in mutation["tests"].split())

@@ -37,7 +37,7 @@ def folder(study: Study) -> Path:
 
 
 def blind_test(profile: str, overrides: Sequence[str] = ()) -> BlindTest:
-    """The blind test of a profile, as `lib.listening.serve` serves it. Raises: UserError."""
+    """The blind test of a profile, as `lib.listening.blind.serve` serves it. Raises: UserError."""
     study = Study(profiles.load(profile, overrides))
     settings = study.profile.listening.blind
     return BlindTest(settings, excerpts(study, settings.songs), folder(study))

@@ -34,7 +34,7 @@ def caught(mutation: dict, copy: Path) -> bool:
 
 def passes(names: list[str], copy: Path) -> bool:
     """Whether the tests of these names and those of properties pass. Raises: SystemExit if they cannot be run."""
-    tests = [f"tests/test_{name}.py" for name in names]
+    tests = [f"tests/{name}.py" for name in names]
     call = [sys.executable, "-m", "pytest", "-q", "-x", *tests, "tests/test_properties.py"]
     done = subprocess.run(call, cwd=copy, env=os.environ, capture_output=True, text=True)
     if done.returncode not in (0, 1):
@@ -53,7 +53,7 @@ def main(numbers: list[int]) -> int:
         for file in filter(Path.is_file, ROOT.iterdir()):
             shutil.copy(file, copy)
         if not passes(sorted({name for _, mutation in chosen for name in mutation["tests"].split()}), copy):
-            raise SystemExit("the tests fail with nothing broken: mend that first")
+            raise SystemExit("the tests fail with nothing broken: fix that first")
         for number, mutation in chosen:
             found = caught(mutation, copy)
             missed += not found
