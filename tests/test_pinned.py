@@ -1,6 +1,6 @@
 """Numbers of short trainings, pinned: what moves them renames every run.
 
-Both objectives train the smallest model for a few steps on noise that this file makes. Learning rate, weight decay and
+Both objectives train the smallest model for a few steps on noise. Learning rate, weight decay and
 clipping are far stronger than in any study, so that each shows in few steps.
 
 ``python -m tests.test_pinned`` writes ``golden/training.json`` anew.
@@ -14,16 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import STEMS
 from lib.arms import Finetuning, Pretraining
-from lib.data import audio
 from lib.model import checkpoints
-from lib.profile.load import load
 from lib.store.tables import read_table
 from lib.study import Study
+from tests import toys
 
-GOLDEN = Path(__file__).parent / "golden" / "training.json"
-RATE, SECONDS = 8000, 6.0
+GOLDEN = toys.GOLDEN / "training.json"
 SCHEDULE = {
     **{"steps": 6, "batch": 2, "crop_seconds": 1.0, "learning_rate": 0.01, "warmup_steps": 2, "decay_start": 3},
     **{"decay_every": 1, "decay_factor": 0.5, "weight_decay": 3.0, "clip_norm": 0.05, "validate_every": 1},
@@ -35,31 +32,10 @@ REASON = (
 )
 
 
-def noise(name: str) -> np.ndarray:
-    """Coloured noise [2, T] whose loudness moves, another for every name."""
-    generator = np.random.default_rng(list(name.encode()))
-    samples = round(RATE * SECONDS)
-    wave = np.cumsum(generator.standard_normal((2, samples)), axis=1)
-    wave -= np.cumsum(np.pad(wave, ((0, 0), (9, 0)))[:, :samples] - wave, axis=1) * 0.01
-    wave = np.diff(wave, prepend=0.0) + 0.5 * generator.standard_normal((1, samples))
-    swell = 1 + np.sin(2 * np.pi * generator.uniform(0.3, 2) * np.arange(samples) / RATE)
-    return (0.1 * wave * swell / np.abs(wave).max()).astype(np.float32)
-
-
 def study(folder: Path) -> Study:
-    """A study of noise in the layouts of labelled and unlabelled music."""
-    for song in ("one", "two", "three", "four"):
-        audio.write(folder / "unlabelled" / f"{song}.wav", noise(song), RATE)
-    for split, song in (("train", "a"), ("train", "b"), ("train", "c"), ("test", "d")):
-        for stem in STEMS:
-            audio.write(folder / "labelled" / split / song / f"{stem}.wav", noise(f"{song} {stem}"), RATE)
+    """A study of noise with that schedule for both objectives."""
     fields = {f"{stage}.{key}": value for stage in ("pretrain", "finetune") for key, value in SCHEDULE.items()}
-    fields |= {"audio.rate": RATE, "audio.n_fft": 256, "audio.hop": 64, "model.size": "nano", "model.dropout": 0.1}
-    fields |= {"corpus.segment_seconds": 2.0, "corpus.segment_hop_seconds": 1.0, "corpus.activity_seconds": 2.0}
-    fields |= {"corpus.labeled": str(folder / "labelled"), "corpus.unlabeled": str(folder / "unlabelled")}
-    fields |= {"corpus.validation_songs": 1, "results": str(folder / "results"), "finetune.body_rate": 0.5}
-    texts = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in fields.items()]
-    return Study(load("smoke", texts))
+    return toys.study(folder, {**fields, "finetune.body_rate": 0.5})
 
 
 def numbers(study: Study) -> dict:

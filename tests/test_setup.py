@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from lib import ROOT
 
 # stands in for Python 3.11: "makes" an environment and "installs", slowly or not at all, and writes down what it did
 FAKE_PYTHON = r"""#!/bin/bash

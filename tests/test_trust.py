@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pytest
 
+from lib import ROOT
 from lib.listening.blind import serve
 
-ROOT = Path(__file__).resolve().parent.parent
 CODE = sorted([*(ROOT / "lib").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *ROOT.glob("notebooks/*.ipynb")])
 UNPICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
 FORBIDDEN = {

@@ -2,125 +2,106 @@
 
 from __future__ import annotations
 
-import html
-import os
+import json
+import math
+import re
 import sys
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader
 
 from lib.report import sentences
 from lib.store import provenance
 from lib.store.files import atomic
 from lib.store.tables import read_table
 
-SECTIONS = {
-    "03_finetune": (
-        "Does pre-training help?",
-        "claims claim gain claim_stems budgets songs_worth scores songs finetune_curves real_song cost",
-    ),
-    "01_probes": (
-        "What MixIT separates by itself, and what limits it",
-        "probes outputs correlation_table correlation_means correlation_effects within_songs ill_posed shares",
-    ),
-    "02_pretrain": (
-        "Pre-training, the choice of outputs, and of the regime",
-        "pretrain_curves before_after search search_means regime",
-    ),
-    "04_ablations": ("What it depends on", "ablation_effects ablations"),
-    "00_corpora": ("The music", "levels correlation variety corpora composition skipped_reasons skipped"),
-    "05_listening": (
-        "Listening",
-        "listening listening_screening listening_means listening_tests listening_agreement listening_ratings "
-        "listening_two_alternatives listening_simulated listening_simulated_screening listening_simulated_means "
-        "listening_simulated_tests listening_simulated_agreement listening_simulated_ratings",
-    ),
-}
-"""Per notebook: the title of its section, and the figures and tables of it in their order."""
-ROWS = 40
-CSS = """
-:root { color-scheme: light dark; --text: #1b1b1b; --back: #fff; --line: #ddd; --soft: #666; --link: #0b5fa5 }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e4e4e4; --back: #16181b; --line: #3a3d42; --soft: #a0a4aa; --link: #7db8ec }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back) }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-h1 { margin-bottom: 0.2rem }
-h2 { margin-top: 3rem; border-bottom: 1px solid var(--line) }
-a { color: var(--link) }
-.soft, figcaption, caption { color: var(--soft); font-size: 0.9rem; text-align: left; white-space: nowrap }
-.answer { font-size: 1.15rem; border-left: 4px solid #0072b2; padding-left: 1rem }
-figure, .table { margin: 1.5rem 0 }
-img { max-width: 100%; width: 45rem; background: #fff; border-radius: 4px; padding: 0.5rem; box-sizing: border-box }
-.table { overflow-x: auto }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums }
-th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-th, td:first-child { text-align: left }
-"""
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+ROWS = 300
+"""Of longer tables the page shows the start."""
+P_VALUES = ("p", "p_holm", "from_base_p")
 
 
 def write(results: Path) -> Path:
     """Write ``report.html`` from the tables, figures and executed notebooks in ``results``; return its path."""
-    tables = {path.stem: path for path in sorted((results / "tables").glob("*.csv"))}
-    figures = {path.stem: path for path in sorted((results / "figures").glob("*.png"))}
-    parts = [_head(results, tables)]
-    for notebook, (title, names) in SECTIONS.items():
-        known = names.split()
-        # an axis of the ablations is the profile's to name
-        known += [name for name in figures if notebook == "04_ablations" and name.startswith("ablation_")]
-        shown = [part for name in dict.fromkeys(known) for part in _shown(results, name, figures, tables)]
-        link = results / "notebooks" / f"{notebook}.ipynb"
-        source = f"<p>Notebook: {_link(results, link, link.name)}</p>" if link.exists() else ""
-        parts += [f"<h2>{html.escape(title)}</h2>{source}", *shown] if shown or source else []
-    rest = [part for name in sorted({*figures, *tables}) for part in _shown(results, name, figures, tables)]
-    parts += ["<h2>Further</h2>", *rest] if rest else []
-    name = provenance.read(results).get("profile", {}).get("name", results.name)
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(name)}: results</title><style>{CSS}</style></head><body>{''.join(parts)}</body></html>\n"
+    record, claim = provenance.read(results), results / "tables" / "claim.csv"
+    answers = sentences.answer(read_table(claim)) if claim.exists() else ["there is no claim.csv yet"]
+    page = TEMPLATES.get_template("page.html.jinja").render(
+        name=record.get("profile", {}).get("name", results.name),
+        facts=_facts(record),
+        recorded=bool(record),
+        answers=[sentences.sentence(text) for text in answers],
+        claims=Path("tables/claims.csv") if (results / "tables" / "claims.csv").exists() else None,
+        sections=list(_sections(results, record.get("files", {}))),
+        table=lambda path: shown(read_table(results / path)),
     )
     with atomic(results / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return results / "report.html"
 
 
-def _head(results: Path, tables: dict[str, Path]) -> str:
-    facts = provenance.read(results)
-    code, machine, stages = (facts.get(key, {}) for key in ("code", "machine", "stages"))
+def _facts(record: dict) -> str:
+    code, machine, stages = (record.get(key, {}) for key in ("code", "machine", "stages"))
     commit = f"{(code.get('commit') or 'unknown')[:12]}{' with changes' if code.get('dirty') else ''}"
-    ends = [stage["end"] for stage in stages.values() if stage.get("end")]
-    name = facts.get("profile", {}).get("name", results.name)
-    line = f"Profile {name} · commit {commit} · finished {max(ends, default='never')} · {machine.get('cpu', '')}, "
-    line += f"{machine.get('cores', '?')} cores"
-    answers = sentences.answer(read_table(tables["claim"])) if "claim" in tables else ["there is no claim.csv yet"]
-    record = results / "provenance.json"
-    return (
-        f"<h1>Does MixIT pre-training help to separate music?</h1><p class='soft'>{html.escape(line)}"
-        f"{' · ' + _link(results, record, 'provenance') if record.exists() else ''}</p>"
-        + "".join(f"<p class='answer'>{html.escape(sentences.sentence(text))}</p>" for text in answers)
-    )
+    ends = [datetime.fromisoformat(stage["end"]) for stage in stages.values() if stage.get("end")]
+    finished = f"{max(ends):%-d %B %Y}" if ends else "never"
+    return f"commit {commit} · finished: {finished} · {machine.get('cpu', '')}, {machine.get('cores', '?')} cores"
 
 
-def _link(results: Path, path: Path, text: str) -> str:
-    return f'<a href="{quote(os.path.relpath(path, results))}">{html.escape(text)}</a>'
+def _sections(results: Path, files: dict[str, dict]) -> Iterator[dict]:
+    """Notebooks with their figures and tables, a figure before the table of its name; what no notebook wrote last."""
+    notebooks = {path.stem: path for path in results.glob("notebooks/*.ipynb")}
+    paths = [path.relative_to(results) for path in (*results.glob("figures/*.png"), *results.glob("tables/*.csv"))]
+    products = defaultdict(list)
+    for path in sorted(paths, key=lambda path: (path.stem, path.suffix == ".csv")):
+        products[files.get(path.as_posix(), {}).get("notebook", "")].append(path)
+    for name in sorted({*notebooks, *products}, key=lambda name: (not name, name)):
+        title = _title(notebooks[name]) if name in notebooks else name or "Further"
+        yield {"name": name, "executed": name in notebooks, "title": title, "paths": products[name]}
 
 
-def _shown(results: Path, name: str, figures: dict[str, Path], tables: dict[str, Path]) -> Iterable[str]:
-    """The figure and the table of a name, each once: they are taken out of what is left."""
-    if figure := figures.pop(name, None):
-        source, vector = quote(os.path.relpath(figure, results)), figure.with_suffix(".svg")
-        link = f" ({_link(results, vector, 'SVG')})" if vector.exists() else ""
-        title = html.escape(name.replace("_", " "))
-        yield f'<figure><img src="{source}" alt="{title}"><figcaption>{title}{link}</figcaption></figure>'
-    if table := tables.pop(name, None):
-        frame = read_table(table)
-        short, how = summary(frame)
-        caption = f"{_link(results, table, table.name)}, {len(frame)} rows{how}"
-        short = short.astype(object).where(short.notna(), "")
-        body = short.to_html(index=False, border=0, float_format="{:.2f}".format)
-        yield f'<div class="table">{body.replace(">", f"><caption>{caption}</caption>", 1)}</div>'
+def _title(notebook: Path) -> str:
+    """The first heading of a notebook."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return next((text.splitlines()[0][2:] for text in texts if text.startswith("# ")), notebook.stem)
+
+
+def shown(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A table as the page shows it, its cells as texts, and a note on that."""
+    short, note = summary(frame)
+    constant = [name for name in short.select_dtypes("bool") if short[name].nunique() == 1]
+    short = short.drop(columns=constant).convert_dtypes()
+    texts = pd.DataFrame({name: [_cell(name, value) for value in short[name]] for name in short}, dtype=str)
+    for low in [name for name in texts if name.endswith("low") and f"{name[:-3]}high" in texts]:
+        interval = texts[low] + " to " + texts.pop(f"{low[:-3]}high")
+        texts[low] = interval.where(texts[low] != "", "")
+    texts = texts.rename(columns=lambda name: re.sub(r"low$", "95% interval", name).replace("_", " "))
+    if "verdict" in texts:
+        texts.insert(1, "verdict", texts.pop("verdict"))
+    return texts, f"{len(frame)} rows{note}"
+
+
+def _cell(name: str, value: object) -> str:
+    """Three digits that matter; p, learning rates and hashes as one writes them."""
+    if pd.isna(value):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if name == "learning_rate":
+        return np.format_float_scientific(value, trim="-", exp_digits=1)
+    if name in P_VALUES:
+        return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+    if not isinstance(value, float):
+        return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", str(value))
+    digits = 2 - math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    return f"{value:z.{min(max(digits, 0), 3)}f}"
 
 
 def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -133,11 +114,8 @@ def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         last = frame.groupby(curve, dropna=False)["step"].transform("max")
         frame, how = frame[frame["step"] == last], ", the last step of each run shown, mean over seeds"
     across = "stem" if "stem" in frame else "metric"
-    keys = [
-        c
-        for c in frame.columns
-        if c not in ("song", "seed", "participant", "value", "step", across) and frame[c].notna().any()
-    ]
+    dropped = {"song", "seed", "participant", "value", "step", across}
+    keys = [name for name in frame if name not in dropped and frame[name].notna().any()]
     wide = frame.groupby([*keys, across], dropna=False, sort=False)["value"].mean().unstack(across)
     return wide.reset_index().rename_axis(columns=None), how
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -40,6 +41,7 @@ TRAINING_CODE = (
 """What trains, in `lib`: recorded with every run, so that a run by other code can be told (it is not trained again)."""
 
 
+@functools.cache
 def training_code() -> str:
     """`code_fingerprint` of everything in `TRAINING_CODE`."""
     files = (path for name in TRAINING_CODE for path in (*LIB.glob(f"{name}.py"), *sorted((LIB / name).rglob("*.py"))))

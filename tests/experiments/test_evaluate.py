@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torchaudio.pipelines
-import toys
 from torchaudio.models import HDemucs
 
 from lib import STEMS, UserError, scoring
@@ -17,6 +16,7 @@ from lib.data import audio
 from lib.experiments import claim, evaluate, hdemucs
 from lib.profile.fields import Separate
 from lib.store.runs import Run
+from tests import toys
 
 PUBLISHED, PLUS = hdemucs.FILES
 

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 
 matplotlib.use("agg")
 
@@ -205,6 +206,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_saved_and_its_words_fit_the_canvas(name, tmp_path):
     figure = FIGURES[name](tmp_path)
@@ -214,12 +216,108 @@ def test_a_figure_is_saved_and_its_words_fit_the_canvas(name, tmp_path):
     assert min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
 
 
-def test_the_same_table_gives_the_same_bytes(tmp_path):
-    for folder in ("one", "two"):
-        FIGURES["claim"](tmp_path / folder)
+@pytest.mark.parametrize("name", ["claim", "levels", "outputs", "correlation_table", "songs", "finetune_curves"])
+def test_the_same_table_gives_the_same_bytes_whatever_the_global_random_state(name, tmp_path):
+    for seed, folder in enumerate(("one", "two")):
+        np.random.seed(seed)
+        FIGURES[name](tmp_path / folder)
     for kind in ("png", "svg"):
-        one, two = ((tmp_path / folder / "figures" / f"claim.{kind}").read_bytes() for folder in ("one", "two"))
+        one, two = ((tmp_path / folder / "figures" / f"{name}.{kind}").read_bytes() for folder in ("one", "two"))
         assert one == two
+
+
+def cells(axis) -> np.ndarray:
+    """What stands in the cells of a heat map [rows, columns]."""
+    shape = [round(abs(end - start)) for start, end in (axis.get_ylim(), axis.get_xlim())]
+    return np.array([text.get_text() for text in axis.texts]).reshape(shape)
+
+
+def strips(axis) -> list[np.ndarray]:
+    """Places [points, 2] of the dots of every row."""
+    marks = [marks.get_offsets().data for marks in axis.collections if isinstance(marks, PathCollection)]
+    return [places for places in marks if len(places)]
+
+
+def ticks(axis) -> tuple[list[str], list[str]]:
+    return tuple([tick.get_text() for tick in labels] for labels in (axis.get_yticklabels(), axis.get_xticklabels()))
+
+
+def test_heat_maps_hold_their_tables(tmp_path):
+    table = make_before_after()
+    axes, states = figures.before_after(tmp_path, table, 6).axes, table.groupby("state", sort=False)
+    for axis, (state, part) in zip(axes, states, strict=True):
+        grid = part.pivot(index="stem", columns="output", values="SNR").loc[list(STEMS)]
+        assert axis.get_title(loc="left") == f"{state}: SNR (dB)" and ticks(axis)[0] == list(STEMS)
+        assert (cells(axis) == grid.map("{:z.1f}".format)).all(axis=None)
+    frames = {(patch.get_x(), patch.get_y()) for patch in axis.patches}
+    assert frames == {(2 * i, i) for i in range(len(STEMS))}
+    assert len(axis.lines) == part["group"].sum() and ticks(axis)[1] == [str(n) for n in range(8)]
+
+
+def test_the_map_of_the_gain_has_long_pre_training_above_and_no_interval_of_one_song(tmp_path):
+    table = make_regime()
+    axis = figures.regime(tmp_path, table).axes[0]
+    assert ticks(axis) == (["4000", "1000", "250"], ["1", "4", "16"])
+    row = table[(table["pretrain_steps"] == 4000) & (table["labeled_songs"] == 16)].iloc[0]
+    assert cells(axis)[0, 2] == f"{row['difference']:+.2f}\n({row['low']:+.2f} to {row['high']:+.2f})"
+    axis = figures.regime(tmp_path, table.assign(n_songs=1)).axes[0]
+    assert cells(axis)[0, 2] == f"{row['difference']:+.2f}"
+
+
+@pytest.mark.parametrize(
+    "kinds", [["as composed"], ["as composed", "one song"], ["re-dealt", "one song", "as composed"]]
+)
+def test_effects_of_correlation_are_coloured_against_songs_as_composed(kinds, tmp_path):
+    means = make_correlation()
+    means = means[means["trained"].isin(kinds)]
+    drawn = figures.correlation_table(tmp_path, means).axes
+    assert [axis.get_title(loc="left") for axis in drawn] == ["tested on songs as composed", "tested on songs re-dealt"]
+    for axis, (_, part) in zip(drawn, means.groupby("tested"), strict=True):
+        mean = part.pivot(index="trained", columns="method", values="mean")
+        order = [kind for kind in ("as composed", "re-dealt", "one song") if kind in kinds]
+        mean = mean.loc[order, ["chosen output", "chosen group", "best output", "best group"]]
+        starts = [[text.split("\n")[0] for text in row] for row in cells(axis)]
+        assert (np.array(starts) == mean.map("{:.2f}".format)).all(axis=None)
+        colors = axis.collections[0].get_array().reshape(mean.shape)
+        np.testing.assert_allclose(colors, mean - mean.loc["as composed"], atol=1e-9)
+
+
+def test_every_level_is_a_dot_in_the_row_of_its_stem(tmp_path):
+    survey = make_survey()
+    axis = figures.levels(tmp_path, survey).axes[0]
+    levels = survey[survey["metric"] == "level"]
+    assert ticks(axis)[0] == list(STEMS)
+    expected = [levels[(levels["corpus"] == c) & (levels["stem"] == s)]["value"]
+                for c in ("labelled", "real song") for s in STEMS]  # fmt: skip
+    for places, values, row in zip(strips(axis), expected, [*range(4), *range(4)], strict=True):
+        np.testing.assert_allclose(places[:, 0], values)
+        assert (abs(places[:, 1] - row) <= 0.2).all()
+    labelled = levels[levels["corpus"] == "labelled"].groupby("stem")["value"].median()
+    np.testing.assert_allclose(axis.lines[0].get_xdata(), labelled[list(STEMS)])
+
+
+def test_songs_are_drawn_as_their_gain_over_scratch(tmp_path):
+    scores = make_scores()
+    figure = figures.songs(tmp_path, scores, 16)
+    chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 16)]
+    gains = [
+        (figures.per_song(chosen, method) - figures.per_song(chosen, "scratch"))[stem].dropna()
+        for stem in STEMS for method in METHODS[1:3]
+    ]  # fmt: skip
+    for places, values in zip(strips(figure.axes[0]), gains, strict=True):
+        np.testing.assert_allclose(np.sort(places[:, 0]), np.sort(values))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*METHODS[1:3], "scratch"]
+
+
+def test_a_learning_curve_ends_where_the_first_seed_ends(tmp_path):
+    curves = make_curves((None,), METHODS[:2], (0, 1))
+    curves = curves[(curves["seed"] == 0) | (curves["step"] <= 200)]
+    axis = figures.learning_curves(tmp_path, "curves", curves, "loss (dB)").axes[0]
+    lines = [line for line in axis.lines if len(line.get_xdata())]
+    assert [len(line.get_xdata()) for line in lines] == [21, 11, 21, 11, 11, 11]  # both seeds of each, then means
+    one = curves[(curves["method"] == METHODS[0]) & (curves["metric"] == "validation_loss") & (curves["step"] <= 200)]
+    np.testing.assert_allclose(lines[4].get_ydata(), one.groupby("step")["value"].mean())
+    assert lines[4].get_color() == figures.COLORS[METHODS[0]]
 
 
 def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):

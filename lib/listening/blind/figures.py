@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.listening.blind.design import FIXED, HIDDEN, LEAKAGE, LOW_ANCHOR
 from lib.listening.blind.simulated import SIMULATED
-from lib.report.figures.style import COLORS, WIDTH, drawn
+from lib.report.figures.style import COLORS, dots, drawn, spread
 from lib.report.sentences import counted
 from lib.scoring import MEAN
 
@@ -30,23 +28,15 @@ def ratings(results: Path, table: pd.DataFrame, means: pd.DataFrame) -> Figure:
     order = [HIDDEN, *methods, *(name for name in (LEAKAGE, LOW_ANCHOR) if name in set(table["condition"]))]
     colors = {name: COLORS.get(name, SPARE[n % len(SPARE)]) for n, name in enumerate(methods)} | ANCHOR_COLORS
     name = "listening_simulated" if simulated else "listening"
-    size = (WIDTH, 0.9 + (0.6 + 0.36 * len(order)) * len(questions))
-    with drawn(results, name, nrows=len(questions), sharex=True, figsize=size) as (figure, axes):
+    height = 0.9 + (0.6 + 0.36 * len(order)) * len(questions)
+    with drawn(results, name, height, nrows=len(questions), sharex=True) as (figure, axes):
         for axis, question in zip(axes[:, 0], questions, strict=True):
             part = table[table["question"] == question]
-            options = {"data": part, "x": "value", "y": "condition", "order": order, "hue": "condition", "ax": axis}
-            sns.violinplot(**options, palette=colors, inner=None, cut=0, linewidth=0, alpha=0.35, density_norm="width")
-            generator = np.random.default_rng(0)  # seaborn's strips draw from the global one
-            for place, condition in enumerate(order):
-                values = part.loc[part["condition"] == condition, "value"]
-                places = place + generator.uniform(-0.2, 0.2, len(values))
-                axis.plot(values, places, "o", ms=2, mew=0, alpha=0.5, color=colors[condition])
+            options = {"x": "value", "y": "condition", "order": order, "hue": "condition", "palette": colors}
+            spread(part, axis, size=2, **options)
             rows = means[(means["question"] == question) & (means["stem"] == MEAN)].set_index("condition").loc[order]
-            bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
-            axis.errorbar(rows["mean"], range(len(order)), xerr=bars, fmt="o", color="black", ms=5, lw=1.6, zorder=5)
-            axis.set(xlim=(-1, 101), xticks=range(0, 101, 20), ylabel="", xlabel="", title=question)
-            axis.grid(axis="x")
-            axis.grid(False, axis="y")
+            dots(axis, rows, 0, "black", "", across=True)
+            axis.set(xlim=(-1, 101), xticks=range(0, 101, 20), xlabel="", title=question)
         for number, band in enumerate(BANDS):
             style = {"ha": "center", "fontsize": 9, "color": "#666666"}
             place = ((20 * number + 10, 0), (0, -26), ("data", "axes fraction"), "offset points")

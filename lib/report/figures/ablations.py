@@ -8,19 +8,17 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.figures.style import COLORS, WIDTH, dots, drawn, intervals, names, offsets, per_song
-from lib.report.sentences import counted
+from lib.report.figures.style import COLORS, dots, drawn, intervals, names, offsets, per_song, tested
 from lib.scoring import MEAN
 
 
 def ablation(results: Path, table: pd.DataFrame, effects: pd.DataFrame) -> Figure:
     """One axis: uSDR over stems of both arms by level, and their paired difference (``effects``)."""
     axis_name, levels = table["experiment"].iloc[0], list(dict.fromkeys(table["level"]))
-    table = table[table["metric"] == "uSDR"]
-    table = table.assign(method=table["arm"])
+    table = table[table["metric"] == "uSDR"].assign(method=lambda rows: rows["arm"])
     by_level = [table[table["level"] == level] for level in levels]
     name = re.sub(r"\W+", "_", f"ablation {axis_name}")
-    with drawn(results, name, nrows=2, sharex=True, figsize=(WIDTH, 4.4), height_ratios=[1.2, 1]) as (figure, axes):
+    with drawn(results, name, nrows=2, sharex=True, height=4.4, height_ratios=[1.2, 1]) as (figure, axes):
         top, bottom = axes[:, 0]
         for offset, method in zip(offsets(2, 0.3), ("scratch", "pre-trained"), strict=True):
             rows = [intervals(per_song(part, method)).loc[MEAN] for part in by_level]
@@ -35,7 +33,6 @@ def ablation(results: Path, table: pd.DataFrame, effects: pd.DataFrame) -> Figur
                 axis.axvspan(place - 0.5, place + 0.5, color="#F0F0F0", zorder=0)
         broken = [re.sub(r" (?=\+ )|(?<=[a-z)]) (?=[a-z(])", "\n", level) for level in levels]
         bottom.set_xticks(range(len(levels)), broken)
-        counts = f"{counted(table['song'].nunique(), 'test song')}, {counted(table['seed'].nunique(), 'seed')}"
-        figure.supxlabel(f"{axis_name}; grey: the base; {counts}, 95% interval")
+        figure.supxlabel(f"{axis_name}; grey: the base; {tested(table)}, 95% interval")
         names(figure, top, 2)
     return figure

@@ -10,16 +10,22 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import STEMS
+from lib.report.sentences import counted
 from lib.scoring import MEAN
 from lib.store.files import atomic
 
 ORDER = (*STEMS, MEAN)
 METRICS = ("uSDR", "cSDR")
+BLUE, GREY = "#0072B2", "#7F7F7F"
+SEQUENTIAL, DIVERGING = sns.light_palette("#3A94CE", as_cmap=True), sns.diverging_palette(275, 45, l=68, as_cmap=True)
+"""Of heat maps: light enough for black numbers."""
 COLORS = {
+    "MixIT": "#0072B2",
     "scratch": "#D55E00",
     "pre-trained (body)": "#0072B2",
     "pre-trained (sliced)": "#009E73",
@@ -62,13 +68,15 @@ STYLE = {
     "svg.fonttype": "none",
 }
 WIDTH = 6.0
+MIDDLE = {"errorbar": None, "linestyle": "none", "marker": "|", "ms": 20, "mew": 2, "color": "black"}
+"""Of `seaborn.pointplot`: a stroke through a row at its mean or median."""
 
 
 @contextlib.contextmanager
-def drawn(results: Path, name: str, **options: object) -> Iterator[tuple[Figure, np.ndarray]]:
+def drawn(results: Path, name: str, height: float = 3.4, **options: object) -> Iterator[tuple[Figure, np.ndarray]]:
     """Yield a new figure with its axes [rows, columns]; afterwards save it as ``figures/NAME.png`` and ``.svg``."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(squeeze=False, **{"figsize": (WIDTH, 3.4), **options})
+        figure, axes = plt.subplots(squeeze=False, **{"figsize": (WIDTH, height), **options})
         yield figure, axes
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             with atomic(results / "figures" / f"{name}.{kind}") as temporary:
@@ -99,28 +107,80 @@ def per_song(scores: pd.DataFrame, method: str) -> pd.DataFrame:
     return chosen.groupby(["song", "stem"])["value"].mean().unstack("stem").reindex(columns=STEMS)
 
 
-def dots(axis: Axes, table: pd.DataFrame, offset: float, color: str, label: str, hollow: bool = False) -> None:
+def dots(
+    axis: Axes, table: pd.DataFrame, offset: float, color: str, label: str, hollow: bool = False, across: bool = False
+) -> None:
     """Dots with intervals, one a row of ``table`` (mean, low, high), at 0, 1, 2, ... plus ``offset``."""
     table = table[["mean", "low", "high"]].reset_index(drop=True).dropna()
     bars = [(table["mean"] - table["low"]).clip(lower=0), (table["high"] - table["mean"]).clip(lower=0)]
-    fill = "white" if hollow else color
-    axis.errorbar(table.index + offset, table["mean"], bars, fmt="o", ms=6, mfc=fill, color=color, lw=1.6, label=label)
+    look = {"fmt": "o", "ms": 6, "mfc": "white" if hollow else color, "color": color, "lw": 1.6, "zorder": 4}
+    if across:
+        axis.errorbar(table["mean"], table.index + offset, xerr=bars, label=label, **look)
+    else:
+        axis.errorbar(table.index + offset, table["mean"], yerr=bars, label=label, **look)
+
+
+def heat(ax: Axes, grid: pd.DataFrame, title: str, texts: pd.DataFrame | None = None, **options: object) -> None:
+    """A heat map with its numbers, or ``texts``, in its cells; options as seaborn's."""
+    cells = {"annot": True, "fmt": "z.1f"} if texts is None else {"annot": texts, "fmt": ""}
+    look = {"cmap": SEQUENTIAL, "cbar": False, "annot_kws": {"size": 8.5, "color": "black"}}
+    sns.heatmap(grid, ax=ax, **(look | cells | options))
+    ax.set(title=title, ylabel="")
+    ax.tick_params(length=0, rotation=0)
+    ax.grid(False)
+
+
+def diverging(differences: pd.DataFrame) -> dict:
+    """Of `heat`: colours that say by how much differences are above or below zero."""
+    limit = max(0.1, np.nanmax(np.abs(differences)))
+    return {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
+
+
+def spread(table: pd.DataFrame, ax: Axes, size: float = 4, **options: object) -> None:
+    """A violin a row, and every value as a dot in it; options as seaborn's.
+
+    The dots' jitter has a generator of its own: seaborn would draw it from the global one.
+    """
+    violins = {"inner": None, "cut": 0, "linewidth": 0, "alpha": 0.3, "saturation": 1, "density_norm": "width"}
+    sns.violinplot(table, ax=ax, legend=False, **violins, **options)
+    known, generator = len(ax.collections), np.random.default_rng(0)
+    sns.stripplot(table, ax=ax, jitter=False, size=size, alpha=0.6, **options)
+    for marks in ax.collections[known:]:
+        places = marks.get_offsets()
+        marks.set_offsets(places + [0, 1] * generator.uniform(-0.2, 0.2, places.shape))
+    ax.set(ylabel="")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(True, axis="x")
 
 
 def offsets(count: int, width: float = 0.6) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) * width / max(count, 2)
 
 
-def stem_axis(axis: Axes, stems: Sequence[str] = ORDER) -> None:
-    axis.set_xticks(range(len(stems)), stems)
-    axis.set_xlim(-0.5, len(stems) - 0.5)
-    if stems[-1] == MEAN:
-        axis.axvline(len(stems) - 1.5, color="#BBBBBB", lw=0.8)
+def stem_axis(axis: Axes) -> None:
+    axis.set(xticks=range(len(ORDER)), xticklabels=ORDER, xlim=(-0.5, len(ORDER) - 0.5))
+    axis.axvline(len(ORDER) - 1.5, color="#BBBBBB", lw=0.8)
     axis.tick_params(axis="x", length=0)
+
+
+def budget_axis(axis: Axes, budgets: Sequence[int]) -> None:
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(budgets, budgets)
+    axis.minorticks_off()
+    axis.set_xlim(budgets[0] / 1.35, budgets[-1] * 1.35)
+
+
+def tested(table: pd.DataFrame, songs: str = "test song", seeds: str = "seed") -> str:
+    """How many songs and seeds are behind a table, of scores or of differences."""
+    count = table[["n_songs", "n_seeds"]].max() if "n_songs" in table else table[["song", "seed"]].nunique()
+    return f"{counted(count.iloc[0], songs)}, {counted(count.iloc[1], seeds)}"
 
 
 def names(figure: Figure, axis: Axes, columns: int = 4) -> None:
     """Names of what is drawn, in its colours, once for the whole figure."""
     handles, labels = axis.get_legend_handles_labels()
+    for panel in figure.axes:
+        if legend := panel.get_legend():
+            legend.remove()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique, loc="outside upper left", ncols=columns, labelcolor="linecolor")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def crash_on_1000(root, rules, hop_seconds, path):
-    """`lib.corpora.collection.look` with a decoder that crashes on one file."""
+    """`lib.data.collection.look` with a decoder that crashes on one file."""
     from lib.data.collection import look
 
     if path.endswith("001000.mp3"):
