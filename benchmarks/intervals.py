@@ -38,7 +38,6 @@ def gains(seeds: int, study: int) -> pd.DataFrame:
 
 def mistaken(case: tuple[int, int]) -> tuple[bool, bool]:
     """Whether the interval leaves out zero, and whether p is small as well."""
-    intervals.RESAMPLES = 1000  # of 10,000: thousands of analyses are many
     row = intervals.paired_interval(gains(*case), "pre-trained", "scratch", "uSDR").iloc[-1]
     apart = not row["low"] <= 0 <= row["high"]
     return apart, apart and row["p"] < intervals.LEVEL

@@ -22,7 +22,6 @@ from scipy.stats import binomtest
 
 from benchmarks.figures import FOLDER
 from lib.data.corpora import real_song
-from lib.experiments import intervals
 from lib.listening.blind import analysis, design, simulated
 from lib.listening.player import Player
 from lib.profile.fields import Blind
@@ -135,7 +134,6 @@ def _found(seed: int) -> bool:
 
 def panels() -> list[dict]:
     """Panels of 10 that find a difference where there is none, and one of 8 points where it is."""
-    intervals.RESAMPLES = 1000  # of 10,000: a thousand analyses are many
     with ProcessPoolExecutor() as pool:
         wrong = sum(pool.map(_mistaken, range(PANELS), chunksize=10))
         right = sum(pool.map(_found, range(PANELS), chunksize=10))

@@ -19,6 +19,8 @@ from lib.store.files import atomic
 VERSION = 1
 """Raise it when the same estimates score otherwise: scores are made again."""
 MEAN = "mean"
+METRICS = ("uSDR", "uSDR per channel", "cSDR")
+"""What every song is scored by, the primary outcome first."""
 BSS_EVAL = ("SDR", "ISR", "SIR", "SAR")
 """The metrics of BSSEval v4, in museval's order."""
 MEDIANS = ("cSDR", *BSS_EVAL[1:])
@@ -33,6 +35,14 @@ def usdr(stems: np.ndarray, estimates: np.ndarray) -> np.ndarray:
     A silent reference gives nan, an estimate equal to its reference infinity.
     """
     return np.array([_ratio_db(*_energies(s, e)) for s, e in zip(stems, estimates, strict=True)])
+
+
+def usdr_per_channel(stems: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+    """`usdr` of each audio channel, averaged over the channels that sound, as the paper's evaluation has it."""
+    channels = np.stack([usdr(stems[:, [c]], estimates[:, [c]]) for c in range(stems.shape[1])])
+    count = np.isfinite(channels).sum(0)
+    total = np.where(np.isnan(channels), 0.0, channels).sum(0)
+    return np.divide(total, count, out=np.full(len(stems), np.nan), where=count > 0)
 
 
 def csdr(stems: np.ndarray, estimates: np.ndarray, rate: int) -> np.ndarray:
@@ -98,8 +108,8 @@ def median_of_frames(frames: np.ndarray) -> np.ndarray:
 
 
 def score_song(stems: np.ndarray, estimates: np.ndarray, frames: Frames) -> list[tuple[str, str, float]]:
-    """(stem, metric, value in dB) of one song: uSDR over the song, medians over its seconds; both arrays [4, C, T]."""
-    per_metric = {"uSDR": usdr(stems, estimates)}
+    """(stem, metric, value in dB) of one song: both uSDR over the song, medians over its seconds; arrays [4, C, T]."""
+    per_metric = {"uSDR": usdr(stems, estimates), "uSDR per channel": usdr_per_channel(stems, estimates)}
     per_metric |= {"cSDR" if name == "SDR" else name: median_of_frames(values) for name, values in frames.items()}
     return [(stem, metric, float(values[i])) for metric, values in per_metric.items() for i, stem in enumerate(STEMS)]
 
@@ -163,14 +173,13 @@ def over_songs(finite: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean over songs per stem, and the mean of those over stems as stem "mean", for every model (seed) and metric.
+    """Value over songs (`over_songs`) per stem, and their mean over stems as stem "mean", of every model and metric.
 
-    Columns: experiment, method, seed, labeled_songs, metric, stem, value, songs (how many the mean holds).
+    Columns: experiment, method, seed, labeled_songs, metric, stem, value, songs (how many it holds).
     """
     model = ["experiment", "method", "seed", "labeled_songs", "metric"]
     finite = scores[np.isfinite(scores["value"])]
-    per_stem = finite.groupby([*model, "stem"], dropna=False, sort=False)["value"].agg(value="mean", songs="count")
-    per_stem = per_stem.reset_index()
+    per_stem = over_songs(finite, [*model, "stem"])
     means = per_stem.groupby(model, dropna=False, sort=False).agg(value=("value", "mean"), songs=("songs", "max"))
     means = means.reset_index().assign(stem=MEAN)
     order = {stem: i for i, stem in enumerate([*STEMS, MEAN])}

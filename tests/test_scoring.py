@@ -91,7 +91,7 @@ def test_score_song_and_baselines_bracket_each_other():
         scoring.score_song(stems, estimates, scoring.sdr_frames(stems, estimates, RATE))
         for estimates in (scoring.mixture_as_estimate(mixture), ceiling)
     )
-    assert [(s, m) for s, m, _ in best] == [(s, m) for m in ("uSDR", "cSDR") for s in STEMS]
+    assert [(s, m) for s, m, _ in best] == [(s, m) for m in scoring.METRICS for s in STEMS]
     for (_, _, low), (_, _, high) in zip(floor, best, strict=True):
         assert low < 0 and high > 15
     silent = scoring.ideal_ratio_mask(mixture * 0, stems * 0, 256, 64)
@@ -179,6 +179,18 @@ def test_over_songs_is_what_eval_store_makes_of_the_same_files(tmp_path):
     assert found.loc[("uSDR", "bass"), "songs"] == 4
     values = scores[(scores["metric"] == "cSDR") & (scores["stem"] == "vocals")]["value"]
     assert found.loc[("cSDR", "vocals"), "value"] == np.nanmedian(values) != pytest.approx(np.nanmean(values))
+
+
+def test_usdr_per_channel_averages_the_channels_that_sound():
+    stems = np.random.default_rng(0).standard_normal((4, 2, 500))
+    stems[1, 1] = 0.0
+    stems[2] = 0.0
+    estimates = stems.copy()
+    estimates[:, 0] *= 0.9  # an error of -20 dB on the left
+    estimates[:, 1] *= 0.0  # 0 dB on the right
+    found = scoring.usdr_per_channel(stems, estimates)
+    np.testing.assert_allclose(found, [10, 20, np.nan, 10])
+    assert scoring.usdr(stems, estimates)[0] == pytest.approx(10 * np.log10(2 / 1.01), abs=0.5)
 
 
 def test_usdr_over_songs_is_the_mean():

@@ -11,7 +11,7 @@ from lib.arms import SCRATCH, Finetuning
 from lib.data import corpora
 from lib.experiments import evaluate
 from lib.experiments.claim import origin
-from lib.experiments.intervals import holm, paired_interval
+from lib.experiments.intervals import holm, holm_within, paired_interval
 from lib.experiments.jobs import Job, scored, train_in_parallel
 from lib.experiments.records import Named, named
 from lib.profile.fields import FMA, Level
@@ -112,8 +112,8 @@ def ablation_effects(study: Study) -> pd.DataFrame:
     """Per level, pre-trained minus scratch in mean uSDR, paired by song and seed: ``tables/ablation_effects.csv``.
 
     ``from_base`` (with ``from_base_low`` and ``from_base_high``, 95%) is by how much that gain exceeds the base's, of
-    the same songs and seeds; empty at the base, and where an axis has run no base. ``from_base_p`` is corrected over
-    the levels of the axis (Holm).
+    the same songs and seeds; empty at the base, and where an axis has run no base. ``p_holm`` and
+    ``from_base_p_holm`` are corrected over the levels of the axis (Holm).
     """
     table, rows = study.read("ablations"), []
     keys = {"difference": "from_base", "low": "from_base_low", "high": "from_base_high", "p": "from_base_p"}
@@ -128,7 +128,7 @@ def ablation_effects(study: Study) -> pd.DataFrame:
     effects = pd.DataFrame(rows).astype(dict.fromkeys(keys.values(), float))
     tested = effects["from_base_p"].dropna()
     corrected = tested.groupby(effects["axis"], sort=False).transform(holm)
-    return study.write("ablation_effects", effects.assign(from_base_p=corrected))
+    return study.write("ablation_effects", holm_within(effects, ["axis"]).assign(from_base_p_holm=corrected))
 
 
 def _gains(part: pd.DataFrame) -> pd.DataFrame:

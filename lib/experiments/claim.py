@@ -8,12 +8,11 @@ import pandas as pd
 
 from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, Finetuning, method_name, of_profile, pairs, starts_pretrained
 from lib.experiments import evaluate
-from lib.experiments.intervals import Origin, own_seed, paired_interval, songs_worth
+from lib.experiments.intervals import Origin, holm_within, own_seed, paired_interval, songs_worth
 from lib.experiments.jobs import scored, train_in_parallel
 from lib.experiments.records import Named, named
+from lib.scoring import MEAN, METRICS
 from lib.study import Study
-
-METRICS = ("uSDR", "cSDR")
 
 
 def claim_trainings(study: Study) -> list[Finetuning]:
@@ -57,21 +56,27 @@ def origin(study: Study) -> Origin:
 def claim(study: Study) -> pd.DataFrame:
     """Differences of arms, paired by song and seed, per stem and metric: ``tables/claim.csv``.
 
-    Columns: experiment, labeled_songs, method, against, metric, and those of `paired_interval`, over test songs only.
+    Columns: experiment, labeled_songs, method, against, metric, and those of `paired_interval`, over test songs only;
+    and family, within which p_holm is corrected: the budgets of a comparison (means over stems), or the stems of one
+    budget. All differences are means over songs, those of cSDR too. Metrics that no record holds are left out.
     """
     table, rows = study.read("scores"), []
     table = table[table["experiment"] == "test"]
+    metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     for songs in study.profile.finetune.labeled_songs:
         chosen = table[table["labeled_songs"] == songs]
         for arm, against in pairs(study):
             start = origin(study) if starts_pretrained(arm) or starts_pretrained(against) else own_seed
             facts = {"experiment": "test", "labeled_songs": songs}
             names = {"method": method_name(arm), "against": method_name(against)}
-            for metric in METRICS:
+            for metric in metrics:
                 interval = paired_interval(chosen, *names.values(), metric, start)
                 rows.append(interval.assign(**facts, **names, metric=metric))
     columns = ["experiment", "labeled_songs", "method", "against", "metric"]
     table = pd.concat(rows, ignore_index=True)
+    of_budget = table["labeled_songs"].map("stems, {} labelled songs".format)
+    table = table.assign(family=of_budget.where(table["stem"] != MEAN, "budgets"))
+    table = holm_within(table, ["family", "method", "against", "metric"])
     return study.write("claim", table[[*columns, *(name for name in table if name not in columns)]])
 
 

@@ -1,27 +1,32 @@
-"""Paired differences with bootstrap intervals over songs, seeds and pre-trainings, and what is read off them.
+"""Means and paired differences over songs and pre-trainings, with the t interval and the p of one crossed test.
 
-Every seed is tested on the same songs, so seeds and songs are resampled independently of each other and crossed (the
-pigeonhole bootstrap, Owen 2007, doi 10.1214/07-AOAS122): drawing songs anew within each seed would count one song once
-per seed and make the interval too narrow. Seeds that start from one pre-training are nested in it: pre-trainings are
-drawn first, then seeds within. How far three to five of them scatter, no bootstrap can tell: its interval is too
-narrow. Each p is therefore that of a t test as well, which knows how few they are (`few_p`), and no difference counts
-as shown without it.
+Every seed is tested on the same songs, so that a result is to hold for other pre-trainings *and* other songs: both are
+crossed random effects. The test is min F' (Clark 1973, doi 10.1016/S0022-5371(73)80014-3): a t test whose squared
+error is that between pre-trainings (the means of the seeds that start from each) plus that between songs, with
+Satterthwaite's degrees of freedom. Its interval knows how few pre-trainings there are, which a bootstrap does not:
+`benchmarks.intervals` measures the coverage of both. Songs of one fold share their models, so that folds count as songs
+do: the error between songs is that between folds where that is larger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr, t
+from scipy.optimize import brentq
+from scipy.stats import norm, spearmanr, t
 
 from lib import STEMS, UserError
 from lib.scoring import MEAN
 
-RESAMPLES = 10_000
 LEVEL = 0.05
 """The level of tests, to which the 95% intervals belong."""
+FEW_SONGS = 6
+"""With fewer songs nothing is decided."""
+GRID = 400
+"""Points at which `songs_worth` tests."""
 Origin = Callable[[int], int]
 """The pre-training that a seed starts from."""
 
@@ -31,149 +36,237 @@ def own_seed(seed: int) -> int:
     return seed
 
 
+class Mean(NamedTuple):
+    """A mean over pre-trainings and songs, its standard error and degrees of freedom (nan where nothing varies)."""
+
+    value: float
+    error: float
+    freedom: float
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of "the mean is zero"."""
+        if self.error == 0:
+            return float(self.value == 0)
+        return float(2 * t.sf(abs(self.value) / self.error, self.freedom))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval."""
+        half = t.ppf(1 - LEVEL / 2, self.freedom) * self.error if self.error else self.error
+        return float(self.value - half), float(self.value + half)
+
+
+def crossed(values: np.ndarray, folds: np.ndarray | None = None) -> Mean:
+    """The mean of values [pre-trainings, songs], both crossed random effects; ``folds`` [songs] groups the songs.
+
+    Of a single pre-training, or song, it is the t test over the other.
+    """
+    sides = [_error(values.mean(1), np.ones(len(values)))] if len(values) > 1 else []
+    if values.shape[1] > 1:
+        songs, groups = values.mean(0), np.arange(values.shape[1]) if folds is None else folds
+        sides.append(max(_error(songs, np.ones(len(songs))), _of_groups(songs, groups)))
+    if not sides or not values.size:
+        return Mean(float(values.mean()) if values.size else np.nan, np.nan, np.nan)
+    errors, freedoms = np.array(sides).T
+    freedom = errors.sum() ** 2 / (errors**2 / freedoms).sum() if errors.any() else np.inf
+    freedom = max(freedom - 1, freedoms.min())  # Satterthwaite's are a little too many (benchmarks.intervals)
+    return Mean(float(values.mean()), float(np.sqrt(errors.sum())), float(freedom))
+
+
+def _of_groups(values: np.ndarray, groups: np.ndarray) -> tuple[float, int]:
+    """`_error` of the mean of values, from the means of their groups."""
+    names, place = np.unique(groups, return_inverse=True)
+    counts = np.bincount(place)
+    return _error(np.bincount(place, values) / counts, counts) if len(names) > 1 else (0.0, 1)
+
+
+def _error(means: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
+    """The squared standard error of the weighted mean of independent ``means``, and its degrees of freedom."""
+    shares, count = weights / weights.sum(), len(means)
+    return float(np.sum((shares * (means - shares @ means)) ** 2) * count / (count - 1)), count - 1
+
+
 def paired_interval(
-    scores: pd.DataFrame, method_a: str, method_b: str, metric: str, origin: Origin = own_seed, seed: int = 0
+    scores: pd.DataFrame, method_a: str, method_b: str, metric: str, origin: Origin = own_seed
 ) -> pd.DataFrame:
-    """Mean difference ``method_a - method_b`` in dB per stem and over stems, with its 95% percentile interval.
+    """Mean difference ``method_a - method_b`` in dB per stem and over stems, with its 95% interval.
 
     ``scores`` holds one model per method and seed (select experiment and labeled_songs before); arms are paired by
     (seed, song).
 
-    Columns: stem, difference, low, high; p, two-sided, the larger of the resamples' and `few_p`; p_holm, the same after
-    Holm's correction over the stems (the mean over stems, one outcome named beforehand, keeps its own); effect, the
-    difference as a multiple of its standard deviation over songs (Cohen's d for pairs); n_songs, n_seeds, n_origins.
-    Raises UserError if no song has a finite score in both arms.
+    Columns: stem, difference, low, high, p (two-sided, of this row alone: see `holm_within`); effect, the difference as
+    a multiple of its standard deviation over songs (Cohen's d for pairs); n_songs, n_seeds, n_origins. Raises UserError
+    if no song has a finite score in both arms.
     """
-    cube, seeds, stems = _cube(scores, metric, [method_a, method_b])
-    difference = cube[0] - cube[1]
-    origins = [origin(s) for s in seeds]
-    draws = _stem_means(difference, *_counts(origins, difference.shape[1], seed))
-    value = _stem_means(difference, *(np.ones((1, n)) for n in difference.shape[:2]))[0]
-    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
-    p = np.maximum(two_sided(draws), few_p(difference, origins))
-    present = np.isfinite(difference)
-    present = np.concatenate([present, present.any(-1, keepdims=True)], axis=-1)
-    return pd.DataFrame({
-        "stem": [*stems, MEAN], "difference": value, "low": low, "high": high,
-        "p": p, "p_holm": [*holm(p[:-1]), p[-1]], "effect": _effect(difference),
-        "n_songs": present.any(0).sum(0), "n_seeds": present.any(1).sum(0),
-        "n_origins": len(set(origins)),
-    })  # fmt: skip
+    (a, b), *axes = _cube(scores, metric, [method_a, method_b])
+    return _table(a - b, *axes, origin).rename(columns={"mean": "difference"})
 
 
-def mean_interval(scores: pd.DataFrame, method: str, metric: str, seed: int = 0) -> pd.DataFrame:
+def mean_interval(scores: pd.DataFrame, method: str, metric: str, origin: Origin = own_seed) -> pd.DataFrame:
     """Mean of one method per stem and over stems, with its 95% interval: stem, mean, low, high."""
-    cube, seeds, stems = _cube(scores, metric, [method])
-    draws = _stem_means(cube[0], *_counts(seeds, cube.shape[2], seed))
-    value = _stem_means(cube[0], *(np.ones((1, n)) for n in cube.shape[1:3]))[0]
-    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
-    return pd.DataFrame({"stem": [*stems, MEAN], "mean": value, "low": low, "high": high})
+    (values,), *axes = _cube(scores, metric, [method])
+    return _table(values, *axes, origin)[["stem", "mean", "low", "high"]]
 
 
 def share_interval(
-    scores: pd.DataFrame,
-    part: tuple[str, str],
-    whole: tuple[str, str],
-    metric: str,
-    seed: int = 0,
+    scores: pd.DataFrame, part: tuple[str, str], whole: tuple[str, str], metric: str, origin: Origin = own_seed
 ) -> tuple[float, float, float]:
-    """(share, low, high) of ``part[0] - part[1]`` in ``whole[0] - whole[1]``: means over stems, songs, seeds."""
-    cube, seeds, _ = _cube(scores, metric, [*part, *whole])
+    """(share, low, high) of ``part[0] - part[1]`` in ``whole[0] - whole[1]``, over stems, songs and seeds.
 
-    def share(*counts: np.ndarray) -> np.ndarray:
-        a, b, c, d = (_stem_means(side, *counts)[:, -1] for side in cube)
-        return (a - b) / (c - d)
+    The interval (Fieller 1954) holds every share r for which "part - r whole is zero" is not rejected; it is unbounded
+    where the whole is not shown to differ from zero.
+    """
+    (a, b, c, d), seeds, _, _, folds = _cube(scores, metric, [*part, *whole])
+    some, all_ = (over_stems(_by_origin(difference, seeds, origin)) for difference in (a - b, c - d))
+    known = np.isfinite(some).all(0)
+    some, all_, folds = some[:, known], all_[:, known], folds[known]
+    share = some.mean() / all_.mean()
+    if crossed(all_, folds).p >= LEVEL:
+        return float(share), -np.inf, np.inf
+    rejected = lambda r: LEVEL - crossed(some - r * all_, folds).p  # noqa: E731
+    return float(share), _edge(rejected, share, -1.0), _edge(rejected, share, 1.0)
 
-    value = share(*(np.ones((1, n)) for n in cube.shape[1:3]))[0]
-    low, high = np.percentile(share(*_counts(seeds, cube.shape[2], seed)), [2.5, 97.5])
-    return float(value), float(low), float(high)
+
+def _edge(rejected: Callable[[float], float], start: float, step: float) -> float:
+    """Where ``rejected`` turns positive, going from ``start`` in the direction of ``step``."""
+    for doubling in range(24):
+        if rejected(beyond := start + step * 2.0**doubling / 64) > 0:
+            return float(brentq(rejected, start, beyond))
+    return float(np.copysign(np.inf, step))
 
 
 def songs_worth(
-    scores: pd.DataFrame, method: str, reference: str, metric: str, origin: Origin = own_seed, seed: int = 0
+    scores: pd.DataFrame, method: str, reference: str, metric: str, origin: Origin = own_seed
 ) -> pd.DataFrame:
     """How many labelled songs ``reference`` needs to score what ``method`` scores with fewer, or more.
 
     ``reference``'s mean over stems is interpolated over the logarithm of its budgets, and made to rise with them where
-    it does not. Columns: labeled_songs, worth, low, high, at_end: values at either end of the budgets mean that end *or
-    beyond*.
+    it does not. The 95% interval holds every number of songs at which ``method`` is not shown to differ from what is
+    interpolated there. Columns: labeled_songs, worth, low, high, at_end: values at either end of the budgets mean that
+    end *or beyond*.
     """
-    budgets = np.array(sorted(scores["labeled_songs"].dropna().unique()), float)
-    cubes = [_cube(scores[scores["labeled_songs"] == budget], metric, [method, reference]) for budget in budgets]
-    seeds = sorted(set.intersection(*(set(found[1]) for found in cubes)))
-    kept = [cube[:, [known.index(s) for s in seeds]] for cube, known, _ in cubes]
-    counts = _counts([origin(s) for s in seeds], kept[0].shape[2], seed)
-    whole = tuple(np.ones((1, n)) for n in kept[0].shape[1:3])
-    counts = tuple(np.concatenate(pair) for pair in zip(whole, counts, strict=True))
-    quality = np.stack([[_stem_means(side, *counts)[:, -1] for side in cube] for cube in kept], axis=-1)
-    rising = np.maximum.accumulate(quality[1], axis=-1)
-    worth = np.exp2([np.interp(*row, np.log2(budgets)) for row in zip(quality[0], rising, strict=True)])
-    low, high = np.percentile(worth[1:], [2.5, 97.5], axis=0)
-    ends = np.isin(worth[0].round(9), [budgets[0], budgets[-1]])
-    facts = {"labeled_songs": budgets.astype(int), "worth": worth[0], "low": low, "high": high, "at_end": ends}
-    return pd.DataFrame(facts)
+    scores = scores[scores["labeled_songs"].notna() & scores["method"].isin([method, reference])]
+    shared = scores.groupby("seed")["labeled_songs"].nunique()
+    scores = scores[scores["seed"].isin(shared.index[shared == shared.max()])]
+    budgets, sides = [], []
+    for budget, part in scores.groupby("labeled_songs"):
+        cube, seeds, _, _, folds = _cube(part, metric, [method, reference])
+        budgets.append(budget)
+        sides.append([over_stems(_by_origin(side, seeds, origin)) for side in cube])
+    budgets, sides = np.array(budgets, float), np.stack(sides, axis=1)  # [2, budgets, pre-trainings, songs]
+    known = np.isfinite(sides).all((0, 1, 2))
+    sides, folds = sides[..., known], folds[known]
+    places, grid = np.log2(budgets), np.linspace(*np.log2(budgets[[0, -1]]), GRID)
+    means = sides[1].mean((1, 2))
+    sides[1] = sides[1][[int(np.argmax(means[: n + 1])) for n in range(len(means))]]  # more songs are not worth less
+    rising = sides[1].mean((1, 2))
+    rows = []
+    for budget, values in zip(budgets, sides[0], strict=True):
+        worth = float(np.exp2(np.interp(values.mean(), rising, places)))
+        possible = [x for x in grid if crossed(values - _between(sides[1], places, x), folds).p >= LEVEL]
+        low, high = np.exp2([possible[0], possible[-1]]) if possible else (worth, worth)
+        facts = {"labeled_songs": int(budget), "worth": worth, "low": min(low, worth), "high": max(high, worth)}
+        rows.append(facts | {"at_end": bool(np.isclose(worth, budgets[[0, -1]]).any())})
+    return pd.DataFrame(rows)
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float], seed: int = 0) -> tuple[float, float, float, float]:
-    """Spearman's rho of two values per song, its 95% percentile bootstrap interval over songs, and its p."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    rows = np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))
-    rows = rows[[len(np.unique(x[row])) > 1 and len(np.unique(y[row])) > 1 for row in rows]]
-    ranks = [_ranks(values[rows]) for values in (x, y)]
-    low, high = np.percentile(_correlation(*ranks), [2.5, 97.5])
-    found = spearmanr(x, y)
-    return float(found.statistic), float(low), float(high), float(found.pvalue)
+def _between(values: np.ndarray, places: np.ndarray, x: float) -> np.ndarray:
+    """Values [budgets, pre-trainings, songs] at ``places``, interpolated linearly at ``x``."""
+    right = int(np.clip(np.searchsorted(places, x), 1, len(places) - 1))
+    weight = (x - places[right - 1]) / (places[right] - places[right - 1])
+    return (1 - weight) * values[right - 1] + weight * values[right]
 
 
-def is_significant(low: float, high: float, p: float) -> bool:
-    """Whether there is an effect: its whole 95% interval on one side of zero, and p below `LEVEL` (nan is not)."""
-    return bool((low > 0 or high < 0) and p < LEVEL)
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float, float]:
+    """Spearman's rho of two values per song, its 95% interval, and its p.
 
-
-def two_sided(draws: np.ndarray) -> np.ndarray:
-    """Two-sided p of "zero": twice the smaller share of the resamples [draws, k] on either side of it -> [k]."""
-    sides = [(1 + np.nansum(side, axis=0)) / (1 + len(draws)) for side in (draws <= 0, draws >= 0)]
-    return np.minimum(1, 2 * np.minimum(*sides))
-
-
-def few_p(difference: np.ndarray, origins: Sequence[int]) -> np.ndarray:
-    """Two-sided p of "zero", with pre-trainings and songs as crossed random effects: [seeds, songs, k] -> [k + 1].
-
-    The last is that of each song's mean over the k stems that it has. The test is min F' (Clark 1973, doi
-    10.1016/S0022-5371(73)80014-3): a t test whose error is that between pre-trainings (the means of their seeds) plus
-    that between songs, its degrees of freedom Satterthwaite's. Of a single pre-training, or song, it is the t test over
-    the other.
+    The interval is Fisher's z with the standard error of Bonett and Wright (2000, doi 10.1007/BF02294183).
     """
-    songs = difference[:, np.isfinite(difference).any((0, 2))]
-    values = np.concatenate([songs, _over_last(songs)[..., None]], axis=-1)
-    nested = [values[np.array(origins) == one].mean(0) for one in dict.fromkeys(origins)]
-    return np.array([_min_f(side[:, np.isfinite(side).all(0)]) for side in np.moveaxis(np.stack(nested), -1, 0)])
+    rho, p = spearmanr(x, y)
+    error = np.sqrt((1 + rho**2 / 2) / (len(x) - 3)) if len(x) > 3 else np.inf
+    low, high = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)) + norm.ppf([LEVEL / 2, 1 - LEVEL / 2]) * error)
+    return float(rho), float(low), float(high), float(p)
 
 
-def _min_f(values: np.ndarray) -> float:
-    """P of min F' that the mean of values [pre-trainings, songs] is zero; nan where nothing can be said."""
-    sides = [values.mean(axis) for axis in (1, 0) if values.shape[1 - axis] > 1]
-    if not sides or not values.size:
-        return np.nan
-    errors = np.array([side.var(ddof=1) / len(side) for side in sides])
-    error = errors.sum()
-    if error == 0:
-        return float(values.mean() == 0)
-    freedom = error**2 / (errors**2 / [len(side) - 1 for side in sides]).sum()
-    return float(2 * t.sf(abs(values.mean()) / np.sqrt(error), freedom))
+def direction(effect: float, p: float, songs: int, origins: int) -> int:
+    """1 or -1 where an effect is shown to lie on that side of zero, 0 where it is undecided: the study's one rule.
+
+    ``p`` is corrected within its family. Nothing is decided by fewer than `FEW_SONGS` songs, nor by one pre-training,
+    which says nothing of others (0 pre-trainings: a statement about songs alone).
+    """
+    return int(np.sign(effect)) if p < LEVEL and songs >= FEW_SONGS and origins != 1 else 0
 
 
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's step-down correction (Holm 1979) of several p: the level at which each falls with all tested together."""
+    p = np.asarray(p, float)
     order = np.argsort(p)
-    stepped = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(1, stepped)
     return corrected
 
 
-def _cube(scores: pd.DataFrame, metric: str, methods: list[str]) -> tuple[np.ndarray, list[int], list[str]]:
-    """Values [methods, seeds, songs, stems], nan where one of the methods has none, with the seeds and the stems."""
+def holm_within(table: pd.DataFrame, family: Sequence[str] = ("family",)) -> pd.DataFrame:
+    """``table`` with ``p_holm`` after its column p: Holm's correction over the rows that are alike in ``family``."""
+    corrected = table.groupby(list(family), dropna=False, sort=False)["p"].transform(holm)
+    table = table.drop(columns="p_holm", errors="ignore")
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
+    return table
+
+
+def over_stems(values: np.ndarray) -> np.ndarray:
+    """[pre-trainings, songs, stems] -> [pre-trainings, songs], whose mean is the mean of the stems' means.
+
+    With every stem in every song these are means over stems. A stem that some songs lack weighs as much as the others:
+    each value's distance from its stem's mean is weighted by how many songs share that stem. A song without any stem is
+    nan.
+    """
+    present = np.isfinite(values).all(0)
+    songs, count = present.any(1), present.sum(0)
+    values, count = np.where(present, values, np.nan)[..., count > 0], count[count > 0]
+    means = np.nanmean(values, axis=(0, 1))
+    weighted = np.nansum((values - means) * songs.sum() / (len(count) * count), axis=-1)
+    return np.where(songs, means.mean() + weighted, np.nan)
+
+
+def _table(
+    values: np.ndarray, seeds: list[int], songs: list[str], stems: list[str], folds: np.ndarray, origin: Origin
+) -> pd.DataFrame:
+    """A row per stem, and one over stems, of values [seeds, songs, stems]."""
+    nested, rows = _by_origin(values, seeds, origin), []
+    for stem, side in zip([*stems, MEAN], [*np.moveaxis(nested, -1, 0), over_stems(nested)], strict=True):
+        known = np.isfinite(side).all(0)
+        mean, by_song = crossed(side[:, known], folds[known]), side[:, known].mean(0)
+        low, high = mean.interval
+        effect = by_song.mean() / by_song.std(ddof=1) if len(by_song) > 1 and by_song.std() else np.nan
+        rows.append({"stem": stem, "mean": mean.value, "low": low, "high": high, "p": mean.p, "effect": effect,
+                     "n_songs": len(by_song), "n_seeds": len(seeds), "n_origins": len(side)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _by_origin(values: np.ndarray, seeds: list[int], origin: Origin) -> np.ndarray:
+    """The mean over the seeds that start from one pre-training: [seeds, ...] -> [pre-trainings, ...]."""
+    origins = np.array([origin(seed) for seed in seeds])
+    return np.stack([values[origins == one].mean(0) for one in dict.fromkeys(origins)])
+
+
+class Cube(NamedTuple):
+    """Values [methods, seeds, songs, stems], nan where one of the methods has none, and what its axes hold.
+
+    ``folds`` [songs] holds each song's fold; without folds each is its own.
+    """
+
+    values: np.ndarray
+    seeds: list[int]
+    songs: list[str]
+    stems: list[str]
+    folds: np.ndarray
+
+
+def _cube(scores: pd.DataFrame, metric: str, methods: list[str]) -> Cube:
+    """Raises: UserError if no song has a finite value of all ``methods``."""
     chosen = scores[(scores["metric"] == metric) & scores["method"].isin(methods) & scores["seed"].notna()]
     wide = chosen.pivot(index=["seed", "song", "stem"], columns="method", values="value")
     wide = wide.reindex(columns=list(dict.fromkeys(methods))).replace([np.inf, -np.inf], np.nan).dropna()
@@ -185,52 +278,10 @@ def _cube(scores: pd.DataFrame, metric: str, methods: list[str]) -> tuple[np.nda
     index = pd.MultiIndex.from_product([seeds, songs, stems])
     values = wide.reindex(index).to_numpy(float).reshape(len(seeds), len(songs), len(stems), -1)
     columns = [list(wide.columns).index(method) for method in methods]
-    return np.moveaxis(values[..., columns], -1, 0), [int(s) for s in seeds], stems
+    return Cube(np.moveaxis(values[..., columns], -1, 0), [int(s) for s in seeds], songs, stems, _folds(chosen, songs))
 
 
-def _counts(origins: list[int], songs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each resample draws every seed [draws, seeds] and every song [draws, songs]."""
-    generator = np.random.default_rng(seed)
-    members = [np.flatnonzero(np.array(origins) == origin) for origin in dict.fromkeys(origins)]
-    drawn = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=RESAMPLES)
-    seeds = np.zeros((RESAMPLES, len(origins)))
-    for group, times in zip(members, drawn.T, strict=True):
-        seeds[:, group] = generator.multinomial(times * len(group), np.full(len(group), 1 / len(group)))
-    return seeds, generator.multinomial(songs, np.full(songs, 1 / songs), size=RESAMPLES)
-
-
-def _stem_means(cube: np.ndarray, seed_counts: np.ndarray, song_counts: np.ndarray) -> np.ndarray:
-    """Means over seeds and songs drawn so often: [seeds, songs, stems] -> [draws, stems + 1], the last over stems."""
-    present = np.isfinite(cube)
-    total = np.einsum("rs,rg,sgk->rk", seed_counts, song_counts, np.where(present, cube, 0.0), optimize=True)
-    count = np.einsum("rs,rg,sgk->rk", seed_counts, song_counts, present.astype(float), optimize=True)
-    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    known = np.isfinite(means)
-    over_stems = np.where(known, means, 0.0).sum(1) / np.maximum(known.sum(1), 1)
-    return np.column_stack([means, np.where(known.any(1), over_stems, np.nan)])
-
-
-def _effect(difference: np.ndarray) -> np.ndarray:
-    """Mean over songs of the seeds' mean, in standard deviations over songs: [seeds, songs, stems] -> [stems + 1]."""
-    songs = pd.DataFrame(_over_first(difference))
-    songs["mean"] = songs.mean(axis=1)
-    return (songs.mean() / songs.std().replace(0, np.nan)).to_numpy()
-
-
-def _over_last(cube: np.ndarray) -> np.ndarray:
-    return _over_first(np.moveaxis(cube, -1, 0))
-
-
-def _over_first(cube: np.ndarray) -> np.ndarray:
-    present = np.isfinite(cube)
-    count = present.sum(0)
-    return np.divide(np.where(present, cube, 0.0).sum(0), count, out=np.full(count.shape, np.nan), where=count > 0)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return pd.DataFrame(values).rank(axis=1).to_numpy()
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = (values - values.mean(1, keepdims=True) for values in (x, y))
-    return (x * y).sum(1) / np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
+def _folds(scores: pd.DataFrame, songs: list[str]) -> np.ndarray:
+    if "fold" not in scores or scores["fold"].isna().all():
+        return np.arange(len(songs))
+    return scores.groupby("song")["fold"].first().reindex(songs).to_numpy()

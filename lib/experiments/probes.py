@@ -18,7 +18,14 @@ from lib.arms import EQUAL_COMPUTE, SCRATCH, Finetuning, Pretraining
 from lib.data.corpora import dealt
 from lib.data.tracks import Track
 from lib.experiments import evaluate, outputs
-from lib.experiments.intervals import holm, mean_interval, own_seed, paired_interval, rank_correlation, share_interval
+from lib.experiments.intervals import (
+    holm_within,
+    mean_interval,
+    own_seed,
+    paired_interval,
+    rank_correlation,
+    share_interval,
+)
 from lib.experiments.jobs import Job, scored, train_in_parallel
 from lib.experiments.outputs import BEST, BEST_GROUP, CHOSEN, CHOSEN_GROUP, SNR
 from lib.scoring import MEAN
@@ -36,6 +43,13 @@ def probe(study: Study) -> pd.DataFrame:
     """
     frames = [outputs.outputs(Pretraining(study, seed)) for seed in study.profile.pretrain.seeds]
     return study.write("probes", pd.concat([*frames, references(study)], ignore_index=True))
+
+
+def above_mixture(snr: pd.DataFrame) -> pd.DataFrame:
+    """A table of `SNR` with each value taken above that of the song's mixture, in dB."""
+    mixture = snr[snr["method"] == "mixture"].groupby(["song", "stem"])["value"].mean()
+    at = pd.MultiIndex.from_frame(snr[["song", "stem"]])
+    return snr.assign(value=snr["value"] - mixture.reindex(at).array)
 
 
 def references(study: Study) -> pd.DataFrame:
@@ -147,7 +161,10 @@ def correlation_table(study: Study, gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlation_effects(study: Study, gains: pd.DataFrame) -> pd.DataFrame:
-    """What another training changes, paired by song and seed: ``tables/correlation_effects.csv``."""
+    """What another training changes, paired by song and seed: ``tables/correlation_effects.csv``.
+
+    ``p_holm`` is corrected over the outputs and groups of one training, tested on one kind of songs.
+    """
     rows = []
     for trained in [kind for kind in gains["trained"].unique() if kind != COMPOSED]:
         both = gains[gains["trained"].isin([trained, COMPOSED])]
@@ -159,7 +176,7 @@ def correlation_effects(study: Study, gains: pd.DataFrame) -> pd.DataFrame:
     columns = ["trained", "against", "tested", "method"]
     if not rows:
         return study.write("correlation_effects", pd.DataFrame(columns=columns))
-    frame = pd.concat(rows, ignore_index=True)
+    frame = holm_within(pd.concat(rows, ignore_index=True), ["trained", "tested"])
     return study.write("correlation_effects", frame[[*columns, *(name for name in frame if name not in columns)]])
 
 
@@ -180,18 +197,17 @@ def within_songs(study: Study, survey: pd.DataFrame, gains: pd.DataFrame) -> pd.
 
 
 def rank_correlations(songs: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rho of each kind of correlation with the gain over songs: kind, rho, low, high (95%), p_holm, n.
+    """Spearman's rho of each kind of correlation with the gain over songs: kind, rho, low, high (95%), p, p_holm, n.
 
-    The p of all kinds are corrected together (Holm), since none was named beforehand.
+    ``p_holm`` is corrected over the kinds.
     """
     rows = []
     for kind in ("waveform", "envelope", "spectrogram"):
         known = songs[[kind, "gain"]].dropna()
         found = rank_correlation(known[kind], known["gain"]) if len(known) > 2 else (np.nan, np.nan, np.nan, 1.0)
-        facts = zip(("rho", "low", "high", "p_holm"), found, strict=True)
+        facts = zip(("rho", "low", "high", "p"), found, strict=True)
         rows.append({"kind": kind, **dict(facts), "n": len(known)})
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=holm(table["p_holm"].to_numpy()))
+    return holm_within(pd.DataFrame(rows).assign(family="kinds")).drop(columns="family")
 
 
 def constancy(probes: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +233,8 @@ def shares(study: Study, probes: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFr
     *Correlation*: what training on re-dealt songs adds. *Definition*: what a group of outputs, chosen by a few labelled
     songs, adds to one output; *definition, with hindsight* the same with the groups best for each song. Shares are of
     mean SNRs over songs and stems, paired by song and by seed (the supervised model's seeds in their order).
-    Columns: what, decibels, low_db, high_db, p (of the decibels), share, low, high, n_songs, n_seeds.
+    Columns: what, decibels, low_db, high_db, p (of the decibels), p_holm (corrected over what may close the distance),
+    share, low, high (unbounded where the distance is not shown to differ from zero), n_songs, n_seeds, n_origins.
     """
     mixture = probes[(probes["experiment"] == "test") & (probes["method"] == "mixture")]
     base = mixture.groupby(["song", "stem"])["value"].mean().rename("mixture").reset_index()
@@ -250,9 +267,11 @@ def shares(study: Study, probes: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFr
         rows.append({
             "what": what, "decibels": found["difference"], "low_db": found["low"], "high_db": found["high"],
             "p": found["p"], "share": share, "low": low, "high": high,
-            "n_songs": found["n_songs"], "n_seeds": found["n_seeds"],
+            "n_songs": found["n_songs"], "n_seeds": found["n_seeds"], "n_origins": found["n_origins"],
         })  # fmt: skip
-    return study.write("shares", pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    table = holm_within(table.assign(family=table["what"] == "whole distance")).drop(columns="family")
+    return study.write("shares", table)
 
 
 def grouping_gain(study: Study, probes: pd.DataFrame) -> pd.DataFrame:

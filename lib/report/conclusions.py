@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, SHUFFLED, method_name
-from lib.experiments.intervals import is_significant, paired_interval
+from lib.experiments.intervals import direction, paired_interval
 from lib.experiments.outputs import CHOSEN, CHOSEN_GROUP
 from lib.experiments.probes import COMPOSED, ONE_SONG, REDEALT, rank_correlations
-from lib.report.sentences import FEW_SONGS, counted
+from lib.report.sentences import counted
 from lib.scoring import MEAN
 from lib.study import Study
 
@@ -16,28 +16,24 @@ SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 PRETRAINING = "pre-training"
 
 
-def verdict(low: float, high: float, p: float, sign: int, songs: int, seeds: int) -> str:
-    """*Supported* if the whole interval lies on the side of ``sign``, *not supported* if it lies on the other.
-
-    *Undecided* without a p below `lib.experiments.intervals.LEVEL`, which allows for few seeds and for several tests of
-    one claim, and of one seed, or pre-training, alone, which says nothing of others (0 seeds: a claim about songs).
-    """
-    if songs < FEW_SONGS or seeds == 1 or not is_significant(low, high, p):
-        return UNDECIDED
-    return SUPPORTED if (low > 0) == (sign > 0) else NOT_SUPPORTED
-
-
 def table(study: Study) -> pd.DataFrame:
-    """``tables/claims.csv``: statement, effect, low, high (95%), p, unit, n, verdict; of what the profile has run."""
+    """``tables/claims.csv``: what the profile's runs allow to say, a statement a row.
+
+    Columns: statement, effect, low, high (95%), unit, p, p_holm (Holm's correction within the ``family`` of tests that
+    the protocol names), family, n, verdict (by p_holm alone, see `lib.experiments.intervals.direction`).
+    """
     return study.write("claims", pd.DataFrame([*_pretraining(study), *_limits(study)]))
 
 
 def _row(
-    statement: str, sign: int, effect, low, high, p, songs: int, seeds: int, of: str, unit: str = "dB", origins: int = 0
-) -> dict:
+    statement: str, sign: int, interval: tuple[float, float, float], p: float, p_holm: float, family: str,
+    songs: int, seeds: int, of: str, unit: str = "dB", origins: int = 0,
+) -> dict:  # fmt: skip
+    facts = {"statement": statement, **dict(zip(("effect", "low", "high"), interval, strict=True)), "unit": unit}
+    facts |= {"p": p, "p_holm": p_holm, "family": family}
+    shown = sign * direction(interval[0], p_holm, int(songs), int(origins or seeds))
     n = ", ".join([counted(songs, "song"), *([counted(seeds, of)] if seeds else [])])
-    facts = {"statement": statement, "effect": effect, "low": low, "high": high, "p": p, "unit": unit, "n": n}
-    return facts | {"verdict": verdict(low, high, p, sign, int(songs), int(origins or seeds))}
+    return facts | {"n": n, "verdict": {1: SUPPORTED, -1: NOT_SUPPORTED, 0: UNDECIDED}[shown]}
 
 
 def _pretraining(study: Study):
@@ -54,8 +50,9 @@ def _pretraining(study: Study):
         chosen = claim[(claim["against"] == method_name(against)) & claim["method"].isin(methods)]
         for row in chosen.itertuples():
             statement = text.format(songs=counted(row.labeled_songs, "labelled song"), method=row.method)
-            facts = (row.difference, row.low, row.high, row.p, row.n_songs, row.n_seeds)
-            yield _row(statement, 1, *facts, "seed", origins=row.n_origins)
+            interval, family = (row.difference, row.low, row.high), f"budgets of {row.method} and {row.against}"
+            yield _row(statement, 1, interval, row.p, row.p_holm, family, row.n_songs, row.n_seeds, "seed",
+                       origins=row.n_origins)  # fmt: skip
 
 
 def _limits(study: Study):
@@ -68,17 +65,19 @@ def _limits(study: Study):
     }
     for (trained, method), (sign, statement) in statements.items():
         for row in composed[(composed["trained"] == trained) & (composed["method"] == method)].itertuples():
-            interval = (row.difference, row.low, row.high, row.p)
-            yield _row(statement, sign, *interval, row.n_songs, row.n_seeds, PRETRAINING)
+            interval, family = (row.difference, row.low, row.high), f"outputs of training on {trained} songs"
+            yield _row(statement, sign, interval, row.p, row.p_holm, family, row.n_songs, row.n_seeds, PRETRAINING)
     for row in rank_correlations(study.read("within_songs")).itertuples():
         if row.kind != "waveform":
             statement = f"songs whose stems' {row.kind}s correlate more are separated worse"
-            yield _row(statement, -1, row.rho, row.low, row.high, row.p_holm, row.n, 0, "", "rank correlation")
+            interval, family = (row.rho, row.low, row.high), "kinds of correlation"
+            yield _row(statement, -1, interval, row.p, row.p_holm, family, row.n, 0, "", "rank correlation")
     shares = study.read("shares").set_index("what")
     if "definition" in shares.index:
         row = shares.loc["definition"]
         statement = "labels that only group outputs close part of the distance to the supervised model"
-        yield _row(statement, 1, 100 * row["share"], 100 * row["low"], 100 * row["high"], row["p"], row["n_songs"],
+        interval = tuple(100 * row[name] for name in ("share", "low", "high"))
+        yield _row(statement, 1, interval, row["p"], row["p_holm"], "what closes the distance", row["n_songs"],
                    row["n_seeds"], PRETRAINING, "% of it")  # fmt: skip
     yield from _contest(study)
 
@@ -93,5 +92,5 @@ def _contest(study: Study):
     found = paired_interval(arms, f"{COMPOSED}, {CHOSEN_GROUP}", f"{REDEALT}, {CHOSEN}", "gain")
     row = found.set_index("stem").loc[MEAN]
     statement = "definition (grouping outputs) adds more than the absence of correlation in training"
-    yield _row(statement, 1, row["difference"], row["low"], row["high"], row["p"], row["n_songs"],
-               row["n_seeds"], PRETRAINING)  # fmt: skip
+    interval = (row["difference"], row["low"], row["high"])
+    yield _row(statement, 1, interval, row["p"], row["p"], "alone", row["n_songs"], row["n_seeds"], PRETRAINING)

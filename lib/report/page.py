@@ -25,7 +25,7 @@ TEMPLATES = Environment(
 )
 ROWS = 300
 """Of longer tables the page shows the start."""
-P_VALUES = ("p", "p_holm", "from_base_p")
+P_VALUES = ("p", "p_holm", "from_base_p", "from_base_p_holm")
 
 
 def write(results: Path) -> Path:

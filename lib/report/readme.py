@@ -59,7 +59,7 @@ def claims(results: Path) -> str:
     signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
     interval = signed["low"] + " to " + signed["high"]
     columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
-    columns |= {"95% interval": interval, "p": table["p"].map("{:.2g}".format)}
+    columns |= {"95% interval": interval, "p (Holm)": table["p_holm"].map("{:.2g}".format)}
     return sentences.markdown_table(
         pd.DataFrame(columns | {"n": table["n"], "verdict": "**" + table["verdict"] + "**"})
     )
@@ -70,7 +70,7 @@ def ablations(results: Path) -> str:
     table = _table(results, "ablation_effects")
     gain = [_shown(*row) for row in table[["difference", "low", "high"]].itertuples(index=False)]
     gaps = [_shown(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)]
-    from_base = [f"**{gap}**" if p < LEVEL else gap for gap, p in zip(gaps, table["from_base_p"], strict=True)]
+    from_base = [f"**{gap}**" if p < LEVEL else gap for gap, p in zip(gaps, table["from_base_p_holm"], strict=True)]
     columns = {"axis": table["axis"].where(~table["axis"].duplicated(), ""), "level": table["level"]}
     counts = (
         f"{sentences.counted(table['n_songs'].max(), 'test song')}, {sentences.counted(table['n_seeds'].max(), 'seed')}"

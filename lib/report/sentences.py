@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, method_name
-from lib.experiments.intervals import LEVEL, is_significant
+from lib.experiments.intervals import FEW_SONGS, LEVEL, direction
 from lib.scoring import MEAN
 from lib.study import Study
 
 SCRATCH_ARM, LONG_ARM, EQUAL_ARM = map(method_name, (SCRATCH, LONG, EQUAL_COMPUTE))
-FEW_SONGS = 6
-"""With fewer test songs, a bootstrap over songs says nothing that could be trusted."""
 
 
 def counted(number: float, name: str) -> str:
@@ -19,14 +18,14 @@ def counted(number: float, name: str) -> str:
     return f"{int(number)} {name}" if number == 1 else f"{int(number)} {name}s"
 
 
-def verdict(low: float, high: float, p: float, songs: int, seeds: int, what: str = "pre-training") -> str:
-    """What the 95% interval and p of a difference, ``what`` minus without it, allow to say."""
-    if songs < FEW_SONGS:
+def verdict(row: pd.Series, effect: str, p: str = "p_holm", what: str = "pre-training") -> str:
+    """What a row of n_songs and n_origins allows to say of ``what``, by its columns ``effect`` and ``p``."""
+    if row["n_songs"] < FEW_SONGS:
         return "too few songs to tell"
-    if not is_significant(low, high, p):
-        by_p = "undecided by p, which allows for few seeds and several tests"
-        return "undecided, the interval holds zero" if low <= 0 <= high else by_p
-    return f"{what} {'helps' if low > 0 else 'hurts'}{' in this one seed' if seeds == 1 else ''}"
+    if row["n_origins"] == 1:
+        return "undecided, of one pre-training or seed alone"
+    shown = direction(row[effect], row[p], row["n_songs"], row["n_origins"])
+    return {1: f"{what} helps", -1: f"{what} hurts", 0: "undecided"}[shown]
 
 
 def _counts(row: pd.Series) -> str:
@@ -41,12 +40,11 @@ def claim_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``claim.csv``."""
     pretrained = row["method"].startswith(("pre-trained (", LONG_ARM))
     what = "pre-training" if pretrained else "it"
-    told = verdict(row["low"], row["high"], row["p_holm"], row["n_songs"], row["n_seeds"], what)
-    corrected = "" if row["stem"] == MEAN else " after Holm"
+    told = verdict(row, "difference", what=what)
     return (
         f"with {counted(row['labeled_songs'], 'labelled song')}, {row['method']} differs from {row['against']} by "
         f"{row['difference']:+.2f} dB {row['metric']} {_where(row)} ({_interval(row)}, {_counts(row)}, "
-        f"effect size {row['effect']:+.1f}, p {row['p_holm']:.2g}{corrected}): "
+        f"effect size {row['effect']:+.1f}, p {row['p_holm']:.2g} after Holm): "
         + (_better_use(told) if pretrained and row["against"] == EQUAL_ARM and row["method"] != LONG_ARM else told)
     )
 
@@ -102,26 +100,25 @@ PROBED = {
 
 def correlation_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``correlation_effects.csv``."""
-    told = verdict(row["low"], row["high"], row["p"], row["n_songs"], row["n_seeds"], "it")
+    told = verdict(row, "difference", what="it")
     return (
         f"trained on {row['trained']} songs instead of {row['against']}, tested {row['tested']}, {row['method']}: "
         if row["trained"] != "one song"
         else f"mixtures of one song instead of two, tested {row['tested']}, {row['method']}: "
     ) + (
         f"{row['difference']:+.2f} dB ({_interval(row)}, {counted(row['n_songs'], 'test song')}, "
-        f"{counted(row['n_seeds'], 'pre-training')}, p {row['p']:.2g}): {told}"
+        f"{counted(row['n_seeds'], 'pre-training')}, p {row['p_holm']:.2g} after Holm): {told}"
     )
 
 
 def share_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``shares.csv``."""
-    ends = f"95% interval {row['low_db']:+.2f} to {row['high_db']:+.2f} dB, p {row['p']:.2g}"
+    ends = f"95% interval {row['low_db']:+.2f} to {row['high_db']:+.2f} dB, p {row['p_holm']:.2g} after Holm"
     if row["what"] == "whole distance":
         return f"the supervised model lies {row['decibels']:+.2f} dB above one chosen output per stem ({ends})"
-    return (
-        f"{row['what']} closes {row['decibels']:+.2f} dB of it ({ends}), {100 * row['share']:.0f}% of the distance "
-        f"({100 * row['low']:.0f} to {100 * row['high']:.0f}%)"
-    )
+    known = np.isfinite([row["low"], row["high"]]).all()
+    share = f"{100 * row['low']:.0f} to {100 * row['high']:.0f}%" if known else "any share: the distance is not shown"
+    return f"{row['what']} closes {row['decibels']:+.2f} dB of it ({ends}), {100 * row['share']:.0f}% of it ({share})"
 
 
 def schedule_sentences(study: Study, means: pd.DataFrame) -> list[str]:
@@ -155,7 +152,7 @@ def axis_sentence(axis: str, effects: pd.DataFrame) -> str:
         f"{row.level} {row.from_base:+.2f} dB ({row.from_base_low:+.2f} to {row.from_base_high:+.2f})"
         for row in others.itertuples()
     ]
-    apart = others[others["from_base_p"] < LEVEL]["level"]
+    apart = others[others["from_base_p_holm"] < LEVEL]["level"]
     verdict = (
         f"shown to differ (Holm's correction): {', '.join(apart)}" if len(apart) else "the axis is not shown to matter"
     )

@@ -1,23 +1,24 @@
-"""Intervals: paired, crossed over songs and seeds, nested in pre-trainings; and what is read off them."""
+"""The crossed t interval: paired, over songs and seeds, nested in pre-trainings and folds; and what is read off it."""
 
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from lib import STEMS, UserError
-from lib.experiments import intervals
 from lib.experiments.intervals import (
-    few_p,
+    crossed,
+    direction,
     holm,
+    holm_within,
     mean_interval,
+    over_stems,
     paired_interval,
     rank_correlation,
     share_interval,
     songs_worth,
-    two_sided,
 )
 from lib.store import tables
 
@@ -47,14 +48,14 @@ def test_paired_interval_is_paired_and_signed():
     assert back["difference"].iloc[-1] == pytest.approx(-2.5)
 
 
-def test_paired_interval_is_reproducible_and_of_the_right_width():
+def test_paired_interval_does_not_depend_on_order_and_has_the_right_width():
     scores = make_scores([0, 0, 0, 0], songs=50, seeds=(0,), noise=1.0)
-    first = paired_interval(scores, "mixit", "scratch", "uSDR", seed=3)
-    again = paired_interval(scores.sample(frac=1, random_state=0), "mixit", "scratch", "uSDR", seed=3)
-    pd.testing.assert_frame_equal(first, again)
-    assert not first.equals(paired_interval(scores, "mixit", "scratch", "uSDR", seed=4))
+    first = paired_interval(scores, "mixit", "scratch", "uSDR")
+    pd.testing.assert_frame_equal(
+        first, paired_interval(scores.sample(frac=1, random_state=0), "mixit", "scratch", "uSDR")
+    )
     width = (first["high"] - first["low"]).to_numpy()
-    np.testing.assert_allclose(width[:4], 2 * 1.96 / np.sqrt(50), rtol=0.25)
+    np.testing.assert_allclose(width[:4], 2 * t.ppf(0.975, 49) / np.sqrt(50), rtol=0.25)
     assert width[4] < width[:4].min()
 
 
@@ -65,8 +66,8 @@ def test_songs_shared_by_seeds_do_not_count_once_per_seed():
     mixit = scores["method"] == "mixit"
     scores.loc[mixit, "value"] += scores.loc[mixit, "song"].map(effect)
     got = paired_interval(scores, "mixit", "scratch", "uSDR")
-    expected = 2 * 1.96 * np.std(list(effect.values())) / np.sqrt(12)
-    np.testing.assert_allclose(got["high"] - got["low"], expected, rtol=0.15)
+    expected = 2 * t.ppf(0.975, 11) * np.std(list(effect.values()), ddof=1) / np.sqrt(12)
+    np.testing.assert_allclose(got["high"] - got["low"], expected, rtol=0.02)
 
 
 def test_paired_interval_leaves_out_what_one_arm_lacks():
@@ -92,8 +93,8 @@ def test_seeds_of_one_pretraining_do_not_count_as_pretrainings_of_their_own():
     apart, nested = (
         paired_interval(scores, "mixit", "scratch", "uSDR", origin).iloc[-1] for origin in (int, lambda seed: seed % 2)
     )
-    assert apart["high"] - apart["low"] == pytest.approx(2 * 1.96 / np.sqrt(8), rel=0.15)
-    assert (nested["low"], nested["high"]) == pytest.approx((-1, 1), abs=0.01)  # both draws may be the same one
+    assert apart["high"] - apart["low"] == pytest.approx(2 * t.ppf(0.975, 7) / np.sqrt(7))
+    assert nested["high"] - nested["low"] == pytest.approx(2 * t.ppf(0.975, 1))  # of two: one degree of freedom
     assert (apart["n_origins"], nested["n_origins"]) == (8, 2)
 
 
@@ -104,48 +105,86 @@ def test_effect_is_in_standard_deviations_over_songs():
     assert found["mean"] > found[list(STEMS)].max()  # four stems' noise is averaged
 
 
-def test_p_is_small_for_an_effect_and_spread_out_for_none():
-    p = paired_interval(make_scores([1, 0, 0, 0], songs=30, noise=1.0), "mixit", "scratch", "uSDR").set_index("stem")
-    assert p.loc["bass", "p"] < 0.001 < p.loc[list(STEMS[1:]), "p"].min()
-    assert (p.loc[list(STEMS), "p_holm"] >= p.loc[list(STEMS), "p"]).all()
-    assert p.loc["mean", "p_holm"] == p.loc["mean", "p"]
-    assert two_sided(np.array([[-1.0], [1.0]] * 50)) == pytest.approx(1)
+def test_p_is_small_for_an_effect_and_belongs_to_the_interval():
+    rows = paired_interval(make_scores([1, 0, 0, 0], songs=30, noise=1.0), "mixit", "scratch", "uSDR").set_index("stem")
+    assert rows.loc["bass", "p"] < 0.001 < rows.loc[list(STEMS[1:]), "p"].min()
+    assert ((rows["p"] < 0.05) == ~((rows["low"] <= 0) & (rows["high"] >= 0))).all()
 
 
-def test_few_seeds_need_more_than_an_interval_without_zero(monkeypatch):
-    """Studies without an effect, in which pre-trainings, songs and what they have in common scatter alike."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 1000)  # of 10,000
-    rng, found = np.random.default_rng(9), {"interval": 0, "p": 0}
-    facts = {"experiment": "e", "labeled_songs": 4, "stem": "bass", "metric": "uSDR"}
-    for study in range(100):
-        gains = 0.2 * (rng.standard_normal((3, 1)) + rng.standard_normal((1, 24)) + rng.standard_normal((3, 24)))
-        rows = [
-            {**facts, "seed": seed, "song": f"{song:02}", "method": method, "value": value}
-            for (seed, song), gain in np.ndenumerate(gains)
-            for method, value in (("mixit", gain), ("scratch", 0.0))
-        ]
-        row = paired_interval(tables.table(rows), "mixit", "scratch", "uSDR", seed=study).iloc[-1]
-        apart = not row["low"] <= 0 <= row["high"]
-        found["interval"] += apart
-        found["p"] += apart and row["p"] < 0.05
-    assert found["p"] <= 8 < found["interval"]
+@pytest.mark.parametrize("pretrainings", [3, 8])
+@pytest.mark.parametrize("between", [0.0, 0.2])
+def test_intervals_cover_what_they_say(pretrainings, between):
+    """Pre-trainings, songs and what they have in common scatter; a little more than 95% where pre-trainings do not."""
+    draw = np.random.default_rng(9).standard_normal
+    shape = (1000, pretrainings, 16)
+    gains = between * draw((*shape[:2], 1)) + 0.2 * draw((1000, 1, 16)) + 0.3 * draw(shape)
+    ends = np.array([crossed(study).interval for study in gains])
+    assert 0.93 <= np.mean((ends[:, 0] <= 0) & (ends[:, 1] >= 0)) <= (0.96 if between else 0.985)
 
 
-def test_the_p_of_few_is_that_of_a_t_test_where_only_one_side_scatters():
-    rng = np.random.default_rng(10)
-    gains = 0.3 + rng.standard_normal(5)
-    alone = ttest_1samp(gains, 0).pvalue
-    np.testing.assert_allclose(few_p(np.tile(gains[:, None, None], (1, 24, 1)), range(5)), alone)  # songs alike
-    np.testing.assert_allclose(few_p(gains[None, :, None], [0]), alone)  # one seed: over songs
-    np.testing.assert_allclose(few_p(np.repeat(gains, 2)[:, None, None], np.repeat(range(5), 2)), alone)  # nested
-    assert few_p(np.zeros((3, 4, 1)), range(3)).tolist() == [1, 1]
+def test_songs_of_a_fold_do_not_count_as_songs_of_their_own_where_folds_differ():
+    draw, folds = np.random.default_rng(10).standard_normal, np.arange(16) % 4
+    covered = {True: 0, False: 0}
+    for _ in range(600):
+        gains = (0.3 * draw(4))[folds] + 0.2 * draw((3, 16))
+        for known in covered:
+            low, high = crossed(gains, folds if known else None).interval
+            covered[known] += low <= 0 <= high
+    assert covered[True] / 600 > 0.93 > 0.85 > covered[False] / 600
 
 
-def test_the_p_of_few_leaves_out_songs_without_the_stem():
-    gains = np.random.default_rng(11).standard_normal((3, 8, 2)) + 1
-    gains[:, 5, 1] = np.nan
-    without = np.delete(gains[..., 1:], 5, axis=1)
-    assert few_p(gains, range(3))[1] == few_p(without, range(3))[0]
+def test_folds_that_do_not_differ_cost_nothing():
+    gains = np.random.default_rng(11).standard_normal((3, 16))
+    gains -= gains.reshape(3, 4, 4).mean(2).repeat(4, 1)  # every fold's mean is zero
+    assert crossed(gains, np.repeat(np.arange(4), 4)) == crossed(gains)
+    assert crossed(gains, np.zeros(16)) == crossed(gains)
+
+
+def test_folds_are_those_of_the_scores():
+    scores = make_scores([0, 0, 0, 0], songs=16, noise=0.1)
+    fold = scores["song"].str[1:].astype(int) % 4
+    scores.loc[scores["method"] == "mixit", "value"] += 0.5 * fold
+    without, given = (
+        paired_interval(table, "mixit", "scratch", "uSDR").iloc[-1] for table in (scores, scores.assign(fold=fold))
+    )
+    assert given["high"] - given["low"] > 1.5 * (without["high"] - without["low"])
+    assert given["difference"] == without["difference"]
+
+
+def test_it_is_the_t_test_where_only_one_side_scatters():
+    gains = 0.3 + np.random.default_rng(10).standard_normal(5)
+    alone = ttest_1samp(gains, 0)
+    for values in (np.tile(gains[:, None], (1, 24)), gains[None], gains[:, None]):  # songs alike, one seed, one song
+        assert crossed(values).p == pytest.approx(alone.pvalue)
+        np.testing.assert_allclose(crossed(values).interval, alone.confidence_interval())
+    assert crossed(np.zeros((3, 4))).p == 1
+    assert np.isnan(crossed(np.ones((1, 1))).p) and np.isnan(crossed(np.ones((1, 1))).interval).all()
+
+
+def test_a_stem_that_songs_lack_weighs_as_much_as_the_others():
+    values = np.random.default_rng(11).standard_normal((3, 8, 4)) + np.arange(4)
+    np.testing.assert_allclose(over_stems(values), values.mean(2))
+    values[:, 3:, 1] = np.nan  # three of eight songs have it
+    values[:, 6] = np.nan
+    found = over_stems(values)
+    assert np.isnan(found[:, 6]).all() and np.isfinite(np.delete(found, 6, 1)).all()
+    assert np.nanmean(found) == pytest.approx(np.nanmean(values, axis=(0, 1)).mean())
+
+
+def test_holm_corrects_within_a_family():
+    table = pd.DataFrame({"family": ["a", "b", "a"], "p": [0.04, 0.04, 0.01], "rest": 0})
+    found = holm_within(table)
+    assert found["p_holm"].tolist() == [0.04, 0.04, 0.02] and list(found) == ["family", "p", "p_holm", "rest"]
+    pd.testing.assert_frame_equal(holm_within(found), found)
+
+
+@pytest.mark.parametrize(
+    ("effect", "p", "songs", "origins", "expected"),
+    [(1, 0.01, 24, 5, 1), (-1, 0.01, 24, 5, -1), (1, 0.05, 24, 5, 0), (1, np.nan, 24, 5, 0), (1, 0.01, 5, 5, 0),
+     (1, 0.01, 24, 1, 0), (1, 0.01, 24, 0, 1)],
+)  # fmt: skip
+def test_a_direction_needs_a_small_p_songs_and_pretrainings(effect, p, songs, origins, expected):
+    assert direction(effect, p, songs, origins) == expected
 
 
 def test_holm_is_the_textbook_example():
@@ -160,6 +199,25 @@ def test_mean_and_its_interval():
     values = scores[scores["method"] == "scratch"].groupby("stem")["value"].mean()
     np.testing.assert_allclose(found["mean"].iloc[:4], values[list(found.index[:4])])
     np.testing.assert_allclose((found["high"] - found["low"]).iloc[:4], 2 * 1.96 * 5 / np.sqrt(400), rtol=0.15)
+
+
+def test_an_interval_of_a_share_covers_it_and_has_no_end_where_the_whole_may_be_nothing():
+    draw, covered = np.random.default_rng(12).standard_normal, 0
+    facts = {"stem": "bass", "metric": "uSDR"}
+    for _ in range(60):
+        whole = 1 + 0.3 * draw((3, 1)) + 0.3 * draw((1, 12))
+        values = {"start": 0 * whole, "part": 0.3 + 0.2 * draw((3, 12)), "whole": whole}
+        rows = [
+            {**facts, "seed": seed, "song": f"{song:02}", "method": method, "value": value}
+            for method, table in values.items()
+            for (seed, song), value in np.ndenumerate(table)
+        ]
+        share, low, high = share_interval(tables.table(rows), ("part", "start"), ("whole", "start"), "uSDR")
+        assert low <= share <= high
+        covered += low <= 0.3 <= high
+    assert covered >= 52
+    rows = [row | {"value": -row["value"]} if row["seed"] == 1 else row for row in rows]
+    assert share_interval(tables.table(rows), ("part", "start"), ("whole", "start"), "uSDR")[1:] == (-np.inf, np.inf)
 
 
 def test_share_of_a_distance():
@@ -181,6 +239,16 @@ def test_songs_worth_is_read_off_the_curve_of_the_reference():
     np.testing.assert_allclose(found["worth"], [2 * 2**0.5, 4 * 2**0.5, 8], rtol=1e-6)
     np.testing.assert_allclose(found["low"], found["worth"], rtol=1e-6)
     assert found["at_end"].tolist() == [False, False, True]
+
+
+def test_songs_worth_has_an_interval_even_where_more_labels_score_less():
+    frames = []
+    for mean, songs in zip((0.0, 1.0, 0.8), (2, 4, 8), strict=True):
+        arms = make_scores([0.5, 0.5, 0.5, 0.5], songs=20, noise=0.3).assign(labeled_songs=songs)
+        frames.append(arms.assign(value=arms["value"] + mean))
+    found = songs_worth(pd.concat(frames), "mixit", "scratch", "uSDR")
+    assert found["worth"].iloc[0] == pytest.approx(2 * 2**0.5, rel=0.1)
+    assert 2 < found["low"].iloc[0] < 2.8 < found["high"].iloc[0] < 4
 
 
 def test_rank_correlation_finds_order_not_size():

@@ -1,25 +1,22 @@
-"""Verdicts by intervals."""
+"""Claims: what they say follows from their numbers."""
 
-import numpy as np
 import pytest
 
 from lib.report import conclusions
 
+FACTS = {"songs": 24, "seeds": 5, "of": "seed", "family": "budgets"}
+
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "sign", "songs", "seeds", "expected"),
+    ("effect", "sign", "p_holm", "expected"),
     [
-        (0.1, 0.5, 0.01, 1, 24, 5, conclusions.SUPPORTED),
-        (-0.5, -0.1, 0.01, 1, 24, 5, conclusions.NOT_SUPPORTED),
-        (-0.5, -0.1, 0.01, -1, 24, 5, conclusions.SUPPORTED),
-        (0.1, 0.5, 0.01, -1, 24, 5, conclusions.NOT_SUPPORTED),
-        (-0.1, 0.5, 0.01, 1, 24, 5, conclusions.UNDECIDED),
-        (0.1, 0.5, 0.05, 1, 24, 5, conclusions.UNDECIDED),
-        (0.1, 0.5, np.nan, 1, 24, 5, conclusions.UNDECIDED),
-        (0.1, 0.5, 0.01, 1, 2, 5, conclusions.UNDECIDED),
-        (0.1, 0.5, 0.01, 1, 24, 1, conclusions.UNDECIDED),
-        (0.1, 0.5, 0.01, 1, 24, 0, conclusions.SUPPORTED),
+        (0.3, 1, 0.01, conclusions.SUPPORTED),
+        (-0.3, 1, 0.01, conclusions.NOT_SUPPORTED),
+        (-0.3, -1, 0.01, conclusions.SUPPORTED),
+        (0.3, -1, 0.01, conclusions.NOT_SUPPORTED),
+        (0.3, 1, 0.06, conclusions.UNDECIDED),
     ],
 )
-def test_a_verdict_needs_the_whole_interval_a_small_p_and_enough_songs(low, high, p, sign, songs, seeds, expected):
-    assert conclusions.verdict(low, high, p, sign, songs, seeds) == expected
+def test_a_verdict_is_by_the_corrected_p_and_the_side_of_the_statement(effect, sign, p_holm, expected):
+    row = conclusions._row("it helps", sign, (effect, effect - 0.1, effect + 0.1), 0.001, p_holm, **FACTS)
+    assert row["verdict"] == expected and row["p"] == 0.001 and row["n"] == "24 songs, 5 seeds"

@@ -11,7 +11,7 @@ from matplotlib.collections import PathCollection
 matplotlib.use("agg")
 
 from lib import STEMS
-from lib.experiments.intervals import paired_interval
+from lib.experiments.intervals import holm_within, paired_interval
 from lib.report import figures
 from lib.scoring import summarise
 from lib.store.tables import table
@@ -49,11 +49,12 @@ def make_claim() -> pd.DataFrame:
     scores = make_scores()
     test = scores[scores["experiment"] == "test"]
     pairs = [*((method, "scratch") for method in METHODS[1:]), ("pre-trained, long", "scratch, equal compute")]
-    return pd.concat([
+    rows = pd.concat([
         paired_interval(test[test["labeled_songs"] == budget], *pair, metric)
         .assign(labeled_songs=budget, method=pair[0], against=pair[1], metric=metric)
         for budget in BUDGETS for pair in pairs for metric in ("uSDR", "cSDR")
     ])  # fmt: skip
+    return holm_within(rows, ["method", "against", "metric", "labeled_songs"])
 
 
 def make_probes() -> pd.DataFrame:
@@ -352,9 +353,17 @@ def test_means_over_songs_are_those_of_the_score_tables():
     scores = make_scores()
     chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 4)]
     expected = summarise(chosen[chosen["method"] == "scratch"]).groupby("stem")["value"].mean()
-    found = figures.intervals(figures.per_song(chosen, "scratch"))
+    found = figures.intervals(chosen, "scratch")
     np.testing.assert_allclose(found["mean"], expected[list(figures.ORDER)])
     assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
+
+
+def test_csdr_is_drawn_as_the_median_over_songs():
+    scores = make_scores()
+    chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "cSDR") & (scores["labeled_songs"] == 4)]
+    found = figures.style.over_tracks(chosen, "scratch")
+    bass = chosen[(chosen["method"] == "scratch") & (chosen["stem"] == "bass")].groupby("seed")["value"]
+    assert found.loc["bass", "mean"] == pytest.approx(bass.median().mean()) != pytest.approx(bass.mean().mean())
 
 
 def test_every_method_has_a_colour_of_its_own():

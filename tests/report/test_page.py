@@ -159,6 +159,7 @@ def test_the_answer_quotes_the_mean_over_stems(tmp_path):
         "method": "pre-trained (group)",
         "against": "scratch",
         "n_songs": 12,
+        "n_origins": 3,
         "effect": 0.8,
         "p_holm": 0.01,
     }

@@ -11,8 +11,8 @@ TEXT = "before\n<!-- numbers: claims mine -->\nold\n<!-- end -->\nafter\n"
 
 
 def claims(folder, effect):
-    facts = {"statement": "it helps", "low": 0.1, "high": 0.5, "p": 0.012, "unit": "dB", "n": "24 songs"}
-    table = pd.DataFrame([{**facts, "effect": effect, "verdict": "supported"}])
+    facts = {"statement": "it helps", "effect": effect, "low": 0.1, "high": 0.5, "unit": "dB", "n": "24 songs"}
+    table = pd.DataFrame([{**facts, "p": 0.004, "p_holm": 0.012, "verdict": "supported"}])
     write_table(folder / "mine" / "tables" / "claims.csv", table)
 
 

@@ -1,7 +1,7 @@
 """From answers to a paper's table: post-screening, means, paired tests, agreement with uSDR.
 
-Participants take the place of seeds in `lib.experiments.intervals`: participants and songs are resampled independently
-of each other, so that a result holds for other listeners and other songs, as far as either are many.
+Participants take the place of pre-trainings in `lib.experiments.intervals`: participants and songs are crossed random
+effects, so that a result holds for other listeners and other songs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from lib import UserError
-from lib.experiments.intervals import holm, mean_interval, paired_interval, rank_correlation
+from lib.experiments.intervals import holm_within, mean_interval, paired_interval, rank_correlation
 from lib.listening.blind import design, simulated
 from lib.listening.blind.answers import collected
 from lib.listening.blind.design import FIXED, HIDDEN, Item, critical_count
@@ -46,11 +46,11 @@ def mushra(study: Study, ratings: pd.DataFrame, items: Sequence[Item]) -> Analys
     Raises: UserError if nobody is left after the screening.
     """
     simulated = bool(ratings[SIMULATED].any())
-    settings, screening = study.profile.listening.blind, screened(ratings)
+    screening = screened(ratings)
     kept = ratings[ratings["participant"].isin(screening.loc[~screening["excluded"], "participant"])]
     if kept.empty:
         raise UserError("listening: every participant failed the screening: there is nothing to analyse")
-    found = Analysis(screening, kept, means(kept), tests(kept), agreement(kept, items, settings.seed))
+    found = Analysis(screening, kept, means(kept), tests(kept), agreement(kept, items))
     for name, table in found._asdict().items():
         table[SIMULATED] = simulated
         study.write(f"listening_{'simulated_' if simulated else ''}{name}", table)
@@ -110,19 +110,16 @@ def tests(ratings: pd.DataFrame) -> pd.DataFrame:
     scores, rows = _scores(ratings), []
     names = [name for name in ratings["condition"].unique() if name not in FIXED]
     for question in ratings["question"].unique():
-        part = []
         for first, second in itertools.combinations(names, 2):
             found = paired_interval(scores, first, second, question)
             facts = {"question": question, "method": first, "against": second}
-            part.append({**facts, **found[found["stem"] == MEAN].iloc[0].drop(["stem", "p_holm", "n_origins"])})
-        corrected = holm(np.array([row["p"] for row in part]))
-        rows += [{**row, "p_holm": p} for row, p in zip(part, corrected, strict=True)]
-    columns = ["question", "method", "against", "difference", "low", "high", "p", "p_holm", "effect"]
-    table = pd.DataFrame(rows, columns=[*columns, "n_songs", "n_seeds"])
+            rows.append({**facts, **found[found["stem"] == MEAN].iloc[0].drop(["stem", "n_origins"])})
+    columns = ["question", "method", "against", "difference", "low", "high", "p", "effect", "n_songs", "n_seeds"]
+    table = holm_within(pd.DataFrame(rows, columns=columns), ["question"])
     return table.rename(columns={"n_seeds": "n_participants"})
 
 
-def agreement(ratings: pd.DataFrame, items: Sequence[Item], seed: int = 0) -> pd.DataFrame:
+def agreement(ratings: pd.DataFrame, items: Sequence[Item]) -> pd.DataFrame:
     """Spearman's rho between mean rating and uSDR, over all (song, stem, method), by question; 95% interval.
 
     uSDR is that of the passages as they are played, at equal loudness; reference and anchors are left out.
@@ -138,7 +135,7 @@ def agreement(ratings: pd.DataFrame, items: Sequence[Item], seed: int = 0) -> pd
         rated = part.groupby(["song", "stem", "condition"])["value"].mean()
         keys = [key for key in rated.index if np.isfinite(scored.get(key, np.nan))]
         values = ([rated[key] for key in keys], [scored[key] for key in keys])
-        rho = rank_correlation(*values, seed)[:3] if len(keys) > 2 else (np.nan,) * 3
+        rho = rank_correlation(*values)[:3] if len(keys) > 2 else (np.nan,) * 3
         rows.append({"question": question, **dict(zip(("rho", "low", "high"), rho, strict=True)), "n": len(keys)})
     return pd.DataFrame(rows)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.figures.style import COLORS, dots, drawn, intervals, names, offsets, per_song, tested
+from lib.report.figures.style import COLORS, dots, drawn, intervals, names, offsets, tested
 from lib.scoring import MEAN
 
 
@@ -21,7 +21,7 @@ def ablation(results: Path, table: pd.DataFrame, effects: pd.DataFrame) -> Figur
     with drawn(results, name, nrows=2, sharex=True, height=4.4, height_ratios=[1.2, 1]) as (figure, axes):
         top, bottom = axes[:, 0]
         for offset, method in zip(offsets(2, 0.3), ("scratch", "pre-trained"), strict=True):
-            rows = [intervals(per_song(part, method)).loc[MEAN] for part in by_level]
+            rows = [intervals(part, method).loc[MEAN] for part in by_level]
             dots(top, pd.DataFrame(rows), offset, COLORS[method], method)
         effects = effects.set_index("level").loc[levels].rename(columns={"difference": "mean"})
         dots(bottom, effects, 0, COLORS["pre-trained"], "")

@@ -24,6 +24,7 @@ from lib.report.figures.style import (
     intervals,
     names,
     offsets,
+    over_tracks,
     per_song,
     spread,
     stem_axis,
@@ -118,7 +119,7 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
             axis.axhline(0, color=COLORS["scratch"], lw=1.6)
             stem_axis(axis)
             axis.set_ylabel(f"{metric} above scratch (dB)")
-        figure.supxlabel(f"{method}; {tested(table)}; 95% interval\nfilled: p < 0.05 (stems: after Holm's correction)")
+        figure.supxlabel(f"{method}; {tested(table)}; 95% interval\nfilled: p < 0.05 after Holm's correction")
         names(figure, axes[0, 0], 4)
     return figure
 
@@ -130,13 +131,13 @@ def budgets(results: Path, table: pd.DataFrame) -> Figure:
     with drawn(results, "budgets", height=3.6) as (figure, axes):
         axis = axes[0, 0]
         for shift, method in zip(offsets(len(methods), 0.25), methods, strict=True):
-            parts = {songs: per_song(table[table["labeled_songs"] == songs], method) for songs in budgets}
-            rows = pd.DataFrame({songs: intervals(part).loc[MEAN] for songs, part in parts.items()}).T
+            parts = {songs: table[table["labeled_songs"] == songs] for songs in budgets}
+            rows = pd.DataFrame({songs: intervals(part, method).loc[MEAN] for songs, part in parts.items()}).T
             _line(axis, rows, shift, method, method, elinewidth=0.8)
         budget_axis(axis, budgets)
         axis.set(xlabel="labelled songs", ylabel="mean uSDR (dB)")
-        note = "thin bars: 95% interval over songs, not of differences"
-        figure.supxlabel(f"mean of {tested(table)} averaged\n{note}")
+        note = "thin bars: 95% interval of means, not of differences"
+        figure.supxlabel(f"mean of {tested(table)}\n{note}")
         names(figure, axis, 2)
     return figure
 
@@ -149,14 +150,14 @@ def scores(results: Path, table: pd.DataFrame, name: str, budget: int, experimen
         for axis, metric in zip(axes[:, 0], METRICS, strict=True):
             part = table[table["metric"] == metric]
             for baseline, dashes in (("ideal ratio mask", "-"), ("mixture", "--")):
-                level, places = intervals(per_song(part, baseline))["mean"], np.arange(len(ORDER))
+                level, places = over_tracks(part, baseline)["mean"], np.arange(len(ORDER))
                 axis.hlines(level, places - 0.42, places + 0.42, COLORS[baseline], dashes, lw=1.6, label=baseline)
             for offset, method in zip(offsets(len(methods)), methods, strict=True):
-                dots(axis, intervals(per_song(part, method)), offset, COLORS[method], method)
+                dots(axis, over_tracks(part, method), offset, COLORS[method], method)
             stem_axis(axis)
             axis.set_ylabel(f"{metric} (dB)")
-        note = ", 95% interval over songs" if table["song"].nunique() > 1 else ""
-        figure.supxlabel(f"{counted(budget, 'labelled song')}\n{tested(table, 'song')} averaged{note}")
+        note = f"{tested(table, 'song')}; uSDR: mean with 95% interval, cSDR: median over songs"
+        figure.supxlabel(f"{counted(budget, 'labelled song')}\n{note}")
         names(figure, axes[0, 0], 2)
     return figure
 

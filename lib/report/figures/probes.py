@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lib import STEMS
+from lib.experiments.probes import above_mixture
 from lib.report.figures.style import (
     BLUE,
     COLORS,
@@ -46,18 +47,20 @@ def probes(results: Path, table: pd.DataFrame) -> Figure:
     """SNR improvement over the mixture of MixIT's outputs and groups, beside what labels, oracles and filters give."""
     table = table[(table["metric"] == "SNR") & (table["experiment"] == "test")]
     methods = [method for method in SHOWN if method in set(table["method"])]
+    gains = above_mixture(table)
     with drawn(results, "probes", height=4.4) as (figure, axes):
         axis = axes[0, 0]
         for offset, method in zip(offsets(len(methods), 0.75), methods, strict=True):
-            gain = intervals(per_song(table, method) - per_song(table, "mixture"))
-            dots(axis, gain, offset, COLORS[method], SHOWN[method], hollow=method.startswith("best"))
-        silence, places = intervals(-per_song(table, "mixture"))["mean"], np.arange(len(ORDER))
+            hollow = method.startswith("best")
+            dots(axis, intervals(gains, method), offset, COLORS[method], SHOWN[method], hollow)
+        mixture = table[table["method"] == "mixture"].groupby("stem")["value"].mean()
+        silence, places = [*-mixture.reindex(STEMS), -mixture.mean()], np.arange(len(ORDER))
         axis.hlines(silence, places - 0.45, places + 0.45, GREY, "--", lw=1.4, label="silence as estimate")
         axis.axhline(0, color=GREY, lw=1.2)
         stem_axis(axis)
         axis.set_ylabel("SNR above the mixture's (dB)")
         seeds = table.loc[table["method"] == "chosen output", "seed"].nunique()
-        songs = f"{counted(table['song'].nunique(), 'test song')}, 95% interval over songs"
+        songs = f"{counted(table['song'].nunique(), 'test song')}, 95% interval"
         figure.supxlabel(f"mean of {songs}; {counted(seeds, 'pre-training')} averaged")
         names(figure, axis, 2)
     return figure
@@ -147,10 +150,9 @@ def ill_posed(results: Path, table: pd.DataFrame, constancy: pd.DataFrame, group
     """Three signs of an undefined source, per stem: outputs it spreads over, outputs that lead, what grouping adds."""
     count = table["method"].str.extract(r"output (\d+)")[0].dropna().astype(int).max() + 1
     effective = table[(table["metric"] == "effective outputs") & (table["experiment"] == "test")]
-    effective = effective.groupby(["song", "stem"])["value"].mean().unstack("stem")
     with drawn(results, "ill_posed", ncols=3, sharey=True) as (figure, axes):
         left, middle, right = axes[0]
-        dots(left, intervals(effective).loc[list(STEMS)], 0, BLUE, "", across=True)
+        dots(left, intervals(effective, "MixIT").loc[list(STEMS)], 0, BLUE, "", across=True)
         rows = {"y": "stem", "order": STEMS, "jitter": False, "color": BLUE}
         sns.stripplot(constancy, x="outputs", **rows, size=5, alpha=0.6, ax=middle)
         looks = {"best group": ("#999999", "best for each song"), "chosen group": (BLUE, "chosen before")}
@@ -175,7 +177,9 @@ def ill_posed(results: Path, table: pd.DataFrame, constancy: pd.DataFrame, group
 def shares(results: Path, table: pd.DataFrame) -> Figure:
     """Which share of the distance between MixIT and the supervised model each cause explains."""
     table = table[table["what"] != "whole distance"].iloc[::-1].reset_index(drop=True)
-    percent = 100 * table[["share", "low", "high"]].rename(columns={"share": "mean"})
+    percent = 100 * table[["share", "low", "high"]].rename(columns={"share": "mean"}).clip(
+        -100, 200
+    )  # ends may be infinite
     with drawn(results, "shares", height=2.6) as (figure, axes):
         axis = axes[0, 0]
         dots(axis, percent, 0, BLUE, "", across=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import STEMS
+from lib.experiments.intervals import mean_interval
 from lib.report.sentences import counted
-from lib.scoring import MEAN
+from lib.scoring import MEAN, MEDIANS, summarise
 from lib.store.files import atomic
 
 ORDER = (*STEMS, MEAN)
@@ -84,21 +84,19 @@ def drawn(results: Path, name: str, height: float = 3.4, **options: object) -> I
         plt.close(figure)
 
 
-def intervals(songs: pd.DataFrame, resamples: int = 4000) -> pd.DataFrame:
-    """Mean over songs with its 95% percentile bootstrap interval, per stem and over stems (the mean of stems' means).
+def intervals(scores: pd.DataFrame, method: str) -> pd.DataFrame:
+    """`mean_interval` of a method in a table of one metric, a row per stem and over stems; baselines have no seeds."""
+    chosen = scores[scores["method"] == method]
+    chosen = chosen.assign(seed=chosen["seed"].fillna(0))
+    return mean_interval(chosen, method, chosen["metric"].iloc[0]).set_index("stem").reindex(ORDER)
 
-    ``songs`` holds a row per song and a column per stem, nan where a stem is silent; the result a row per stem and
-    ``mean``, and the columns mean, low, high.
-    """
-    values = songs.reindex(columns=STEMS).to_numpy(float)
-    draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
-    draws[0] = np.arange(len(values))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a stem may sound in no drawn song
-        means = np.nanmean(values[draws], axis=1)
-        means = np.column_stack([means, np.nanmean(means, axis=1)])
-        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    return pd.DataFrame({"mean": means[0], "low": low, "high": high}, index=ORDER)
+
+def over_tracks(scores: pd.DataFrame, method: str) -> pd.DataFrame:
+    """`intervals` of a mean; of a metric that the field takes the median of, `summarise` alone, without an interval."""
+    if scores["metric"].iloc[0] not in MEDIANS:
+        return intervals(scores, method)
+    value = summarise(scores[scores["method"] == method]).groupby("stem")["value"].mean().reindex(ORDER)
+    return pd.DataFrame({"mean": value, "low": value, "high": value})
 
 
 def per_song(scores: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -110,8 +108,8 @@ def per_song(scores: pd.DataFrame, method: str) -> pd.DataFrame:
 def dots(
     axis: Axes, table: pd.DataFrame, offset: float, color: str, label: str, hollow: bool = False, across: bool = False
 ) -> None:
-    """Dots with intervals, one a row of ``table`` (mean, low, high), at 0, 1, 2, ... plus ``offset``."""
-    table = table[["mean", "low", "high"]].reset_index(drop=True).dropna()
+    """Dots with their intervals, one a row of ``table`` (mean, low, high), at 0, 1, 2, ... plus ``offset``."""
+    table = table[["mean", "low", "high"]].reset_index(drop=True).dropna(subset="mean").ffill(axis=1)
     bars = [(table["mean"] - table["low"]).clip(lower=0), (table["high"] - table["mean"]).clip(lower=0)]
     look = {"fmt": "o", "ms": 6, "mfc": "white" if hollow else color, "color": color, "lw": 1.6, "zorder": 4}
     if across:
