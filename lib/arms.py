@@ -31,6 +31,8 @@ from lib.study import Study
 from lib.transfer import Statistics, segment_statistics
 
 SCRATCH, EQUAL_COMPUTE, SHUFFLED, LONG = "scratch", "equal compute", "shuffled", "long"
+OF_OUTPUTS = ("sliced", "group", "frequent", "random")
+"""Transfers that keep outputs of MixIT."""
 FIRST = "first"
 """In place of a transfer: the profile's first one."""
 
@@ -168,14 +170,19 @@ class Pretraining(Training):
             return {"checkpoint": file_digest(self._file)}
         corpus = self.study.profile.corpus
         return self._common() | {
-            "pretrain": _identifying(self.schedule, "seeds", "checkpoint"),
+            "pretrain": _identifying(self.schedule, "seeds", "checkpoint", *["objective"] * self.is_mixit),
             "model": self.study.profile.model,
             "segments": [corpus.segment_seconds, corpus.segment_hop_seconds],
             "corpus": self.study.unlabeled_content(),
         }
 
+    @property
+    def is_mixit(self) -> bool:
+        return self.schedule.objective == "mixit"
+
     def start(self) -> Separator:
-        return self.study.new_separator(self.study.profile.model.sources, self.seed)
+        outputs = pretrain.OUTPUTS.get(self.schedule.objective, self.study.profile.model.sources)
+        return self.study.new_separator(outputs, self.seed)
 
     def train(self) -> None:
         """Train it here, in this process."""
@@ -284,6 +291,11 @@ class Finetuning(Training):
         """The separator that it starts from."""
         if not self.kind.transfer:
             return self.study.new_separator(len(STEMS), self.seed)
+        if self.transfer in OF_OUTPUTS and not self.pretraining.is_mixit:
+            raise UserError(
+                f"transfer '{self.transfer}' chooses among the outputs of MixIT, which pretrain.objective="
+                f"{self.pretraining.schedule.objective} does not train: use body, blocks or encoder"
+            )
         pretrained = self.pretraining.load()
         statistics = partial(validation_statistics, self.study, pretrained)
         begun = transfer.transfer(pretrained, self.transfer, statistics, self.seed)
@@ -345,14 +357,15 @@ def example_flops(study: Study, stage: str) -> int:
     """Floating-point operations of a step of ``pretrain`` or ``finetune`` for one example, forward and backward."""
     profile = study.profile
     samples = study.samples(getattr(profile, stage).crop_seconds)
-    return _example_flops(profile.audio, profile.model, profile.pretrain.assignment, stage, samples)
+    return _example_flops(profile.audio, profile.model, profile.pretrain, stage, samples)
 
 
 @functools.cache
-def _example_flops(audio, model, assignment: str, stage: str, samples: int) -> int:
+def _example_flops(audio, model, unsupervised: Pretrain, stage: str, samples: int) -> int:
     sources, mixtures, loss = len(STEMS), len(STEMS), training.supervised
     if stage == "pretrain":
-        sources, mixtures, loss = model.sources, 2, partial(training.mixit, assignment=assignment)
+        sources = pretrain.OUTPUTS.get(unsupervised.objective, model.sources)
+        mixtures, loss = 2, pretrain.objective(unsupervised)
     front = {**dataclasses.asdict(audio), "band_scale": model.band_scale, "dropout": model.dropout}
     return training.example_flops(lambda: Separator.from_size(model.size, sources, **front), loss, mixtures, samples)
 

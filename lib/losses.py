@@ -52,6 +52,14 @@ def mixit_loss(
     return mixture_loss(sums, mixtures, tau), chosen
 
 
+def mixpit_loss(estimates: Tensor, mixtures: Tensor, tau: float = 1e-3) -> Tensor:
+    """Loss [B] of two estimates for two mixtures, both [B, 2, C, T], in the better order (Karamatlı and Kırbız 2022).
+
+    It is `mixit_loss` of two outputs, each of which must stand for one of the mixtures.
+    """
+    return torch.minimum(mixture_loss(estimates, mixtures, tau), mixture_loss(estimates.flip(1), mixtures, tau))
+
+
 def assign(estimates: Tensor, mixtures: Tensor, assignment: str = "exact", tau: float = 1e-3) -> Tensor:
     """The assignment [B, 2, N] of `mixit_loss`, without gradients. Raises: ValueError for another ``assignment``."""
     if assignment not in ("exact", "least_squares"):

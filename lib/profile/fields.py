@@ -45,6 +45,7 @@ def doc(description: str, **bounds: float) -> FieldInfo:
 
 ModelSize = Literal["nano", "tiny", "mini", "compact", "small", "medium", "large"]
 Transfer = Literal["body", "sliced", "group", "frequent", "random", "blocks", "encoder"]
+Objective = Literal["mixit", "mixpit", "denoising", "reconstruction"]
 Control = Literal["equal compute", "shuffled", "long"]
 Precision = Literal["32-true", "bf16-mixed", "auto"]
 FmaSubset = Literal["small", "medium", "large", "full"]
@@ -204,6 +205,7 @@ class Pretrain(Optimisation):
     seeds: Annotated[
         Distinct[CountOrZero], doc("a model each; supervised seed s takes number s modulo their count")
     ] = (0,)
+    objective: Annotated[Objective, doc("what is asked of pairs of mixtures: see lib.pretrain")] = "mixit"
     same_song: Annotated[Flag, doc("the two mixtures are passages of one song")] = False
     level_db: Annotated[DecibelRange, doc("[low, high] of the two mixtures' level ratio in dB")] = (-5.0, 5.0)
     assignment: Annotated[Literal["exact", "least_squares"], doc("how outputs are assigned to mixtures")] = "exact"
