@@ -268,7 +268,8 @@ class Finetuning(Training):
     def arguments(self) -> tuple[str, ...]:
         """What `lib.pipeline.train` is told to train this."""
         how = ("finetune", "--transfer", self.arm) if self.arm in TRANSFERS else (self.arm,)
-        return ("--stage", *how, "--seed", str(self.seed), "--songs", str(self.songs))
+        fold = () if self.study.fold is None else ("--fold", str(self.study.fold))
+        return ("--stage", *how, "--seed", str(self.seed), "--songs", str(self.songs), *fold)
 
     @cached_property
     def identity(self) -> dict:

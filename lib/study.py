@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lib import ROOT, UserError
-from lib.data import corpora
+from lib.data import corpora, folds
 from lib.data.corpora import of_split, take
 from lib.data.segments import Manifest, mixture_manifest, stem_manifest
 from lib.data.tracks import Skipped, Track, corpus_fingerprint
@@ -29,17 +29,25 @@ PRETRAINING = ("audio", "corpus", "model", "pretrain")
 class Study:
     """Everything one profile asks for. ``Study(profile)`` reads nothing until something is asked of it.
 
-    ``music`` holds what studies of one corpus have read already; variants share it.
+    ``music`` holds what studies of one corpus have read already; variants and folds share it. With ``corpus.folds``, a
+    study trains in its `folds` alone: a ``fold`` is the same study whose labelled songs have the splits of that fold.
     """
 
-    def __init__(self, profile: Profile, music: dict | None = None):
-        self.profile = profile
+    def __init__(self, profile: Profile, music: dict | None = None, fold: int | None = None):
+        self.profile, self.fold = profile, fold
         self.results = project_path(profile.results)
         self.cache = self.results / "corpora"
         self._music = {} if music is None else music
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.profile,)
+        return type(self), (self.profile, None, self.fold)
+
+    @property
+    def folds(self) -> list[Study]:
+        """The study as seen from each fold, so that every labelled song is tested once; itself without folds."""
+        if self.fold is not None or not self.profile.corpus.folds:
+            return [self]
+        return [type(self)(self.profile, self._music, fold) for fold in range(self.profile.corpus.folds)]
 
     def variant(self, changes: Mapping[str, object] | None = None, **steps: int) -> Study:
         """The same study with dotted fields replaced, and with stages stretched to other ``steps`` (``pretrain=500``).
@@ -52,14 +60,21 @@ class Study:
         changes = dict(changes or {})
         if "pretrain" in stretched or {key.split(".")[0] for key in changes} & set(PRETRAINING):
             changes = {"pretrain.checkpoint": "", **changes}
-        return type(self)(override(dataclasses.replace(self.profile, **stretched), changes), self._music)
+        return type(self)(override(dataclasses.replace(self.profile, **stretched), changes), self._music, self.fold)
 
     # Music
 
     @property
     def labeled(self) -> list[Track]:
-        """All songs with stems; what could not be read is listed in ``tables/skipped.csv``."""
-        return self._once("labeled", lambda: self._listed("labeled", *corpora.labeled(self.profile, self.cache)))
+        """All songs with stems; what could not be read is listed in ``tables/skipped.csv``.
+
+        With folds, and outside of one, all of them are of the split ``test``: nothing can be learned or chosen there.
+        """
+        songs = self._once("labeled", lambda: self._listed("labeled", *corpora.labeled(self.profile, self.cache)))
+        if self.fold is None:
+            return songs
+        corpus = self.profile.corpus
+        return folds.of_fold(songs, self.fold, corpus.folds, corpus.validation_songs, corpus.rendered.seed)
 
     @property
     def unlabeled(self) -> Sequence[Track]:

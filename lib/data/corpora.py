@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import soundfile
 from lib import STEMS, UserError
 from lib.data import fma, folder, musdb18
 from lib.data.collection import Collection
-from lib.data.tracks import Candidate, Skipped, Track, scan
+from lib.data.tracks import Candidate, Skipped, Track, content_digest, scan
 from lib.profile.fields import FMA, MUSDB, RENDERED, Corpus, Profile
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
@@ -49,13 +50,14 @@ def available(profile: Profile) -> bool:
 
 
 def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
-    """Songs with stems from ``corpus.labeled``: ``rendered``, ``musdb18hq``, or a folder in MUSDB18's layout.
+    """Songs with stems from ``corpus.labeled``: ``rendered``, ``musdb18hq``, or a folder (see `lib.data.musdb18`).
 
     Raises `UserError` if the folder does not exist or holds no usable song.
     """
     corpus = profile.corpus
     root = _root(profile, "labeled", corpus.labeled, cache)
-    return _usable("corpus.labeled", root, *musdb18.read(root, cache, corpus.workers, corpus.validation_songs))
+    read = musdb18.read(root, cache, corpus.workers, corpus.validation_songs, corpus.folds)
+    return _usable("corpus.labeled", root, *read)
 
 
 def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
@@ -85,8 +87,16 @@ def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[Sequence[Track
     elif (root / fma.METADATA).is_file():
         found = fma.read(root, corpus.fma_subset, cache, corpus.workers, rate, corpus.segment_seconds)
     else:
-        found = folder.read(root, cache, corpus.workers, corpus.segment_seconds)
+        found = folder.read(root, cache, corpus.workers, corpus.segment_seconds, _tested(corpus))
     return _usable("corpus.unlabeled", root, *found)
+
+
+def _tested(corpus: Corpus) -> dict[str, str]:
+    """Content digests of all files of the labelled songs that are tested, in any fold, with the names of the songs."""
+    root = corpus.folder_of(corpus.labeled)
+    songs = musdb18.listed(root, corpus.folds)[0] if root and root.is_dir() else []
+    files = [(path, song.name) for song in songs if song.split == "test" for path in song.files.values()]
+    return {content_digest({"mixture": path}): name for path, name in files if os.access(path, os.R_OK)}
 
 
 def real_song(cache: Path) -> Track:

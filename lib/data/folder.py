@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from lib.data.tracks import Candidate, Rules, Skipped, Track, scan, skip
 
 MUSIC = re.compile(r"\.(wave?|w64|flac|og[ga]|opus|mp[34]|m4a|aac|aif[fc]?|caf|au|wma|wv|ape|mka)$", re.IGNORECASE)
 
 
-def read(root: Path, cache: Path, workers: int, min_seconds: float) -> tuple[list[Track], list[Skipped]]:
+def read(
+    root: Path, cache: Path, workers: int, min_seconds: float, tested: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Track], list[Skipped]]:
     """Tracks named by their relative path, in sorted order; about 5% (two at least, of four or more) validate.
 
     Which ones is decided by a hash of the relative path, so neither an album nor a letter of the alphabet is favoured.
-    Files shorter than ``min_seconds`` or undecodable are skipped; hidden ones are not looked at.
+    Files shorter than ``min_seconds`` or undecodable are skipped; hidden ones are not looked at. ``tested`` are content
+    digests of the files of songs that models are tested on, with the names of these songs: they are skipped as well.
     """
     candidates, skipped = [], []
     for path in sorted(_music(root)):
@@ -28,7 +32,9 @@ def read(root: Path, cache: Path, workers: int, min_seconds: float) -> tuple[lis
         else:
             skipped.append(skip(path, "file name holds control characters or invalid UTF-8: rename it"))
     tracks, unusable = scan(candidates, cache, workers, Rules(min_seconds))
-    return _with_validation(tracks), skipped + unusable
+    leaks = [track for track in tracks if track.digest in tested]
+    skipped += [skip(root / t.name, f"belongs to '{tested[t.digest]}', which is tested") for t in leaks]
+    return _with_validation([track for track in tracks if track.digest not in tested]), skipped + unusable
 
 
 def _music(root: Path) -> Iterator[Path]:

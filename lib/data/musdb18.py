@@ -1,12 +1,14 @@
-"""MUSDB18-HQ (zenodo 3338373), MUSDB18's ``.stem.mp4``, and any folder laid out like them.
+"""MUSDB18-HQ (zenodo 3338373), MUSDB18's ``.stem.mp4``, and any folder of songs with stems.
 
-``ROOT/{train,test}/SONG/{mixture,bass,drums,other,vocals}.wav`` or ``ROOT/{train,test}/SONG.stem.mp4``.
+``ROOT/{train,valid,test}/SONG/{mixture,bass,drums,other,vocals}.EXT`` or ``ROOT/{train,valid,test}/SONG.stem.mp4``;
+where songs are tested in folds also without the folders of splits: ``ROOT/SONG`` or ``ROOT/SOURCE/SONG``.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +18,14 @@ import soundfile
 from lib import STEMS, UserError
 from lib.data.audio import UndecodableError, stamp
 from lib.data.download import Archive, provide_archive
+from lib.data.folder import MUSIC
 from lib.data.tracks import ROLES, Candidate, Rules, Skipped, Track, scan, seekable_files, skip
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
 STEM_SUFFIX = ".stem.mp4"
+SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+"""Splits by the names of their folders."""
 LONGEST = 1200
 """Seconds: a song with stems is scored as a whole, with all estimates in memory (MUSDB18's last up to 630)."""
 URL = "https://zenodo.org/record/3338373/files/musdb18hq.zip"
@@ -38,39 +43,95 @@ def provide(root: Path, download: bool) -> None:
     provide_archive(Archive(URL, "sha256", SHA256, 1.5), root, lambda: there(root), download, "corpus.musdb_root")
 
 
-def read(root: Path, cache: Path, workers: int, validation_songs: int) -> tuple[list[Track], list[Skipped]]:
+def read(
+    root: Path, cache: Path, workers: int, validation_songs: int, folds: int = 0
+) -> tuple[list[Track], list[Skipped]]:
     """Tracks with their stems, sorted by split and name.
 
-    Of ``train/``, MUSDB18's official validation songs get the split "validation" if any is there, else the last
-    ``validation_songs`` in sorted order (at least one song stays for training).
+    Songs of ``valid/`` are for validation; without any, of ``train/`` MUSDB18's official validation songs if any is
+    there, else the last ``validation_songs`` in sorted order (at least one song stays for training). With ``folds``,
+    all songs are of the split "test", named by their paths, and a song that is there twice is left out once.
+    Raises: UserError for a folder without splits if there are no ``folds``.
     """
-    candidates, skipped = [], []
-    for subset in ("train", "test"):
-        if not (root / subset).is_dir():
-            skipped.append(skip(root / subset, f"no such folder: no {subset} songs"))
-            continue
-        for path in sorted((root / subset).iterdir()):
-            entry = _candidate(path, subset)
-            (skipped if isinstance(entry, Skipped) else candidates).append(entry)
+    candidates, skipped = listed(root, folds)
     tracks, unusable = scan(candidates, cache, workers, Rules(max_seconds=LONGEST), unpack)
+    if folds:
+        tracks, again = _distinct(tracks)
+        return tracks, skipped + unusable + again
     return _with_validation(tracks, validation_songs), skipped + unusable
 
 
-def _candidate(path: Path, subset: str) -> Candidate | Skipped:
+def listed(root: Path, folds: int = 0) -> tuple[list[Candidate], list[Skipped]]:
+    """The songs of a folder, not yet looked into, and what is none. Raises: UserError, as `read` does."""
+    subsets = [name for name in SPLITS if (root / name).is_dir()]
+    if not subsets and not folds:
+        raise UserError(
+            f"corpus.labeled: {root} has no folders train and test: make them, or set corpus.folds (to 4, say), which "
+            "has every song tested once"
+        )
+    candidates, skipped = [], []
+    for subset in ("train", "test"):
+        if subset not in subsets and not folds:
+            skipped.append(skip(root / subset, f"no such folder: no {subset} songs"))
+    for path in _songs(root, subsets):
+        name = path.relative_to(root).as_posix() if folds else path.name
+        split = "test" if folds else SPLITS[path.parent.name]
+        entry = _candidate(path, name, split)
+        (skipped if isinstance(entry, Skipped) else candidates).append(entry)
+    return candidates, skipped
+
+
+def _songs(root: Path, subsets: list[str]) -> Iterator[Path]:
+    """Everything in the folders of splits, or everything in ``root`` and its folders that are no songs themselves."""
+    for subset in subsets:
+        yield from sorted((root / subset).iterdir())
+    for path in [] if subsets else sorted(root.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and not _files(path):
+            yield from sorted(path.iterdir())
+        else:
+            yield path
+
+
+def _files(song: Path) -> dict[str, list[Path]]:
+    """The audio files in the folder of a song, by role."""
+    found = [path for path in sorted(song.iterdir()) if MUSIC.search(path.name) and path.is_file()]
+    files = {role: [path for path in found if path.stem.lower() == role] for role in ROLES}
+    return {role: paths for role, paths in files.items() if paths}
+
+
+def _candidate(path: Path, name: str, split: str) -> Candidate | Skipped:
     # not the tracks of musdb.DB(root): it runs ffprobe on every song at every call, and raises at the first broken one
+    if not name.isprintable():
+        return skip(path, "its name holds control characters or invalid UTF-8: rename it")
     if path.name.endswith(STEM_SUFFIX) and not path.name.startswith("."):
-        return Candidate(path.name.removesuffix(STEM_SUFFIX), subset, {STEM_SUFFIX: path})
+        return Candidate(name.removesuffix(STEM_SUFFIX), split, {STEM_SUFFIX: path})
     if not path.is_dir() or path.name.startswith("."):
         return skip(path, f"neither a folder of stems nor a {STEM_SUFFIX} file")
-    files = {role: path / f"{role}.wav" for role in ROLES}
-    missing = [f"{stem}.wav" for stem in STEMS if not files[stem].is_file()]
+    files = _files(path)
+    if twice := [role for role, paths in files.items() if len(paths) > 1]:
+        return skip(path, f"several files of {twice[0]}: {', '.join(file.name for file in files[twice[0]])}; keep one")
+    missing = [stem for stem in STEMS if stem not in files]
     if missing:
         return skip(path, f"incomplete: no {', '.join(missing)}")
-    # without mixture.wav the song is the sum of its stems, as MUSDB18's mixtures are but for mastering
-    return Candidate(path.name, subset, {role: file for role, file in files.items() if file.is_file()})
+    # without a mixture the song is the sum of its stems, as MUSDB18's mixtures are but for mastering
+    return Candidate(name, split, {role: file for role, (file,) in files.items()})
+
+
+def _distinct(tracks: list[Track]) -> tuple[list[Track], list[Skipped]]:
+    """Every song once: the same files under another name would be learned from where the first is tested."""
+    first: dict[str, Track] = {}
+    again = []
+    for track in tracks:
+        if track.digest in first:
+            same = first[track.digest].name
+            again.append(skip(next(iter(track.files.values())).parent, f"the same files as '{same}'"))
+        first.setdefault(track.digest, track)
+    return list(first.values()), again
 
 
 def _with_validation(tracks: list[Track], count: int) -> list[Track]:
+    if any(track.split == "validation" for track in tracks):
+        return tracks
     train = [track.name for track in tracks if track.split == "train"]
     chosen = set(train) & set(settings()["validation_tracks"])
     chosen = chosen or set(train[len(train) - min(count, max(len(train) - 1, 0)) :])

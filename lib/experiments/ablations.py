@@ -67,9 +67,10 @@ def ablation_trainings(study: Study, absent: bool = False) -> list[tuple[str, st
     """(axis, level, is base, training); scratch stands beside every level. ``absent`` as in `ablation_levels`."""
     songs = ablation_songs(study)
     return [
-        (axis, level, base, Finetuning(variant, arm, seed, songs))
+        (axis, level, base, Finetuning(fold, arm, seed, songs))
         for axis, level, base, transfer, variant in ablation_levels(study, absent)
         for seed in study.profile.ablations.seeds
+        for fold in variant.folds
         for arm in dict.fromkeys((SCRATCH, transfer))
     ]
 

@@ -16,14 +16,14 @@ from lib.study import Study
 
 
 def claim_trainings(study: Study) -> list[Finetuning]:
-    """Every arm with every budget and seed."""
+    """Every arm with every budget and seed, in every fold."""
     settings = study.profile.finetune
-    plan = itertools.product(settings.labeled_songs, settings.seeds, of_profile(study))
-    return [Finetuning(study, arm, seed, songs) for songs, seed, arm in plan]
+    plan = itertools.product(settings.labeled_songs, settings.seeds, study.folds, of_profile(study))
+    return [Finetuning(fold, arm, seed, songs) for songs, seed, fold, arm in plan]
 
 
 def is_final(training: Finetuning) -> bool:
-    """Whether it makes its arm's final model: the first seed with the most labelled songs."""
+    """Whether it makes its arm's final model, of its fold: the first seed with the most labelled songs."""
     settings = training.study.profile.finetune
     return (training.seed, training.songs) == (settings.seeds[0], max(settings.labeled_songs))
 

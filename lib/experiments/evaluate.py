@@ -36,8 +36,8 @@ def estimate(study: Study, separator: Separator, mixture: np.ndarray, progress: 
 
 
 def songs(study: Study, split: str) -> list[tuple[str, Track]]:
-    """(experiment, song) of a split; beside the ``test`` songs stands the real song, as ``real song``."""
-    real = [("real song", study.real_song)] if split == "test" else []
+    """(experiment, song) of a split; beside the ``test`` songs, of the first fold, stands the real song."""
+    real = [("real song", study.real_song)] if split == "test" and not study.fold else []
     return [*((split, song) for song in study.songs(split)), *real]
 
 
@@ -59,7 +59,8 @@ def _of_model(training: Finetuning, split: str, name: str, framewise: Framewise)
     model = functools.cache(training.load)  # only if a score is missing
     separated = lambda stems: estimate(training.study, model(), stems.sum(0))  # noqa: E731
     table = scored(training.study, training.trained(), separated, split, name, framewise)
-    return _named(table, method=training.method, seed=training.seed, labeled_songs=training.songs)
+    facts = {"seed": training.seed, "labeled_songs": training.songs, "fold": training.study.fold}
+    return named(table, method=training.method, **facts)
 
 
 def baselines(study: Study) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def reference(study: Study, name: str, function: Estimate, *identity: object) ->
     """Scores on the test songs of something that was not trained here; ``identity``: what else determines them."""
     words = re.findall(r"[\w-]+", name)
     run = Run(study.results / "runs" / "references" / "-".join([*words, fingerprint(study.profile.audio)]))
-    return _named(scored(study, run, function, "test", identity=identity), method=name)
+    return named(scored(study, run, function, "test", identity=identity), method=name)
 
 
 def scored(
@@ -131,5 +132,6 @@ def cached(run: Run, name: str, identity: Sequence, measure: Callable[[], pd.Dat
     return tables.read_table(path())
 
 
-def _named(frame: pd.DataFrame, **facts: object) -> pd.DataFrame:
+def named(frame: pd.DataFrame, **facts: object) -> pd.DataFrame:
+    """A score table with columns set to ``facts``."""
     return tables.table(frame.assign(**facts).to_dict("records"))

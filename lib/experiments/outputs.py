@@ -14,7 +14,8 @@ import torch
 from lib import STEMS, transfer
 from lib.arms import Pretraining, song_statistics
 from lib.data.tracks import Track, corpus_fingerprint, expect
-from lib.experiments.evaluate import cached
+from lib.experiments import evaluate
+from lib.experiments.evaluate import cached, named
 from lib.losses import all_assignments
 from lib.mixing import song_segments
 from lib.model.separator import Separator
@@ -29,13 +30,12 @@ VERSION = 1
 
 
 def outputs(training: Pretraining) -> pd.DataFrame:
-    """What every output, choice and group of one pre-training holds of the test songs and of the real song.
+    """What every output, choice and group of one pre-training holds of the test songs and (see `songs`) the real song.
 
     Metric `SNR` for the mixture, every single output ("output 3"), the output and the group chosen per stem on
     validation songs, the best output and the best group with the song's own stems known; metric `SPREAD` for "MixIT".
     """
-    study = training.study
-    songs = [*(("test", song) for song in study.songs("test")), ("real song", study.real_song)]
+    study, songs = training.study, evaluate.songs(training.study, "test")
 
     def measure() -> pd.DataFrame:
         separator, rows = training.load(), []
@@ -51,7 +51,7 @@ def outputs(training: Pretraining) -> pd.DataFrame:
         return table(rows)
 
     heard = [song for _, song in songs] + study.songs("validation")
-    return cached(training.trained(), "outputs", _identity(study, heard), measure)
+    return named(cached(training.trained(), "outputs", _identity(study, heard), measure), fold=study.fold)
 
 
 def gains(training: Pretraining, validation: list[Track], test: list[Track]) -> pd.DataFrame:
@@ -69,7 +69,8 @@ def gains(training: Pretraining, validation: list[Track], test: list[Track]) -> 
                 rows += song_rows(song.name, _sounding("gain", values - mixture), **facts)
         return table(rows)
 
-    return cached(training.trained(), "gains", _identity(study, [*validation, *test]), measure)
+    found = cached(training.trained(), "gains", _identity(study, [*validation, *test]), measure)
+    return named(found, fold=study.fold)
 
 
 def _identity(study: Study, songs: list[Track]) -> list:
@@ -145,7 +146,11 @@ def effective_outputs(energy: np.ndarray) -> np.ndarray:
 
 
 def before_and_after(study: Study) -> pd.DataFrame:
-    """`describe` of the first pre-training on validation songs, by ``state``: initial weights, after MixIT."""
+    """`describe` of the first pre-training on validation songs, by ``state``: initial weights, after MixIT.
+
+    With folds, on those of the first.
+    """
+    study = study.folds[0]
     training, songs = Pretraining(study, study.profile.pretrain.seeds[0]), study.songs("validation")
 
     def measure() -> pd.DataFrame:

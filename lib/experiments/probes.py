@@ -6,6 +6,7 @@ All qualities are SNRs in dB over whole songs, as uSDR is; gains are taken over 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -41,7 +42,8 @@ def probe(study: Study) -> pd.DataFrame:
     See `lib.experiments.outputs`; beside the models, without a seed of pre-training, stand `references`. A stem that is
     silent in a song has no row.
     """
-    frames = [outputs.outputs(Pretraining(study, seed)) for seed in study.profile.pretrain.seeds]
+    plan = itertools.product(study.profile.pretrain.seeds, study.folds)
+    frames = [outputs.outputs(Pretraining(fold, seed)) for seed, fold in plan]
     return study.write("probes", pd.concat([*frames, references(study)], ignore_index=True))
 
 
@@ -69,7 +71,8 @@ def reference_trainings(study: Study) -> list[Finetuning]:
     """The supervised models that `references` looks at."""
     settings = study.profile.finetune
     arm = EQUAL_COMPUTE if EQUAL_COMPUTE in settings.controls else SCRATCH
-    return [Finetuning(study, arm, seed, max(settings.labeled_songs)) for seed in settings.seeds]
+    plan = itertools.product(settings.seeds, study.folds)
+    return [Finetuning(fold, arm, seed, max(settings.labeled_songs)) for seed, fold in plan]
 
 
 def harmonic_percussive(stems: np.ndarray, n_fft: int = 1024, hop: int = 256, length: int = 31) -> np.ndarray:
@@ -113,11 +116,13 @@ def pretraining_jobs(study: Study) -> list[Job]:
 
 def _probed(training: Pretraining, kind: str, study: Study) -> None:
     """Measure what `probe` and `correlation` of ``study`` ask of one pre-training."""
-    if kind == COMPOSED and training.seed in study.profile.pretrain.seeds:
-        outputs.outputs(training)
-    if training.seed in study.profile.probes.seeds:
-        for songs in _tested(study).values():
-            outputs.gains(training, *songs)
+    for fold, variant in zip(study.folds, training.study.folds, strict=True):
+        training = replace(training, study=variant)
+        if kind == COMPOSED and training.seed in study.profile.pretrain.seeds:
+            outputs.outputs(training)
+        if training.seed in study.profile.probes.seeds:
+            for songs in _tested(fold).values():
+                outputs.gains(training, *songs)
 
 
 def _pretraining_plan(study: Study) -> list[tuple[str, Pretraining]]:
@@ -136,8 +141,9 @@ def correlation(study: Study) -> pd.DataFrame:
     """
     frames = [
         outputs.gains(Pretraining(variant, seed), *songs).assign(trained=trained, tested=kind)
-        for (trained, variant), seed in itertools.product(trainings(study).items(), study.profile.probes.seeds)
-        for kind, songs in _tested(study).items()
+        for fold, seed in itertools.product(study.folds, study.profile.probes.seeds)
+        for trained, variant in trainings(fold).items()
+        for kind, songs in _tested(fold).items()
     ]
     frame = pd.concat(frames, ignore_index=True)
     first = ["trained", "tested"]

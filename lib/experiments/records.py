@@ -8,28 +8,29 @@ import pandas as pd
 
 from lib.arms import Finetuning, Pretraining
 from lib.store.runs import Run
-from lib.store.tables import read_table
+from lib.store.tables import read_table, whole
 from lib.study import Study
 
-Named = tuple[str, int | None, int | None, Run]
-"""Method, seed, labelled songs, run."""
+Named = tuple[str, int | None, int | None, int | None, Run]
+"""Method, seed, labelled songs, fold, run."""
+KEYS = ["method", "seed", "labeled_songs", "fold"]
 
 
 def named(training: Pretraining | Finetuning) -> Named:
     """A training as tables name it, trained where missing."""
     if isinstance(training, Pretraining):
-        return "MixIT", training.seed, None, training.trained()
-    return training.method, training.seed, training.songs, training.trained()
+        return "MixIT", training.seed, None, None, training.trained()
+    return training.method, training.seed, training.songs, training.study.fold, training.trained()
 
 
 def recorded(study: Study, notebook: str, runs: Iterable[Named]) -> list[Named]:
-    """The runs that a notebook stands on, named in ``tables/runs.csv``: notebook, method, seed, labeled_songs, run.
+    """The runs that a notebook stands on, named in ``tables/runs.csv``: notebook, method to fold, run.
 
     ``weights`` is the SHA-256 of what each was trained to.
     """
-    runs, columns = list(runs), ["notebook", "method", "seed", "labeled_songs", "run", "weights"]
-    rows = [(notebook, method, seed, songs, run.name, run.facts()["weights"]) for method, seed, songs, run in runs]
-    table = pd.DataFrame(rows, columns=columns).astype({"seed": "Int64", "labeled_songs": "Int64"})
+    runs = list(runs)
+    rows = [(notebook, *keys, run.name, run.facts()["weights"]) for *keys, run in runs]
+    table = whole(pd.DataFrame(rows, columns=["notebook", *KEYS, "run", "weights"]))
     if (study.results / "tables" / "runs.csv").exists():
         others = study.read("runs")
         table = pd.concat([others[others["notebook"] != notebook], table])
@@ -38,24 +39,24 @@ def recorded(study: Study, notebook: str, runs: Iterable[Named]) -> list[Named]:
 
 
 def learning_curves(study: Study, runs: list[Named]) -> pd.DataFrame:
-    """Loss and validation loss in dB of several runs: method, seed, labeled_songs, step, metric, value.
+    """Loss and validation loss in dB of several runs: method, seed, labeled_songs, fold, step, metric, value.
 
     The loss at a step is the mean over the batches since the validation before; each batch's stands in the run's log.
     """
     frames = []
-    for method, seed, songs, run in runs:
+    for *keys, run in runs:
         log = read_table(run.folder / "log.csv").astype(float)  # a step that was skipped has the loss "nan"
         validated = log["step"].where(log["validation_loss"].notna()).bfill().rename("step")
         means = log.groupby(validated)[["loss", "validation_loss"]].mean().reset_index().astype({"step": int})
         long = means.melt("step", var_name="metric").dropna(subset="value")
-        frames.append(long.assign(method=method, seed=seed, labeled_songs=songs))
-    return pd.concat(frames, ignore_index=True)[["method", "seed", "labeled_songs", "step", "metric", "value"]]
+        frames.append(whole(long.assign(**dict(zip(KEYS, keys, strict=True)))))
+    return pd.concat(frames, ignore_index=True)[[*KEYS, "step", "metric", "value"]]
 
 
 def cost(study: Study, runs: list[Named]) -> pd.DataFrame:
-    """What every run took, tidy (stage, method, seed, labeled_songs, metric, value): ``tables/cost.csv``."""
+    """What every run took, tidy (stage, method, seed, labeled_songs, fold, metric, value): ``tables/cost.csv``."""
     rows = []
-    for method, seed, songs, run in runs:
+    for *keys, run in runs:
         facts = run.facts()
         values = {
             "seconds": facts["seconds"],
@@ -65,6 +66,6 @@ def cost(study: Study, runs: list[Named]) -> pd.DataFrame:
             "audio seconds per second": facts["audio_seconds"] / max(facts["seconds"], 1e-9),
             "peak memory in MiB": facts["peak_memory_mib"],
         }
-        named = {"stage": run.name.split("-")[0], "method": method, "seed": seed, "labeled_songs": songs}
+        named = {"stage": run.name.split("-")[0], **dict(zip(KEYS, keys, strict=True))}
         rows += [{**named, "metric": metric, "value": value} for metric, value in values.items()]
-    return study.write("cost", pd.DataFrame(rows).astype({"seed": "Int64", "labeled_songs": "Int64"}))
+    return study.write("cost", whole(pd.DataFrame(rows)))

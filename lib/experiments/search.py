@@ -1,4 +1,7 @@
-"""Before the claim, on validation songs alone: which schedule each arm gets, and where pre-training could matter."""
+"""Before the claim, on validation songs alone: which schedule each arm gets, and where pre-training could matter.
+
+With folds, those of the first: what is chosen for all folds has then seen songs that other folds test.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ def search_jobs(study: Study) -> list[Job]:
 
 def _search_plan(study: Study) -> list[tuple[Finetuning, float, int, float]]:
     """(training, learning rate, steps, body rate)."""
+    study = study.folds[0]
     settings, plan = study.profile.regime, []
     schedules = itertools.product(settings.learning_rates, settings.body_rates, settings.steps)
     for (rate, body, steps), arm in itertools.product(schedules, (SCRATCH, *settings.transfers)):
@@ -89,6 +93,7 @@ def map_jobs(study: Study) -> list[Job]:
 
 def _map_plan(study: Study) -> dict[tuple[int, int], list[Finetuning]]:
     """The trainings of every cell (steps of pre-training, labelled songs)."""
+    study = study.folds[0]
     settings = study.profile.regime
     arms = list(itertools.product(settings.seeds, (SCRATCH, settings.transfers[0])))
     return {

@@ -42,9 +42,15 @@ EDGE = 0.15
 
 
 def methods(study: Study) -> list[Finetuning]:
-    """The final model of every arm, trained where missing."""
+    """The final model of every arm (in every fold), trained where missing."""
     train_in_parallel(map(scored, claim_trainings(study)))
     return list(filter(is_final, claim_trainings(study)))
+
+
+def testing(study: Study, song: Track) -> list[Finetuning]:
+    """The `methods` of the fold that tests a song; of the first fold for songs that are of none."""
+    fold = next((fold for fold in study.folds if song.name in {s.name for s in fold.songs("test")}), study.folds[0])
+    return methods(fold)
 
 
 def origin_note(study: Study) -> pd.DataFrame | Markdown:
@@ -90,7 +96,7 @@ def excerpt(study: Study, song: Track) -> Excerpt:
     start, seconds = passage(study, song)
     stems = song.stems(start, seconds, front.rate)
     mixture, versions = stems.sum(0), {REFERENCE: stems}
-    for training in methods(study):
+    for training in testing(study, song):
         identity = [
             training.run.name,
             song.digest,
@@ -165,7 +171,7 @@ def main(arguments: Sequence[str]) -> int:
         songs = [*study.songs("test")[: study.profile.listening.songs], study.real_song]
         code = provenance.code()
         facts = {"profile": study.profile.name, "commit": code["commit"], "code": code["lib"]}
-        facts["runs"] = {training.method: training.run.name for training in methods(study)}
+        facts["runs"] = {training.method: training.run.name for training in methods(study.folds[0])}
         size = examples.write(folder, [excerpt(study, song) for song in songs], facts)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -171,7 +171,7 @@ def _contributing_runs(runs: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
     methods = {row[key] for key in ("method", "against") if key in row}
     named = {f"{axis}, {row['level']}: {method}" for method in methods} if axis else methods
     chosen = runs[runs["method"].isin(named)] if named & set(runs["method"]) else runs
-    for key in ("seed", "labeled_songs"):
+    for key in {"seed", "labeled_songs", "fold"} & set(chosen):
         if key in row and pd.notna(row[key]):
             chosen = chosen[chosen[key].isna() | (chosen[key] == row[key])]
     return chosen

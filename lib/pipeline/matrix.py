@@ -21,12 +21,12 @@ class Outline(Study):
         facts = to_dict(self.profile)["corpus"]
         if RENDERED not in self.profile.corpus.unlabeled_parts:
             del facts["rendered"]
-        return {key: value for key, value in facts.items() if key not in ("labeled", "workers")}
+        return {key: value for key, value in facts.items() if key not in ("labeled", "workers", "folds")}
 
     def labeled_content(self, count: int) -> object:
         corpus = self.profile.corpus
         rendered = corpus.rendered.seed if corpus.labeled == RENDERED else None
-        return [count, corpus.labeled, corpus.validation_songs, rendered]
+        return [count, corpus.labeled, corpus.validation_songs, rendered, corpus.folds, self.fold]
 
 
 def runs(profile: Profile, absent: bool = False) -> dict[Run, Job]:

@@ -45,8 +45,9 @@ def planned_bytes(profile: Profile) -> float:
     searched = (1 + len(regime.transfers)) * schedules * len(regime.searched_songs)
     mapped = (1 + 2 * len(regime.labeled_songs)) * len(regime.pretrain_steps)
     count = pretrainings + len(regime.seeds) * (searched + mapped)
-    count += len(tuning.seeds) * budgets * (1 + len(tuning.transfers) + len(tuning.controls))
-    count += 3 * len(ablations.seeds) * sum(len(axis.levels) for axis in ablations.axes)
+    folds = max(profile.corpus.folds, 1)
+    count += folds * len(tuning.seeds) * budgets * (1 + len(tuning.transfers) + len(tuning.controls))
+    count += (1 + 2 * folds) * len(ablations.seeds) * sum(len(axis.levels) for axis in ablations.axes)
     # two copies stay of each run; while one trains, its best checkpoints and the last with the optimiser's moments
     copies = 2 * count + max(profile.pretrain.average_best, tuning.average_best) + 4
     return total + copies * 4 * _PARAMETERS[profile.model.size]

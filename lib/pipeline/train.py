@@ -73,6 +73,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="default: the first of the profile's")
     parser.add_argument("--transfer", choices=TRANSFERS, help="with finetune; default: the first of the profile's")
     parser.add_argument("--songs", type=int, help="labelled songs; default: the first of the profile's budgets")
+    parser.add_argument("--fold", type=int, help="from 0, where the profile has folds; default: the first")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="dotted profile fields")
     call = parser.parse_intermixed_args(arguments)
     if not 0 <= (call.seed or 0) < 1 << 32:
@@ -80,12 +81,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for option in ("songs", "run"):
         if getattr(call, option) is not None and getattr(call, option) < 1:
             parser.error(f"--{option} from 1")
-    if not call.stage and (call.seed, call.transfer, call.songs) != (None, None, None):
-        parser.error("--seed, --transfer and --songs go with --stage")
+    if not call.stage and (call.seed, call.transfer, call.songs, call.fold) != (None, None, None, None):
+        parser.error("--seed, --transfer, --songs and --fold go with --stage")
     if call.transfer and call.stage != "finetune":
         parser.error("--transfer goes with --stage finetune")
-    if call.songs and call.stage == "pretrain":
-        parser.error("--songs goes with the supervised stages")
+    if call.stage == "pretrain" and (call.songs, call.fold) != (None, None):
+        parser.error("--songs and --fold go with the supervised stages")
     return call
 
 
@@ -95,13 +96,16 @@ def _chosen(call: argparse.Namespace, profile: Profile) -> Pretraining | Finetun
         if not 1 <= call.run <= len(jobs):
             raise UserError(f"--run {call.run}: {profile.name} has runs 1 to {len(jobs)}, see --list")
         outlined = jobs[call.run - 1].training
-        return dataclasses.replace(outlined, study=Study(outlined.study.profile))
+        return dataclasses.replace(outlined, study=Study(outlined.study.profile, fold=outlined.study.fold))
     stage = profile.pretrain if call.stage == "pretrain" else profile.finetune
     seed = stage.seeds[0] if call.seed is None else call.seed
     if call.stage == "pretrain":
         return Pretraining(Study(profile), seed)
     arm = (call.transfer or profile.finetune.transfers[0]) if call.stage == "finetune" else call.stage
-    return Finetuning(Study(profile), arm, seed, call.songs or profile.finetune.labeled_songs[0])
+    folds = Study(profile).folds
+    if call.fold is not None and not 0 <= call.fold < profile.corpus.folds:
+        raise UserError(f"--fold {call.fold}: corpus.folds of {profile.name} is {profile.corpus.folds}")
+    return Finetuning(folds[call.fold or 0], arm, seed, call.songs or profile.finetune.labeled_songs[0])
 
 
 def _train(chosen: Pretraining | Finetuning) -> Run:

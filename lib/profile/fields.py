@@ -60,6 +60,7 @@ MOST, DAY = 10**9, 86_400
 Flag, Whole, Real = Annotated[bool, Strict()], Annotated[int, Strict()], Annotated[float, Strict()]
 CountOrZero = Annotated[Whole, Field(ge=0, le=MOST)]
 Count = Annotated[Whole, Field(gt=0, le=MOST)]
+Folds = Annotated[Whole, Field(ge=0, le=1000), must(lambda count: count != 1, "must be 0, or 2 or more")]
 BatchSize = Annotated[Whole, Field(gt=0, le=1 << 16)]
 Processes = Annotated[Whole, Field(ge=0, le=1024)]
 ShareOrZero = Annotated[Real, Field(ge=0, le=1)]
@@ -130,7 +131,8 @@ class Corpus:
     musdb_root: Annotated[Text, doc("folder of MUSDB18-HQ")] = "data/musdb18hq"
     download: Annotated[Flag, doc("fetch what is missing of FMA or MUSDB18-HQ")] = False
     unlabeled_fraction: Annotated[Share, doc("share of the unlabelled songs that is used")] = 1.0
-    validation_songs: Annotated[Count, doc("validation songs, where MUSDB18's own are absent")] = 4
+    validation_songs: Annotated[Count, doc("validation songs, of a fold or where MUSDB18's own are absent")] = 4
+    folds: Annotated[Folds, doc("groups that labelled songs are tested in, once each; 0: the corpus's own splits")] = 0
     segment_seconds: Annotated[Seconds, doc("length of a segment in seconds")] = 10.0
     segment_hop_seconds: Annotated[HopSeconds, doc("from one segment to the next in seconds")] = 5.0
     activity_seconds: Annotated[Real, doc("window of the activity rule in seconds", ge=0.5, le=DAY)] = 8.0

@@ -48,8 +48,9 @@ def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.Dat
     """The runs behind a notebook with their hashes: run (index), method, seed, labelled songs, steps, seconds."""
     rows = [
         {"run": run.name, "method": method, "seed": seed, "labelled songs": "" if songs is None else songs,
-         "steps": run.facts()["steps"], "seconds": round(run.facts()["seconds"])}
-        for method, seed, songs, run in runs
+         **({} if fold is None else {"fold": fold}), "steps": run.facts()["steps"],
+         "seconds": round(run.facts()["seconds"])}
+        for method, seed, songs, fold, run in runs
     ]  # fmt: skip
     return pd.DataFrame(rows).drop_duplicates().set_index("run")
 
@@ -58,9 +59,10 @@ def protocol(study: Study) -> pd.DataFrame:
     """The numbers of the protocol: songs, budgets, steps, seeds and arms of this profile."""
     profile = study.profile
     pre, fine, splits = profile.pretrain, profile.finetune, ("train", "validation", "test")
-    counts = [sum(song.split == split for song in study.labeled) for split in splits]
+    counts = [sum(song.split == split for song in study.folds[0].labeled) for split in splits]
+    songs = ", ".join(f"{split} {count}" for split, count in zip(splits, counts, strict=True))
     rows = {
-        "labelled songs": ", ".join(f"{split} {count}" for split, count in zip(splits, counts, strict=True)),
+        "labelled songs": f"{songs} in the first of {len(study.folds)} folds" if profile.corpus.folds else songs,
         "unlabelled songs": str(sum(song.split == "train" for song in study.unlabeled)),
         "label budgets": ", ".join(map(str, fine.labeled_songs)),
         "arms": ", ".join(["scratch", *fine.controls, *fine.transfers]),

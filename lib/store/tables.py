@@ -10,8 +10,8 @@ import pandas as pd
 from lib import UserError
 from lib.store.files import atomic
 
-COLUMNS = ("experiment", "method", "seed", "labeled_songs", "song", "stem", "metric", "value")
-INTEGERS = ("seed", "labeled_songs")  # absent (a baseline has no seed) or whole, never 0.000000
+COLUMNS = ("experiment", "method", "seed", "labeled_songs", "fold", "song", "stem", "metric", "value")
+INTEGERS = ("seed", "labeled_songs", "fold")  # absent (a baseline has no seed) or whole, never 0.000000
 TEXTS = dict.fromkeys(("song", "axis", "level", "condition", "participant", "file", "source"), str)
 """Columns of names that others choose, and that a number may be."""
 
@@ -22,17 +22,18 @@ def song_rows(song: str, scores: list[tuple[str, str, float]], **facts: object) 
 
 
 def table(rows: Iterable[dict]) -> pd.DataFrame:
-    """A tidy score table with `COLUMNS`; ``seed`` and ``labeled_songs`` may be missing (baselines have none)."""
-    return _whole(pd.DataFrame(list(rows), columns=list(COLUMNS)))
+    """A tidy score table with `COLUMNS`; ``seed``, ``labeled_songs`` and ``fold`` may be missing (baselines)."""
+    return whole(pd.DataFrame(list(rows), columns=list(COLUMNS)))
 
 
-def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+def whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its columns of `INTEGERS` as whole numbers that may be missing."""
     return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
 
 
 def write_table(path: Path | str, frame: pd.DataFrame) -> None:
     """Write any table as CSV, atomically: six decimals, so that equal numbers give equal bytes; nan is left empty."""
-    frame = _whole(frame).copy()
+    frame = whole(frame).copy()
     for name in frame.select_dtypes("floating"):
         frame[name] = frame[name].astype(float).round(6) + 0.0  # no "-0.000000"
     with atomic(path) as temporary:
@@ -45,7 +46,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
     Raises: UserError if there is no such table.
     """
     try:
-        return _whole(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS))
+        return whole(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such table; run the notebook that makes it first (./run_all.sh)") from error
     except (OSError, ValueError) as error:
