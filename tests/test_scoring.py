@@ -223,7 +223,7 @@ def test_tables_come_back_and_equal_numbers_give_equal_bytes(tmp_path):
     tables.write_table(tmp_path / "t" / "scores.csv", frame)
     text = (tmp_path / "t" / "scores.csv").read_text()
     assert text.splitlines()[1] == 'e,"m, 1",0,8,,NA,bass,uSDR,0.333333'
-    assert text.splitlines()[3] == "e,mixture,,,z,bass,uSDR,0.000000"
+    assert text.splitlines()[3] == "e,mixture,,,,z,bass,uSDR,0.000000"
     back = tables.read_table(tmp_path / "t" / "scores.csv")
     assert back["song"].tolist() == ["NA", "Ä", "z"]
     assert back["seed"].isna().tolist() == [False, True, True]
