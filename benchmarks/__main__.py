@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,9 +21,11 @@ def main() -> int:
     unknown = sorted(set(call.cases) - set(NAMES))
     if unknown or call.repeats < 1:
         parser.error(f"unknown case {unknown[0]}: use {', '.join(NAMES)}" if unknown else "--repeats from 1")
+    # as the profiles for CPUs train: a run a core, one thread each; libraries read this when they are imported
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     # torch is imported here: processes that the corpus is made in import this file again
     from benchmarks.cases import CASES
-    from benchmarks.timing import machine
+    from benchmarks.timing import load, machine
     from lib.store.files import atomic
 
     facts = machine()
@@ -31,9 +34,10 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     print(facts, "\n")
-    print(f"{'what':50} {'ours':>9} {'peer':>9}      {'ratio':>7}  {'target':8} peer is")
+    print(f"{'what':55} {'ours':>8} {'peer':>8}         {'ratio':>6} {'range':14} {'target':8} peer is")
     for name in call.cases or NAMES:
-        measured = [{"case": name, "repeats": call.repeats, **row} for row in CASES[name](call.repeats)]
+        about = {"case": name, "repeats": call.repeats, "load": load()}
+        measured = [about | row for row in CASES[name](call.repeats)]
         print(*map(line, measured), sep="\n", flush=True)
         rows = sorted([row for row in rows if row["case"] != name] + measured, key=lambda row: NAMES.index(row["case"]))
         if call.json:
@@ -57,9 +61,10 @@ def saved_rows(file: Path, facts: str) -> list[dict]:
 
 def line(row: dict) -> str:
     """A row of the table as text."""
-    peer = " " * 9 if row["peer"] is None else f"{row['peer']:9.4g}"
-    ratio = " " * 8 if row["ratio"] is None else f"{row['ratio']:8.3g}"
-    return f"{row['what']:50} {row['ours']:9.4g} {peer} {row['unit']:4} {ratio}  {row['target']:8} {row['peer is']}"
+    peer, ratio = ("" if row[name] is None else f"{row[name]:.3g}" for name in ("peer", "ratio"))
+    spread = "" if row["low"] is None else f"{row['low']:.3g} to {row['high']:.3g}"
+    numbers = f"{row['ours']:8.3g} {peer:>8} {row['unit']:7} {ratio:>6} {spread:14}"
+    return f"{row['what']:55} {numbers} {row['target']:8} {row['peer is']}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,17 @@ import torch
 from torch import nn
 
 from benchmarks import data
-from benchmarks.plain import PlainSeparator, mixit_by_pairs
-from benchmarks.timing import Side, medians
-from lib.losses import assign, mixit_loss, mixture_loss
+from benchmarks.plain import PlainSeparator, mixit_by_pairs, plain_mixit
+from benchmarks.timing import medians, rounds
+from lib.losses import mixit_loss
+from lib.machine.devices import resolve_precision
 from lib.model.separator import Separator
+from lib.profile.fields import Compute
 from lib.profile.load import load
 from lib.scoring import csdr
 from lib.separate import separate
+from lib.training import example_flops
+from lib.training import mixit as mixit_objective
 
 RATE, CROP = 44100, 264192  # 6 s at 44.1 kHz in whole hops
 SOURCES = 12
@@ -29,10 +34,26 @@ CLIPS = 200
 SMALL_STEP = ["model.size=compact", "pretrain.batch=6", "pretrain.learning_rate=0"]
 
 
-def row(what: str, ours: float, peer: float | None, of: str, target: str, unit: str = "s", ratio: float | None = None):
-    """A line of the table; the ratio is the peer's time over ours unless given."""
-    ratio = (peer / ours if peer else None) if ratio is None else ratio
-    return {"what": what, "ours": ours, "peer": peer, "unit": unit, "peer is": of, "ratio": ratio, "target": target}
+def row(what: str, ours: float, peer: float | None = None, of: str = "", target: str = "", unit: str = "s", **ratio):
+    """A line of the table; ``ratio`` (with ``low`` and ``high``) is left empty unless given."""
+    line = {"what": what, "ours": ours, "peer": peer, "unit": unit, "peer is": of, "target": target}
+    return line | {"ratio": None, "low": None, "high": None} | ratio
+
+
+def compared(what: str, ours: np.ndarray, peer: np.ndarray, of: str, target: str = "", unit="s", share=False) -> dict:
+    """Medians of two sides over rounds; the ratio is the peer's time to ours, or ours to the peer's (a share).
+
+    The median ratio of a round, and the range over rounds: what else the machine does slows both sides of a round.
+    """
+    found = ours / peer if share else peer / ours
+    ratio = {"ratio": float(np.median(found)), "low": float(found.min()), "high": float(found.max())}
+    return row(what, float(np.median(ours)), float(np.median(peer)), of, target, unit, **ratio)
+
+
+def precisions() -> dict[str, bool]:
+    """What models and their peers are measured in: float32, and bf16 where the CPU has units for it."""
+    bf16 = resolve_precision(Compute(accelerator="cpu", precision="auto")) == "bf16-mixed"
+    return {"float32": False} | ({"bf16 autocast": True} if bf16 else {})
 
 
 def demo_separator() -> tuple[Separator, torch.Tensor]:
@@ -50,18 +71,14 @@ def noise(*shape: int) -> torch.Tensor:
     return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def trainer(module: nn.Module, mixtures: torch.Tensor, bf16: bool, plain: bool) -> Callable[[], None]:
-    """One MixIT training step: forward, assignment, loss, backward, clipping, AdamW."""
-    optimiser = torch.optim.AdamW(module.parameters(), 1e-5, weight_decay=1e-2, fused=None if plain else True)
-    device = mixtures.device.type
+def trainer(module: nn.Module, loss: Callable, mixtures: torch.Tensor, bf16: bool) -> Callable[[], None]:
+    """One training step: forward, ``loss(module, mixtures)``, backward, clipping, AdamW."""
+    optimiser = torch.optim.AdamW(module.parameters(), 1e-5, weight_decay=1e-2, fused=True)
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            if plain:
-                loss = mixit_loss(module(mixtures.sum(1)), mixtures, "least_squares")[0]
-            else:
-                loss = mixture_loss(module(mixtures.sum(1), lambda estimates: assign(estimates, mixtures)), mixtures)
-        loss.mean().backward()
+        with torch.autocast(mixtures.device.type, torch.bfloat16, enabled=bf16):
+            value = loss(module, mixtures).mean()
+        value.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 5.0)
         optimiser.step()
         optimiser.zero_grad()
@@ -69,65 +86,66 @@ def trainer(module: nn.Module, mixtures: torch.Tensor, bf16: bool, plain: bool) 
     return step
 
 
-def step_sides(separator: Separator, mixtures: torch.Tensor) -> dict[str, Side]:
-    """Ours in bf16; the plain formulation in float32 and under bf16 autocast, with glibc's own memory settings."""
-    plain = PlainSeparator(separator)
+def step_sides(separator: Separator, mixtures: torch.Tensor, bf16: bool) -> dict[str, Callable[[], None]]:
+    """A step of ours and of the plain formulation, in the same precision and with the same optimiser."""
     return {
-        "ours": Side(trainer(separator, mixtures, bf16=True, plain=False)),
-        "plain, float32": Side(trainer(plain, mixtures, bf16=False, plain=True), keeps_memory=False),
-        "plain, bf16 autocast": Side(trainer(plain, mixtures, bf16=True, plain=True), keeps_memory=False),
+        "ours": trainer(separator, mixit_objective, mixtures, bf16),
+        "plain": trainer(PlainSeparator(separator), plain_mixit, mixtures, bf16),
     }
 
 
-def demo_step(repeats: int) -> list[dict]:
-    """A pre-training step of size compact; also what keeping freed memory does for either side."""
-    separator, mixtures = demo_separator()
-    sides = step_sides(separator, mixtures)
-    sides["ours, memory given back"] = Side(sides["ours"].call, keeps_memory=False)
-    sides["plain, float32, memory kept"] = Side(sides["plain, float32"].call)
-    sides["plain, bf16 autocast, memory kept"] = Side(sides["plain, bf16 autocast"].call)
-    times = medians(sides, repeats)
-    ours, what = times.pop("ours"), "training step, compact model, N=8, 6 x 2 s"
-    targets = {"plain, float32": ">= 4", "plain, bf16 autocast": ">= 2"}
-    return [row(what, ours, seconds, name, targets.get(name, "")) for name, seconds in times.items()]
+def product(bf16: bool, size: int = 2048) -> tuple[Callable[[], object], float]:
+    """A large matrix product, whose rate is what this machine can do at best, and its floating-point operations."""
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16 if bf16 else torch.float32) for _ in range(2))
+    return lambda: a @ b, 2.0 * size**3
 
 
-def published_step(size: str) -> Callable[[int], list[dict]]:
-    """The step of a published size with N = 12 on one mixture of mixtures of 6 s."""
+def step(what: str, make: Callable[[], tuple[Separator, torch.Tensor]]) -> Callable[[int], list[dict]]:
+    """A MixIT training step beside the plain formulation, and its rate beside that of a large matrix product."""
 
     def case(repeats: int) -> list[dict]:
         rows = []
-        for peer, target in (("plain, float32", ">= 6"), ("plain, bf16 autocast", ">= 3")):
-            # one peer at a time: with both optimisers' moments, medium does not fit into 24 GiB
-            sides = step_sides(Separator.from_size(size, SOURCES), noise(1, 2, 2, CROP))
-            times = medians({name: sides.pop(name) for name in ("ours", peer)}, repeats)
-            rows.append(row(f"training step, {size}, N=12, 6 s", times["ours"], times[peer], peer, target))
+        for precision, bf16 in precisions().items():
+            separator, mixtures = make()
+            multiply, operations = product(bf16)
+            times = rounds(step_sides(separator, mixtures, bf16) | {"product": multiply}, repeats)
+            title, of = f"{what}, {precision}", f"plain, {precision}"
+            rows.append(compared(title, times["ours"], times["plain"], of))
+            flops = len(mixtures) * example_flops(lambda: make()[0], mixit_objective, 2, mixtures.shape[-1])
+            rates = flops / times["ours"] / 1e9, operations / times["product"] / 1e9
+            of = "a large matrix product (ratio: share)"
+            rows.append(compared(f"{title}: rate", *rates, of, unit="GFLOP/s", share=True))
         return rows
 
     return case
 
 
-def mixit_side(loss: Callable, sources: int = SOURCES) -> Side:
+def published(size: str) -> tuple[Separator, torch.Tensor]:
+    """A published size with N = 12, and one mixture of mixtures of 6 s."""
+    return Separator.from_size(size, SOURCES), noise(1, 2, 2, CROP)
+
+
+def mixit_side(loss: Callable, sources: int = SOURCES) -> Callable[[], None]:
     """A MixIT loss, forward and backward, of one mixture of mixtures of 6 s at 44.1 kHz."""
     estimates, mixtures = noise(1, sources, 2, CROP).requires_grad_(), noise(1, 2, 2, CROP)
-    return Side(lambda: loss(estimates, mixtures)[0].sum().backward())
+    return lambda: loss(estimates, mixtures)[0].sum().backward()
 
 
 def mixit(repeats: int) -> list[dict]:
     """Exact MixIT against forming every pair; and as a share of the small model's step."""
-    separator = Separator.from_size("small", SOURCES)
-    step = Side(trainer(separator, noise(1, 2, 2, CROP), bf16=True, plain=False))
-    times = medians({"ours": mixit_side(mixit_loss), "pairs": mixit_side(mixit_by_pairs)}, repeats)
-    share = medians({"loss": mixit_side(mixit_loss), "step": step}, repeats)
-    what, part = "exact MixIT, N=12, 2 x 6 s, forward and backward", share["loss"] / share["step"]
+    bf16 = list(precisions().values())[-1]
+    training_step = trainer(Separator.from_size("small", SOURCES), mixit_objective, noise(1, 2, 2, CROP), bf16)
+    pairs = rounds({"ours": mixit_side(mixit_loss), "pairs": mixit_side(mixit_by_pairs)}, repeats)
+    parts = rounds({"loss": mixit_side(mixit_loss), "step": training_step}, repeats)
+    what, of = "exact MixIT, N=12, 2 x 6 s, forward and backward", "a training step, small (ratio: share)"
     return [
-        row(what, times["ours"], times["pairs"], "forming all 4,096 pairs", ">= 50"),
-        row(what, share["loss"], share["step"], "a training step, small (ratio: share)", "< 0.03", ratio=part),
+        compared(what, pairs["ours"], pairs["pairs"], "forming all 4,096 pairs", ">= 50"),
+        compared(what, parts["loss"], parts["step"], of, "< 0.03", share=True),
     ]
 
 
 def song_scores(repeats: int) -> list[dict]:
-    """cSDR of a 4-minute song with 4 stems against museval."""
+    """cSDR of a 4-minute song with 4 stems against museval, which computes ISR, SIR and SAR as well."""
     import museval
 
     generator = np.random.default_rng(0)
@@ -141,10 +159,10 @@ def song_scores(repeats: int) -> list[dict]:
     def peer() -> None:
         found["museval"] = museval.evaluate(stems, estimates, win=RATE, hop=RATE)[0]
 
-    times = medians({"ours": Side(ours), "museval": Side(peer)}, repeats)
+    times = rounds({"ours": ours, "museval": peer}, repeats)
     difference = np.abs(found["ours"] - found["museval"]).max()
-    of = f"museval (largest difference {difference:.1e} dB)"
-    return [row("cSDR of a 4-minute song, 4 stems", times["ours"], times["museval"], of, ">= 200")]
+    of = f"museval, which gives ISR, SIR, SAR too (largest difference {difference:.1e} dB)"
+    return [compared("cSDR of a 4-minute song, 4 stems", times["ours"], times["museval"], of, ">= 200")]
 
 
 def separation(repeats: int) -> list[dict]:
@@ -152,23 +170,20 @@ def separation(repeats: int) -> list[dict]:
     separator = Separator.from_size("small", 4).eval()
     plain, song = PlainSeparator(separator).eval(), noise(2, 24 * RATE)
     plain.n_fft, plain.hop = separator.n_fft, separator.hop
-    sides = {
-        "ours": Side(lambda: separate(separator, song, 12 * RATE, 6 * RATE, bf16=True)),
-        "ours, float32": Side(lambda: separate(separator, song, 12 * RATE, 6 * RATE)),
-        "plain": Side(lambda: separate(plain, song, 12 * RATE, 6 * RATE), keeps_memory=False),
-    }
-    times = medians(sides, repeats)
+    rows = []
+    for precision, bf16 in precisions().items():
+        models = {"ours": separator, "plain": plain}
+        sides = {name: partial(separate, model, song, 12 * RATE, 6 * RATE, bf16=bf16) for name, model in models.items()}
+        what = f"separating 24 s, small, 4 stems, {precision}"
+        times = rounds(sides, repeats)
+        rows.append(compared(what, times["ours"], times["plain"], f"plain, {precision}"))
     minute, ten = (peak_memory(60 * minutes) for minutes in (1, 10))
-    what = "separating 24 s, small, 4 stems"
-    return [
-        row(what, times["ours"], times["plain"], "plain, float32", ">= 4"),
-        row(f"{what}, float32", times["ours, float32"], times["plain"], "plain, float32", ""),
-        row("peak memory, separating 10 min, small", ten, minute, "1 minute", "<= 1.1", unit="MiB", ratio=ten / minute),
-    ]
+    what = "peak memory, separating 10 min, tiny"
+    return [*rows, row(what, ten, minute, "1 minute", "<= 1.1", "MiB", ratio=ten / minute)]
 
 
 def peak_memory(seconds: int) -> float:
-    """Peak resident MiB of a process that separates a song of so many seconds with the small model, file to files."""
+    """Peak resident MiB of a process that separates a song of so many seconds with the tiny model, file to files."""
     with tempfile.TemporaryDirectory() as folder:
         program = (
             "import re, sys; import numpy as np; from pathlib import Path\n"
@@ -177,8 +192,8 @@ def peak_memory(seconds: int) -> float:
             "keep_freed_memory(); folder, seconds = Path(sys.argv[1]), int(sys.argv[2])\n"
             "with audio.writer(folder / 'song.wav', 44100, seconds * 44100) as put:\n"
             "    [put(np.full((2, 44100), 0.1, np.float32)) for _ in range(seconds)]\n"
-            "separator = Separator.from_size('small', 4).eval()\n"
-            "separate_file(separator, folder / 'song.wav', folder / 'out', 12.0, 6.0, bf16=True)\n"
+            "separator = Separator.from_size('tiny', 4).eval()\n"
+            "separate_file(separator, folder / 'song.wav', folder / 'out', 12.0, 6.0)\n"
             # not ru_maxrss, which a child inherits from its parent
             "print(int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024)\n"
         )
@@ -192,9 +207,9 @@ def crops(repeats: int) -> list[dict]:
     for kind in ("mp3", "wav"):
         with tempfile.TemporaryDirectory() as folder:
             ours, peer = data.crop_readers(Path(folder), kind)
-            times = medians({"ours": Side(ours), "peer": Side(peer)}, max(repeats, 9))
-            what = f"{data.CROPS} random crops of 6 s, {kind.upper()}, one core"
-            rows.append(row(what, times["ours"], times["peer"], "libsndfile, the same frames", ">= 0.8"))
+            times = rounds({"ours": ours, "peer": peer}, max(repeats, 9))
+            what, of = f"{data.CROPS} random crops of 6 s, {kind.upper()}, one core", "libsndfile, the same frames"
+            rows.append(compared(what, times["ours"], times["peer"], of, ">= 0.8"))
     return rows
 
 
@@ -204,22 +219,22 @@ def collection(repeats: int) -> list[dict]:
         listed = data.clips(Path(folder), CLIPS)
         # processes take a second or two to start, which is nothing in a scan of hours
         sides = {
-            (count, workers): Side(partial(data.scanned, Path(folder), listed[:count], workers))
+            (count, workers): partial(data.scanned, Path(folder), listed[:count], workers)
             for count in (8, CLIPS)
             for workers in (1, 2)
         }
-        times = medians(sides, 1)
+        times = medians(sides, 1, time.perf_counter)
         one, two = ((CLIPS - 8) / (times[CLIPS, workers] - times[8, workers]) for workers in (1, 2))
         mixtures = data.collection_mixtures(data.scanned(Path(folder), listed, 2))
-        crops = 100 / medians({"": Side(lambda: [mixtures[index] for index in range(50)])}, repeats)[""]
+        crops = 100 / medians({"": lambda: [mixtures[index] for index in range(50)]}, repeats)[""]
         manifest = data.synthetic_manifest(Path(folder) / "manifest.parquet", 200_000, 5)
-        opened = medians({"": Side(lambda: data.open_manifest(manifest))}, repeats)[""]
+        opened = medians({"": lambda: data.open_manifest(manifest)}, repeats)[""]
     fed, more = (data.cores_to_feed(rate, crops) for rate in (10, 100))
     return [
-        row("scanning MP3s of 30 s, files, two processes", two, one, "one process", "", "1/s", two / one),
-        row("crops of 6 s from them into mixtures, one core", crops, None, "", "", "1/s"),
-        row("cores that feed 10 mixtures a second", fed, more, "100 a second", "", "", more / fed),
-        row("opening a manifest of 1,000,000 segments", opened, None, "", "<= 2 s"),
+        row("scanning MP3s of 30 s, files, two processes", two, one, "one process", "", "1/s", ratio=two / one),
+        row("crops of 6 s from them into mixtures, one core", crops, unit="1/s"),
+        row("cores that feed 10 mixtures a second", fed, more, "100 a second", "", "", ratio=more / fed),
+        row("opening a manifest of 1,000,000 segments", opened, target="<= 2 s"),
     ]
 
 
@@ -227,13 +242,13 @@ def corpus(repeats: int) -> list[dict]:
     """The embedded corpus, once: it is kept between runs."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = data.corpus_seconds(Path(folder))
-    return [row("embedded corpus, 300 songs of 20 s", seconds, None, "", "<= 40 s")]
+    return [row("embedded corpus, 300 songs of 20 s", seconds, target="<= 40 s")]
 
 
 CASES = {
-    "demo": demo_step,
-    "small": published_step("small"),
-    "medium": published_step("medium"),
+    "demo": step("training step, compact model, N=8, 6 x 2 s", demo_separator),
+    "small": step("training step, small, N=12, 6 s", partial(published, "small")),
+    "medium": step("training step, medium, N=12, 6 s", partial(published, "medium")),
     "mixit": mixit,
     "scores": song_scores,
     "separation": separation,

@@ -5,14 +5,16 @@ Writes ``results/benchmarks/tables/{step_profile,growth}.csv`` and the figures d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 import torch
 from matplotlib.ticker import LogLocator
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.cases import demo_separator, mixit_side, noise, step_sides
+from benchmarks.cases import demo_separator, mixit_side, noise, precisions, step_sides
 from benchmarks.plain import mixit_by_pairs
-from benchmarks.timing import give_back_freed_memory, medians
+from benchmarks.timing import medians
 from lib import ROOT
 from lib.losses import mixit_loss
 from lib.machine.devices import keep_freed_memory
@@ -21,7 +23,10 @@ from lib.report.figures import drawn
 from lib.store.tables import read_table, write_table
 
 FOLDER = ROOT / "results" / "benchmarks"
-SIDES = {"plain, float32": "#7F7F7F", "plain, bf16 autocast": "#D55E00", "ours": "#0072B2"}
+SIDES = {
+    **{"plain, float32": "#7F7F7F", "ours, float32": "#0072B2"},
+    **{"plain, bf16 autocast": "#D55E00", "ours, bf16 autocast": "#56B4E9"},
+}
 OPERATIONS = {  # the first whose key is part of the operator's name
     "attention kernel, softmax": ("scaled_dot_product", "softmax"),
     "convolutions": ("conv",),
@@ -33,6 +38,15 @@ OPERATIONS = {  # the first whose key is part of the operator's name
 }
 
 
+def sides(separator: Separator, mixtures: torch.Tensor) -> dict[str, Callable[[], None]]:
+    """`benchmarks.cases.step_sides` in all precisions of this machine."""
+    return {
+        f"{side}, {precision}": call
+        for precision, bf16 in precisions().items()
+        for side, call in step_sides(separator, mixtures, bf16).items()
+    }
+
+
 def kind_of(name: str) -> str:
     """The group of `OPERATIONS` that a profiler's event belongs to."""
     return next(kind for kind, parts in OPERATIONS.items() if any(part in name for part in parts))
@@ -41,13 +55,13 @@ def kind_of(name: str) -> str:
 def step_profile() -> pd.DataFrame:
     """Seconds of one step of the compact model by kind of operation: side, kind, seconds."""
     rows = []
-    for name, side in step_sides(*demo_separator()).items():
-        keep_freed_memory() if side.keeps_memory else give_back_freed_memory()
-        side.call()
-        side.call()
+    keep_freed_memory()
+    for name, call in sides(*demo_separator()).items():
+        call()
+        call()
         with profile(activities=[ProfilerActivity.CPU]) as record:
             for _ in range(3):
-                side.call()
+                call()
         for event in record.key_averages():
             rows.append({"side": name, "kind": kind_of(event.key), "seconds": event.self_cpu_time_total / 3e6})
     return pd.DataFrame(rows).groupby(["side", "kind"], as_index=False, sort=False).sum()
@@ -58,17 +72,18 @@ def growth(repeats: int = 5) -> pd.DataFrame:
     rows = []
     separator, mixtures = demo_separator()
     for batch in (1, 2, 4, 8, 16):
-        sides = step_sides(separator, mixtures[:1].expand(batch, -1, -1, -1).clone())
+        some = sides(separator, mixtures[:1].expand(batch, -1, -1, -1).clone())
         seconds = mixtures.shape[-1] / separator.rate * batch
-        rows += [("step", seconds, side, value) for side, value in medians(sides, repeats).items()]
+        rows += [("step", seconds, side, value) for side, value in medians(some, repeats).items()]
     for sources in (4, 6, 8, 10, 12):
-        times = medians({"ours": mixit_side(mixit_loss, sources), "all pairs": mixit_side(mixit_by_pairs, sources)}, 3)
+        losses = {"ours, float32": mixit_side(mixit_loss, sources), "all pairs": mixit_side(mixit_by_pairs, sources)}
+        times = medians(losses, 3)
         rows += [("mixit", sources, side, value) for side, value in times.items()]
     for size in ("tiny", "compact", "small"):
         model = Separator.from_size(size, 12)
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        sides = step_sides(model, noise(1, 2, 2, 88064))
-        rows += [("parameters", millions, side, value) for side, value in medians(sides, 3).items()]
+        some = sides(model, noise(1, 2, 2, 88064))
+        rows += [("parameters", millions, side, value) for side, value in medians(some, 3).items()]
     return pd.DataFrame(rows, columns=["what", "size", "side", "seconds"])
 
 
@@ -85,7 +100,7 @@ def draw_step_profile(table: pd.DataFrame) -> None:
         for position, total in enumerate(left):
             ax.text(total, position, f" {total:.2f} s", va="center")
         ax.set(
-            xlabel="seconds of one training step (compact model, 6 mixtures of 2 s, two cores)",
+            xlabel="seconds of one training step (compact model, 6 mixtures of 2 s, one core)",
             xlim=(0, 1.15 * left.max()),
         )
         ax.grid(axis="x")
@@ -125,4 +140,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # as `benchmarks` does
     main()

@@ -11,35 +11,41 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cases import RATE, SOURCES, noise, trainer
-from benchmarks.plain import PlainSeparator
-from benchmarks.timing import Side, medians
+from benchmarks.plain import PlainSeparator, plain_mixit
+from benchmarks.timing import medians
 from lib.model.separator import Separator
 from lib.store.files import atomic
+from lib.training import mixit
 
 RECIPE_STEPS, RECIPE_BATCH = 152_850, 64
 
 
-def synchronised(call: Callable[[], object], device: str) -> Side:
-    """``call`` as a side whose time includes what it left the device to do."""
+def synchronised(call: Callable[[], object], device: str) -> Callable[[], None]:
+    """``call`` with all that it leaves the device to do."""
 
     def run() -> None:
         call()
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return Side(run)
+    return run
 
 
 def matmul_peak(device: str, repeats: int) -> float:
     """FLOP/s of a large bf16 matrix product, the peak that MFU is a share of."""
     size = 8192 if device == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * size**3 / medians({"product": synchronised(lambda: a @ b, device)}, max(repeats, 20))["product"]
+    return (
+        2
+        * size**3
+        / medians({"product": synchronised(lambda: a @ b, device)}, max(repeats, 20), perf_counter)["product"]
+    )
 
 
 def step_flops(separator: Separator, samples: int, device: str) -> float:
@@ -56,7 +62,7 @@ def largest_batch(separator: Separator, samples: int, device: str, limit: int = 
     fits, batch = 0, 1
     while batch <= limit:
         try:
-            trainer(separator, noise(batch, 2, 2, samples).to(device), bf16=True, plain=False)()
+            trainer(separator, mixit, noise(batch, 2, 2, samples).to(device), bf16=True)()
         except torch.OutOfMemoryError:
             break
         finally:
@@ -74,14 +80,14 @@ def measure(size: str, seconds: float, batch: int, repeats: int, device: str) ->
     mixtures = noise(batch, 2, 2, samples).to(device)
     separator.to(device)
     sides = {
-        "ours": synchronised(trainer(separator, mixtures, bf16=True, plain=False), device),
-        "plain, bf16 autocast": synchronised(trainer(plain, mixtures, bf16=True, plain=True), device),
+        "ours": synchronised(trainer(separator, mixit, mixtures, bf16=True), device),
+        "plain, bf16 autocast": synchronised(trainer(plain, plain_mixit, mixtures, bf16=True), device),
     }
     if device == "cuda":
         compiled = Separator.from_size(size, SOURCES).to(device)
         compiled.masker.forward = torch.compile(compiled.masker.forward)
-        sides["ours, compiled"] = synchronised(trainer(compiled, mixtures, bf16=True, plain=False), device)
-    times = medians(sides, repeats)
+        sides["ours, compiled"] = synchronised(trainer(compiled, mixit, mixtures, bf16=True), device)
+    times = medians(sides, repeats, perf_counter)
     best = min(times["ours"], times.get("ours, compiled", times["ours"]))
     peak, flops = matmul_peak(device, repeats), step_flops(separator, samples, device)
     recipe = best / batch * RECIPE_BATCH

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.losses import all_assignments, negative_snr
+from lib.losses import all_assignments, mixit_loss, negative_snr
 from lib.model.locoformer import KERNEL, Size
 from lib.model.published import translate_published
 from lib.model.separator import Separator
@@ -150,6 +150,11 @@ class PlainSeparator(nn.Module):
         shapes = ((2, -1, self.channels, width) for width in self.widths)
         masks = [layer(band).float().unflatten(1, shape) for (band, layer), shape in zip(bands, shapes, strict=True)]
         return torch.view_as_complex(torch.cat(masks, dim=4).permute(0, 2, 3, 5, 4, 1).contiguous())
+
+
+def plain_mixit(separator: nn.Module, mixtures: Tensor) -> Tensor:
+    """The objective of pre-training as published: mixtures [B, 2, C, T] -> MixIT's loss [B], by least squares."""
+    return mixit_loss(separator(mixtures.sum(1)), mixtures, "least_squares")[0]
 
 
 def mixit_by_pairs(estimates: Tensor, mixtures: Tensor, tau: float = 1e-3) -> tuple[Tensor, Tensor]:

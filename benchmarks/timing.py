@@ -1,60 +1,44 @@
-"""Two sides of a comparison, called in turn in one process, and the machine they ran on."""
+"""Sides of a comparison, called in turn in one process under the same settings, and the machine they ran on."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
-from lib.machine.devices import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from lib.machine.devices import keep_freed_memory
 
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-
-
-@dataclass(frozen=True)
-class Side:
-    """A call to time. ``keeps_memory``: with `lib.machine.devices.keep_freed_memory`, as all of this project runs."""
-
-    call: Callable[[], object]
-    keeps_memory: bool = True
+Seconds = dict[str, np.ndarray]
 
 
-def medians(sides: dict[str, Side], repeats: int = 5) -> dict[str, float]:
-    """Median seconds of every side over ``repeats`` rounds in which all are called in turn, after one call to warm up.
+def rounds(
+    sides: Mapping[str, Callable[[], object]], repeats: int = 5, clock: Callable[[], float] = time.process_time
+) -> Seconds:
+    """Seconds of every side in each of ``repeats`` rounds in which all are called in turn, after one to warm up.
 
-    A side that keeps freed memory is called once more, untimed, in each round: the side before it gave it back.
+    All sides have this project's setting of the allocator (`lib.machine.devices.keep_freed_memory`), which serves the
+    plain formulation as well, and the same threads. The default clock counts the seconds that this process computes:
+    on one thread, what else the machine does hardly shows in them.
     """
-    seconds = {name: [] for name in sides}
-    mixed = len({side.keeps_memory for side in sides.values()}) > 1
-    for round_ in range(repeats + 1):
-        for name, side in sides.items():
-            keep_freed_memory() if side.keeps_memory else give_back_freed_memory()
-            if mixed and side.keeps_memory and round_:
-                side.call()
-            started = time.perf_counter()
-            side.call()
-            if round_:
-                seconds[name].append(time.perf_counter() - started)
     keep_freed_memory()
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    seconds = {name: [] for name in sides}
+    for _ in range(repeats + 1):
+        for name, call in sides.items():
+            started = clock()
+            call()
+            seconds[name].append(clock() - started)
+    return {name: np.array(values[1:]) for name, values in seconds.items()}
 
 
-def give_back_freed_memory() -> None:
-    """Undo `lib.machine.devices.keep_freed_memory`: the thresholds that glibc's own adapt to with blocks of many MB.
-
-    What is free now goes back at once, so that two sides need not fit into memory together.
-    """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_MAX, 65536)
-    libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-    libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
-    libc.malloc_trim(0)
+def medians(
+    sides: Mapping[str, Callable[[], object]], repeats: int = 5, clock: Callable[[], float] = time.process_time
+) -> dict[str, float]:
+    """Median seconds of every side over `rounds`."""
+    return {name: float(np.median(values)) for name, values in rounds(sides, repeats, clock).items()}
 
 
 def machine() -> str:
@@ -65,4 +49,10 @@ def machine() -> str:
             model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
     bf16 = [name for name in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(name)]
     threads = torch.get_num_threads()
-    return f"{model} ({', '.join(bf16) or 'no bf16 units'}), {threads} threads, torch {torch.__version__}"
+    counted = f"{threads} thread{'s' * (threads > 1)}"
+    return f"{model} ({', '.join(bf16) or 'no bf16 units'}), {counted}, torch {torch.__version__}"
+
+
+def load() -> float:
+    """Processes that run on this machine, mean over the last minute: above the threads, sides wait for others."""
+    return round(os.getloadavg()[0], 1)

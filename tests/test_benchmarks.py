@@ -1,14 +1,18 @@
 """The plain formulation, the peer of the benchmarks, is the same function as the model."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.__main__ import main
+from benchmarks.cases import compared, row, step, step_sides
 from benchmarks.data import cores_to_feed
+from benchmarks.intervals import bootstrap, gains
 from benchmarks.plain import PlainSeparator, mixit_by_pairs
-from benchmarks.timing import Side, medians
+from benchmarks.timing import medians, rounds
 from lib.losses import mixit_loss
 from lib.model.published import translate_published
 from lib.model.separator import Separator
@@ -50,19 +54,21 @@ def test_pairs_find_what_gram_matrices_find():
 
 
 def test_table_measures_and_saves(tmp_path, capsys, monkeypatch):
-    rows = [{"what": "a", "ours": 1.0, "peer": 3.0, "unit": "s", "peer is": "b", "ratio": 3.0, "target": ">= 2"}]
+    rows = [compared("a", np.array([1.0, 2.0, 1.0]), np.array([3.0, 3.0, 2.0]), "b", ">= 2")]
     monkeypatch.setattr("benchmarks.cases.CASES", {"demo": lambda repeats: rows})
     monkeypatch.setattr("sys.argv", ["benchmarks", "demo", "--json", str(tmp_path / "table.json")])
     assert main() == 0
     saved = json.loads((tmp_path / "table.json").read_text())
-    assert saved["rows"] == [{"case": "demo", "repeats": 5, **rows[0]}]
+    (kept,) = saved["rows"]
+    assert kept["load"] >= 0 and kept == {"case": "demo", "repeats": 5, "load": kept["load"], **rows[0]}
+    assert (kept["ours"], kept["peer"], kept["ratio"], kept["low"], kept["high"]) == (1.0, 3.0, 2.0, 1.5, 3.0)
     assert "torch" in saved["machine"]
     assert ">= 2" in capsys.readouterr().out
 
 
 def test_saved_table_keeps_its_other_cases(tmp_path, monkeypatch):
     def measure(case: str, ours: float) -> list[tuple[str, float]]:
-        rows = [{"what": "a", "ours": ours, "peer": None, "unit": "s", "peer is": "", "ratio": None, "target": ""}]
+        rows = [row("a", ours)]
         monkeypatch.setattr("benchmarks.cases.CASES", {case: lambda repeats: rows})
         monkeypatch.setattr("sys.argv", ["benchmarks", case, "--json", str(tmp_path / "table.json")])
         assert main() == 0
@@ -93,12 +99,54 @@ def test_unknown_case_is_one_line(capsys, monkeypatch):
 
 
 def test_sides_are_called_in_turn_and_medians_taken():
-    order = []
-    sides = {name: Side(lambda name=name: order.append(name), keeps) for name, keeps in (("a", True), ("b", False))}
-    times = medians(sides, 3)
-    assert "".join(order) == "ab" + "aab" * 3
-    assert set(times) == {"a", "b"}
-    assert all(seconds >= 0 for seconds in times.values())
+    order, ticks = [], iter([0, 9, 0, 9, 0, 1, 0, 2, 0, 5, 0, 2, 0, 3, 0, 8])
+    sides = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = rounds(sides, 3, lambda: next(ticks))
+    assert "".join(order) == "ab" * 4
+    assert {name: seconds.tolist() for name, seconds in times.items()} == {"a": [1, 5, 3], "b": [2, 2, 8]}
+    assert medians(sides, 1).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16 autocast"])
+def test_both_sides_of_a_step_have_one_precision_one_optimiser_and_one_objective(monkeypatch, precision):
+    bf16, optimisers, seen = precision != "float32", [], []
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *_, **options: optimisers.append(options) or idle_optimiser())
+
+    def objective(module, mixtures):
+        seen.append((type(module).__name__, torch.is_autocast_enabled("cpu")))
+        return sum(parameter.sum() for parameter in module.parameters()) + mixtures.sum((1, 2, 3))
+
+    monkeypatch.setattr("benchmarks.cases.mixit_objective", objective)
+    monkeypatch.setattr("benchmarks.cases.plain_mixit", objective)
+    for call in step_sides(nano(), torch.zeros(1, 2, 2, 640), bf16).values():
+        call()
+    assert optimisers[0] == optimisers[1]
+    assert seen == [("Separator", bf16), ("PlainSeparator", bf16)]
+
+
+def nano() -> Separator:
+    return Separator.from_size("nano", 4, rate=8000, n_fft=256, hop=64, band_scale=4.0)
+
+
+def idle_optimiser() -> SimpleNamespace:
+    return SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
+
+
+def test_a_step_is_measured_beside_its_peer_and_beside_the_machine():
+    peer, rate = step("a step", lambda: (nano(), torch.randn(1, 2, 2, 640)))(1)[:2]
+    assert peer["peer is"] == "plain, float32" and peer["low"] <= peer["ratio"] <= peer["high"]
+    assert 0 < rate["ratio"] < 1 and rate["unit"] == "GFLOP/s" and rate["ratio"] == rate["ours"] / rate["peer"]
+
+
+def test_the_bootstrap_is_that_of_pretrainings_and_songs():
+    generator = np.random.default_rng(0)
+    values = gains((0.2, 0.2, 0.3), 12, generator)
+    assert values.shape == (12, 24)
+    low, high = bootstrap(values, generator)
+    rows, columns = (np.random.default_rng(1).integers(n, size=(4000, n)) for n in values.shape)
+    means = [values[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)]
+    assert [low, high] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.03)
+    assert bootstrap(np.full((3, 24), 0.5), generator) == pytest.approx((0.5, 0.5))
 
 
 def test_cores_that_feed_a_gpu_decode_two_crops_a_mixture():

@@ -6,6 +6,7 @@ from the tables and the provenance in ``results/FOLDER``.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -121,6 +122,45 @@ def _measured(name: str, results: Path) -> str:
     return sentences.markdown_table(pd.DataFrame(rows, columns=[name, "measured"]))
 
 
+def intervals(results: Path) -> str:
+    """How many of the 95% intervals of `benchmarks.intervals` hold the truth: a row a number of pre-trainings."""
+    table = _table(results, "intervals")
+    ranges = table.groupby(["pretrainings", "interval"])["coverage"].agg(["min", "max"])
+    shown = ranges["min"].map("{:.1f}".format) + " to " + ranges["max"].map("{:.1f} %".format)
+    wide = shown.unstack("interval")[["t interval", "bootstrap"]].reset_index()
+    return sentences.markdown_table(wide.rename(columns={"pretrainings": "pre-trainings"}))
+
+
+def speed(results: Path) -> str:
+    """What `benchmarks` measured: medians, and the median and range over rounds of every ratio."""
+    content = json.loads((results / "table.json").read_text("utf-8"))
+    rows = [
+        (row["what"], _quantity(row["ours"], row["unit"]), _peer(row), _ratio(row["ratio"], row["low"], row["high"]))
+        for row in content["rows"]
+    ]
+    busy = [row["load"] for row in content["rows"]]
+    note = f"{content['machine']}; load of the machine when a case began: {min(busy):.1f} to {max(busy):.1f}"
+    table = pd.DataFrame(rows, columns=["what", "this project", "peer", "ratio (range)"])
+    return f"{sentences.markdown_table(table)}\n\n({note})"
+
+
+def _peer(row: dict) -> str:
+    return "" if row["peer"] is None else f"{row['peer is']}: {_quantity(row['peer'], row['unit'])}"
+
+
+def _quantity(value: float, unit: str) -> str:
+    return f"{1000 * value:.0f} ms" if unit == "s" and value < 0.1 else f"{float(f'{value:.3g}'):,.4g} {unit}".strip()
+
+
+def _ratio(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return ""
+    if low is None:
+        return f"{value:.2f}"
+    digits = 3 if value < 0.1 else 2 if value < 10 else 0
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "answer": answer,
     "regime": regime,
@@ -130,7 +170,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "cost": cost,
     "records": records,
     "listening": partial(_measured, "listening"),
-    "intervals": partial(_measured, "intervals"),
+    "intervals": intervals,
+    "speed": speed,
 }
 
 

@@ -1,5 +1,7 @@
 """README's numbers are made from tables, and only they. (That it is up to date is checked before anything lands.)"""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -35,3 +37,14 @@ def test_a_block_is_made_anew_and_what_is_around_it_stays(tmp_path):
 def test_unknown_numbers_are_refused():
     with pytest.raises(UserError, match="no numbers called 'nothing'"):
         readme.written(TEXT.replace("claims", "nothing"), ROOT)
+
+
+def test_speed_is_shown_with_the_range_of_its_ratios_and_the_load(tmp_path):
+    facts = {"case": "demo", "what": "a step", "unit": "s", "peer is": "plain", "load": 1.5, "target": ""}
+    rows = [facts | {"ours": 0.0512, "peer": 1.234, "ratio": 2.345, "low": 2.0, "high": 2.5}]
+    rows += [facts | {"what": "music", "ours": 37.0, "peer": None, "ratio": None, "low": None, "high": None, "load": 3}]
+    (tmp_path / "table.json").write_text(json.dumps({"machine": "an abacus, 1 thread", "rows": rows}))
+    text = readme.speed(tmp_path)
+    assert "| a step | 51 ms | plain: 1.23 s | 2.35 (2.00 to 2.50) |" in text
+    assert "| music | 37 s |  |  |" in text
+    assert text.endswith("(an abacus, 1 thread; load of the machine when a case began: 1.5 to 3.0)")
