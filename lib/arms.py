@@ -30,7 +30,8 @@ from lib.store.runs import Log, Run
 from lib.study import Study
 from lib.transfer import Statistics, segment_statistics
 
-SCRATCH, EQUAL_COMPUTE, SHUFFLED, LONG = "scratch", "equal compute", "shuffled", "long"
+SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
+STALLED, PRETRAINED_STALLED = "scratch until stalled", "pre-trained until stalled"
 OF_OUTPUTS = ("sliced", "group", "frequent", "random")
 """Transfers that keep outputs of MixIT."""
 FIRST = "first"
@@ -41,13 +42,15 @@ FIRST = "first"
 class Arm:
     """A way to train with labels. ``transfer``: how the pre-trained outputs become stems, "" from scratch.
 
-    ``longer``: as many further steps, at the full learning rate, as the pre-training's compute allows.
+    ``longer``: as many further steps, at the full learning rate, as the pre-training's compute allows; all of them
+    unless it is ``patient``: then it ends early where validation stalls (``finetune.patience``).
     ``shuffled``: the weights it starts from are permuted within each tensor, which leaves their statistics alone.
     """
 
     name: str
     transfer: str = ""
     longer: bool = False
+    patient: bool = False
     shuffled: bool = False
 
 
@@ -55,7 +58,8 @@ ARMS = {
     SCRATCH: Arm("scratch"),
     EQUAL_COMPUTE: Arm("scratch, equal compute", longer=True),
     SHUFFLED: Arm("pre-trained, shuffled", FIRST, shuffled=True),
-    LONG: Arm("pre-trained, long", FIRST, longer=True),
+    STALLED: Arm("scratch, until it stalls", longer=True, patient=True),
+    PRETRAINED_STALLED: Arm("pre-trained, until it stalls", FIRST, longer=True, patient=True),
     **{how: Arm(f"pre-trained ({how})", how) for how in TRANSFERS},
 }
 """The arms, by what a profile calls them; their names are those of every table and figure."""
@@ -80,12 +84,13 @@ def of_profile(study: Study) -> tuple[str, ...]:
 def pairs(study: Study) -> list[tuple[str, str]]:
     """(arm, arm that it is compared with): everything with scratch, every transfer with the controls too.
 
-    *Long* is compared with *equal compute*, which has as many steps, instead of with the transfers.
+    The arms that train until they stall are compared with each other instead of with the transfers.
     """
     (first, *others), settings = of_profile(study), study.profile.finetune
-    shorter = [control for control in settings.controls if control != LONG]
-    found = [(arm, first) for arm in others] + [(arm, control) for arm in settings.transfers for control in shorter]
-    return found + [(LONG, EQUAL_COMPUTE)] * ({LONG, EQUAL_COMPUTE} <= set(settings.controls))
+    controls = [control for control in settings.controls if not ARMS[control].patient]
+    found = [(arm, first) for arm in others] + [(arm, control) for arm in settings.transfers for control in controls]
+    both = (PRETRAINED_STALLED, STALLED)
+    return found + [both] * (set(both) <= set(settings.controls))
 
 
 def pretraining_seed(study: Study, seed: int) -> int:
@@ -260,6 +265,7 @@ class Finetuning(Training):
         stage = self.study.profile.finetune
         if self.kind.longer:
             stage = stage.lengthened(equivalent_steps(self.study))
+            stage = stage if self.kind.patient else dataclasses.replace(stage, patience=0)
         if not self.kind.transfer:
             return stage
         return dataclasses.replace(stage, learning_rate=stage.transfer_learning_rate or stage.learning_rate)

@@ -1,5 +1,9 @@
 """Every run of a study as a value: what identifies it, what it starts from, how long it trains."""
 
+import dataclasses
+import itertools
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +12,11 @@ from lib import STEMS, UserError, arms, losses, separate, transfer
 from lib.arms import Finetuning, Pretraining
 from lib.losses import stem_snr_loss
 from lib.model import checkpoints
+from lib.profile.fields import PROFILES
+from lib.profile.load import load
+from lib.store.runs import Run
+from lib.study import Study
+from lib.training import fit
 from tests import toys
 
 
@@ -82,16 +91,18 @@ def test_a_shuffled_arm_starts_from_the_same_values_in_another_order(study):
     )
 
 
-def test_the_long_arm_is_the_first_transfer_and_is_compared_with_scratch_as_long(study):
-    study = study.variant({"finetune.controls": ["equal compute", "shuffled", "long"]})
+def test_arms_that_train_until_they_stall_are_the_longer_ones_and_are_compared_with_each_other(study):
     more, stage = arms.equivalent_steps(study), study.profile.finetune
     longer = {"finetune.steps": stage.steps + more, "finetune.decay_start": stage.decay_start + more}
-    long, compute = (Finetuning(study, arm, 0, 1) for arm in ("long", "equal compute"))
-    assert long.run == Finetuning(study.variant(longer), "group", 0, 1).run
-    assert long.schedule.steps == compute.schedule.steps == stage.steps + more
+    both = {arms.STALLED: "scratch", arms.PRETRAINED_STALLED: "group"}
+    for arm, base in both.items():
+        assert Finetuning(study, arm, 0, 1).run == Finetuning(study.variant(longer), base, 0, 1).run
+    whole = {**longer, "finetune.patience": 0, "finetune.controls": []}
+    assert Finetuning(study, arms.EQUAL_COMPUTE, 0, 1).run == Finetuning(study.variant(whole), "scratch", 0, 1).run
     found = arms.pairs(study)
-    assert [pair for pair in found if "long" in pair] == [("long", "scratch"), ("long", "equal compute")]
-    assert ("sliced", "equal compute") in found and len(found) == len(set(found))
+    assert [pair for pair in found if set(pair) & set(both)] == [*((arm, "scratch") for arm in both), (*both,)[::-1]]
+    assert {(how, arm) for how in ("group", "sliced") for arm in ("scratch", "equal compute", "shuffled")} < set(found)
+    assert len(found) == len(set(found))
 
 
 def test_equal_compute_takes_the_operations_that_pretraining_took(study):
@@ -104,10 +115,51 @@ def test_equal_compute_takes_the_operations_that_pretraining_took(study):
     assert whole == arms.equivalent_steps(study) > 600
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in PROFILES.glob("*.yaml")))
+def test_equal_compute_is_equal_to_one_per_cent_in_every_profile(name, monkeypatch):
+    example = {"pretrain": 1_242, "finetune": 1_164}  # in proportion as the small model's are
+    monkeypatch.setattr(arms, "example_flops", lambda study, stage: example[stage])
+    study = Study(load(name))
+
+    def flops(stage, kind):
+        return stage.steps * stage.batch * example[kind]
+
+    spent = flops(Finetuning(study, "equal compute", 0, 1).schedule, "finetune")
+    given = flops(study.profile.pretrain, "pretrain") + flops(study.profile.finetune, "finetune")
+    assert spent == pytest.approx(given, rel=0.01 if name != "smoke" else 0.1)  # a step of smoke is 8%
+
+
+def steps_taken(training, folder, losses) -> int:
+    """Steps of a training, by its schedule, of a toy in its place whose validations give ``losses``."""
+    given, values, run = toys.task(dropout=0.0), iter(losses), Run(folder)
+    run.begin()
+    fake = dataclasses.replace(given, validate=lambda model: float(next(values)))
+    fit(fake, training.schedule, run, 0, toys.COMPUTE, 0, "test")
+    return run.facts()["steps"]
+
+
+@pytest.mark.parametrize("falls", [True, False], ids=["falls", "stalls"])
+def test_equal_compute_is_spent_whatever_validation_says_and_a_stalling_arm_ends(study, tmp_path, falls):
+    changes = {"finetune.validate_every": 1, "finetune.decay_start": 1, "finetune.patience": 3, "pretrain.steps": 12}
+    study = study.variant(changes)
+    pretraining, base = Pretraining(study, 0).schedule, study.profile.finetune
+    flops = partial(arms.example_flops, study)
+    given = pretraining.steps * pretraining.batch * flops("pretrain") + base.steps * base.batch * flops("finetune")
+    for arm in (arms.EQUAL_COMPUTE, arms.STALLED, arms.PRETRAINED_STALLED):
+        training = Finetuning(study, arm, 0, 1)
+        losses = itertools.count(0, -1) if falls else itertools.count()
+        taken = steps_taken(training, tmp_path / arm, losses)
+        spent = taken * training.schedule.batch * flops("finetune")
+        if falls or arm == arms.EQUAL_COMPUTE:
+            assert spent == pytest.approx(given, abs=training.schedule.batch * flops("finetune") / 2)
+        else:
+            assert taken == 1 + 3 + 1  # the first is the lowest, three bring none lower, one step of decay
+
+
 def test_pretrained_arms_may_have_a_learning_rate_of_their_own(study):
     study = study.variant({"finetune.learning_rate": 1e-3, "finetune.transfer_learning_rate": 1e-4})
-    rates = {arm: Finetuning(study, arm, 0, 1).schedule.learning_rate for arm in ("scratch", "sliced", "long")}
-    assert rates == {"scratch": 1e-3, "sliced": 1e-4, "long": 1e-4}
+    rates = {arm: Finetuning(study, arm, 0, 1).schedule.learning_rate for arm in ("scratch", "sliced", "shuffled")}
+    assert rates == {"scratch": 1e-3, "sliced": 1e-4, "shuffled": 1e-4}
 
 
 def test_a_file_stands_for_the_pretraining(study, tmp_path):

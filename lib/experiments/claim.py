@@ -6,7 +6,7 @@ import itertools
 
 import pandas as pd
 
-from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, Finetuning, method_name, of_profile, pairs, starts_pretrained
+from lib.arms import SCRATCH, STALLED, Finetuning, method_name, of_profile, pairs, starts_pretrained
 from lib.experiments import evaluate
 from lib.experiments.intervals import Origin, holm_within, own_seed, paired_interval, songs_worth
 from lib.experiments.jobs import scored, train_in_parallel
@@ -83,13 +83,12 @@ def claim(study: Study) -> pd.DataFrame:
 def worth(study: Study) -> pd.DataFrame:
     """How many labelled songs from scratch every other arm is worth: ``tables/songs_worth.csv``, by uSDR.
 
-    *Long* is held against scratch with as many steps, *equal compute*, where the profile has that.
+    *Pre-trained, until it stalls* is held against scratch until that stalls, where the profile has it.
     """
     table, rows = study.read("scores"), []
     table = table[table["experiment"] == "test"]
     for arm in of_profile(study)[1:]:
-        as_long = arm == LONG and EQUAL_COMPUTE in study.profile.finetune.controls
-        names = method_name(arm), method_name(EQUAL_COMPUTE if as_long else SCRATCH)
+        names = method_name(arm), method_name(STALLED if (arm, STALLED) in pairs(study) else SCRATCH)
         found = songs_worth(table, *names, "uSDR", origin(study) if starts_pretrained(arm) else own_seed)
         rows.append(found.assign(method=names[0], against=names[1], metric="uSDR"))
     return study.write("songs_worth", pd.concat(rows, ignore_index=True))

@@ -10,13 +10,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from lib import UserError
-from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, Finetuning, Pretraining
+from lib.arms import EQUAL_COMPUTE, PRETRAINED_STALLED, SCRATCH, STALLED, Finetuning, Pretraining
 from lib.experiments import evaluate
 from lib.machine.processes import end_with_parent
 from lib.store.runs import Run
 
 LAST = 3
-TURN = {EQUAL_COMPUTE: 1, LONG: 1, SCRATCH: 2}
+TURN = {EQUAL_COMPUTE: 1, STALLED: 1, PRETRAINED_STALLED: 1, SCRATCH: 2}
 """Whose turn comes when: pre-trainings first (0), then these arms, `LAST` the others, which start from one."""
 
 
@@ -63,7 +63,7 @@ def planned(jobs: Iterable[Job]) -> dict[Run, Job]:
         if job.training.run.finished:
             continue
         plan.setdefault(job.training.run, job)
-        start = job.training.pretraining if job.turn == LAST else None
+        start = job.training.pretraining if isinstance(job.training, Finetuning) else None
         if start and not start.run.weights.exists():
             plan.setdefault(start.run, Job(start))
     return dict(sorted(plan.items(), key=lambda item: item[1].turn))

@@ -15,7 +15,7 @@ import torch
 from scipy.ndimage import median_filter
 
 from lib import STEMS
-from lib.arms import EQUAL_COMPUTE, SCRATCH, Finetuning, Pretraining
+from lib.arms import EQUAL_COMPUTE, SCRATCH, STALLED, Finetuning, Pretraining
 from lib.data.corpora import dealt
 from lib.data.tracks import Track
 from lib.experiments import evaluate, outputs
@@ -57,7 +57,8 @@ def above_mixture(snr: pd.DataFrame) -> pd.DataFrame:
 def references(study: Study) -> pd.DataFrame:
     """SNR of the supervised model, the ideal ratio mask, and harmonic-percussive separation.
 
-    *Supervised* is from scratch with most labels, trained as long as MixIT's compute allows where the profile has that.
+    *Supervised* is from scratch with most labels, until it stalls or with equal compute where the profile has
+    that arm.
     """
     train_in_parallel(map(scored, reference_trainings(study)))
     frames = [evaluate.scores(training).assign(method=SUPERVISED) for training in reference_trainings(study)]
@@ -70,7 +71,7 @@ def references(study: Study) -> pd.DataFrame:
 def reference_trainings(study: Study) -> list[Finetuning]:
     """The supervised models that `references` looks at."""
     settings = study.profile.finetune
-    arm = EQUAL_COMPUTE if EQUAL_COMPUTE in settings.controls else SCRATCH
+    arm = next((arm for arm in (STALLED, EQUAL_COMPUTE) if arm in settings.controls), SCRATCH)
     plan = itertools.product(settings.seeds, study.folds)
     return [Finetuning(fold, arm, seed, max(settings.labeled_songs)) for seed, fold in plan]
 

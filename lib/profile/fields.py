@@ -46,7 +46,7 @@ def doc(description: str, **bounds: float) -> FieldInfo:
 ModelSize = Literal["nano", "tiny", "mini", "compact", "small", "medium", "large"]
 Transfer = Literal["body", "sliced", "group", "frequent", "random", "blocks", "encoder"]
 Objective = Literal["mixit", "mixpit", "denoising", "reconstruction"]
-Control = Literal["equal compute", "shuffled", "long"]
+Control = Literal["equal compute", "shuffled", "scratch until stalled", "pre-trained until stalled"]
 Precision = Literal["32-true", "bf16-mixed", "auto"]
 FmaSubset = Literal["small", "medium", "large", "full"]
 Question = Literal["target", "suppression", "artefacts"]
@@ -376,6 +376,12 @@ def contradictions(profile: Profile) -> list[str]:
         "audio.hop must not exceed a third of audio.n_fft": 3 * audio.hop <= audio.n_fft,
         "separate.hop_seconds must not exceed separate.window_seconds": windows.hop_seconds <= windows.window_seconds,
     }
+    if any(control.endswith("until stalled") for control in profile.finetune.controls):
+        rules["finetune.patience must not be 0: finetune.controls train until they stall"] = (
+            profile.finetune.patience > 0
+        )
+    if "equal compute" in profile.finetune.controls:
+        rules["pretrain.patience must be 0: equal compute is that of all pretrain.steps"] = pretrain.patience == 0
     if pretrain.checkpoint:
         rules["pretrain.seeds must name one seed: pretrain.checkpoint is one model"] = len(pretrain.seeds) == 1
     for name, stage in (("pretrain", pretrain), ("finetune", profile.finetune)):

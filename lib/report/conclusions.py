@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, SHUFFLED, method_name
+from lib.arms import EQUAL_COMPUTE, PRETRAINED_STALLED, SCRATCH, SHUFFLED, STALLED, method_name
 from lib.experiments.intervals import direction, paired_interval
 from lib.experiments.outputs import CHOSEN, CHOSEN_GROUP
 from lib.experiments.probes import COMPOSED, ONE_SONG, REDEALT, rank_correlations
@@ -42,14 +42,15 @@ def _pretraining(study: Study):
     transfers = [method_name(how) for how in study.profile.finetune.transfers]
     statements = {
         (SCRATCH, *transfers): "with {songs}, {method} beats scratch (mean uSDR)",
-        (EQUAL_COMPUTE, method_name(LONG)): "with {songs}, {method} beats scratch trained as long",
+        (STALLED, method_name(PRETRAINED_STALLED)): "with {songs}, {method}, beats {against}",
         (EQUAL_COMPUTE, *transfers): "with {songs}, {method} beats scratch given the same compute",
         (SHUFFLED, *transfers): "with {songs}, {method} beats its own weights shuffled",
     }
     for (against, *methods), text in statements.items():
         chosen = claim[(claim["against"] == method_name(against)) & claim["method"].isin(methods)]
         for row in chosen.itertuples():
-            statement = text.format(songs=counted(row.labeled_songs, "labelled song"), method=row.method)
+            songs = counted(row.labeled_songs, "labelled song")
+            statement = text.format(songs=songs, method=row.method, against=row.against)
             interval, family = (row.difference, row.low, row.high), f"budgets of {row.method} and {row.against}"
             yield _row(statement, 1, interval, row.p, row.p_holm, family, row.n_songs, row.n_seeds, "seed",
                        origins=row.n_origins)  # fmt: skip

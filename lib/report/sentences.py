@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.arms import EQUAL_COMPUTE, LONG, SCRATCH, method_name
+from lib.arms import EQUAL_COMPUTE, PRETRAINED_STALLED, STALLED, method_name
 from lib.experiments.intervals import FEW_SONGS, LEVEL, direction
 from lib.scoring import MEAN
 from lib.study import Study
 
-SCRATCH_ARM, LONG_ARM, EQUAL_ARM = map(method_name, (SCRATCH, LONG, EQUAL_COMPUTE))
+EQUAL_ARM, STALLED_ARM, PRETRAINED_STALLED_ARM = map(method_name, (EQUAL_COMPUTE, STALLED, PRETRAINED_STALLED))
 
 
 def counted(number: float, name: str) -> str:
@@ -38,14 +38,14 @@ def _interval(row: pd.Series) -> str:
 
 def claim_sentence(row: pd.Series) -> str:
     """One sentence on one row of ``claim.csv``."""
-    pretrained = row["method"].startswith(("pre-trained (", LONG_ARM))
+    pretrained = row["method"].startswith(("pre-trained (", PRETRAINED_STALLED_ARM))
     what = "pre-training" if pretrained else "it"
     told = verdict(row, "difference", what=what)
     return (
         f"with {counted(row['labeled_songs'], 'labelled song')}, {row['method']} differs from {row['against']} by "
         f"{row['difference']:+.2f} dB {row['metric']} {_where(row)} ({_interval(row)}, {_counts(row)}, "
         f"effect size {row['effect']:+.1f}, p {row['p_holm']:.2g} after Holm): "
-        + (_better_use(told) if pretrained and row["against"] == EQUAL_ARM and row["method"] != LONG_ARM else told)
+        + (_better_use(told) if pretrained and row["against"] == EQUAL_ARM else told)
     )
 
 
@@ -67,13 +67,13 @@ def answer(claim: pd.DataFrame) -> list[str]:
 def answering(claim: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``claim.csv`` that answer the study's question: mean uSDR at each budget.
 
-    The first transfer against scratch, either compute, and the same trained as long as scratch with equal compute.
+    The first transfer against scratch, either compute, and both trained until they stall.
     """
     chosen = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
     pretrained = chosen["method"].str.startswith("pre-trained (")
     first = (chosen["method"] == chosen["method"][pretrained].iloc[0]) & chosen["against"].str.startswith("scratch")
-    long = (chosen["method"] == LONG_ARM) & (chosen["against"] != SCRATCH_ARM)
-    return pd.concat([chosen[first], chosen[long]])
+    both = (chosen["method"] == PRETRAINED_STALLED_ARM) & (chosen["against"] == STALLED_ARM)
+    return pd.concat([chosen[first], chosen[both]])
 
 
 def worth_sentence(row: pd.Series, table: pd.DataFrame) -> str:
@@ -93,7 +93,7 @@ PROBED = {
     "chosen group": "MixIT, a chosen group per stem,",
     "best output": "MixIT, the best output for each song (bound),",
     "best group": "MixIT, the best group for each song (bound),",
-    "supervised": "the supervised model (most labelled songs, MixIT's compute)",
+    "supervised": "the supervised model (most labelled songs)",
     "ideal ratio mask": "the ideal ratio mask (oracle)",
 }
 

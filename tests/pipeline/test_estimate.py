@@ -36,9 +36,10 @@ def test_it_counts_every_run_once(profile):
 
 
 def test_equal_compute_counts_its_longer_schedule(profile):
-    study = matrix.Outline(profile).variant({"finetune.controls": ["equal compute", "long"]})
+    controls = ["equal compute", "pre-trained until stalled"]
+    study = matrix.Outline(profile).variant({"finetune.controls": controls, "finetune.patience": 1})
     table = estimate.table(study.profile, 1.0).set_index("arm")
-    for arm in ("equal compute", "long"):
+    for arm in controls:
         runs, steps = table.loc[arm, ["runs", "steps"]]
         assert steps / runs == profile.finetune.steps + arms.equivalent_steps(study)
 

@@ -75,8 +75,9 @@ def test_every_table_of_the_contract_is_there(results):
 
 def test_scores_hold_every_method_song_stem_and_metric(results):
     scores = read_table(results / "tables" / "scores.csv")
-    controls = ("scratch, equal compute", "pre-trained, shuffled", "pre-trained, long")
-    models = dict.fromkeys(("scratch", *controls, "pre-trained (group)", "pre-trained (sliced)"), 2 * 2) | {
+    controls = ("scratch, equal compute", "scratch, until it stalls", "pre-trained, until it stalls")
+    methods = ("scratch", *controls, "pre-trained, shuffled", "pre-trained (group)", "pre-trained (sliced)")
+    models = dict.fromkeys(methods, 2 * 2) | {
         "mixture": 1,
         "ideal ratio mask": 1,
     }

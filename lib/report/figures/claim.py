@@ -30,7 +30,7 @@ from lib.report.figures.style import (
     stem_axis,
     tested,
 )
-from lib.report.sentences import EQUAL_ARM, LONG_ARM, counted
+from lib.report.sentences import PRETRAINED_STALLED_ARM, STALLED_ARM, counted
 from lib.scoring import MEAN
 
 
@@ -69,12 +69,15 @@ def claim(results: Path, table: pd.DataFrame) -> Figure:
 
 
 def gain(results: Path, table: pd.DataFrame, method: str) -> Figure:
-    """What pre-training adds where both arms take the same supervised steps: the common schedule, and the long one."""
+    """What pre-training adds where both arms have one schedule: the common one, and training on until they stall."""
     table = table[table["stem"] == MEAN]
     known = set(zip(table["method"], table["against"], strict=True))
-    pairs = {"both on the common schedule": (method, "scratch"), "both trained until they stall": (LONG_ARM, EQUAL_ARM)}
+    pairs = {
+        "both on the common schedule": (method, "scratch"),
+        "both trained until they stall": (PRETRAINED_STALLED_ARM, STALLED_ARM),
+    }
     pairs = {label: pair for label, pair in pairs.items() if pair in known}
-    return _differences(results, "gain", table, pairs, "scratch with as many steps", "pre-trained above scratch (dB)")
+    return _differences(results, "gain", table, pairs, "scratch, trained alike", "pre-trained above scratch (dB)")
 
 
 def _differences(
