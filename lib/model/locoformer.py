@@ -22,6 +22,7 @@ PUBLISHED_BANDS = ((2, 24), (4, 12), (12, 8), (24, 8), (48, 8))
 PUBLISHED_RATE, PUBLISHED_FFT = 44100, 2048
 KERNEL = 8
 MAX_WEIGHTS = 1 << 22  # attention weights held at once where no gradient needs them: they fit the cache
+TINY = torch.finfo(torch.float32).tiny
 MASK_PARTS = 4  # (value, gate) x (real, imaginary)
 
 
@@ -70,8 +71,33 @@ def band_widths(rate: int = PUBLISHED_RATE, n_fft: int = PUBLISHED_FFT, scale: f
     return widths
 
 
+class _Normalised(torch.autograd.Function):
+    """x / (rms + eps) over the last axis, in two passes over memory forward and three backward.
+
+    Only x and its norms are kept for the gradient, and under autocast the result has the dtype that products take.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = 1 / (norm / math.sqrt(x.shape[-1]) + eps)
+        ctx.save_for_backward(x, norm, scale)
+        return torch.mul(x, scale, out=torch.empty_like(x, dtype=dtype))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, norm, scale = ctx.saved_tensors
+        along = (gradient * x).sum(-1, keepdim=True, dtype=torch.float32)
+        radial = -along * scale.square() / (norm * math.sqrt(x.shape[-1])).clamp(min=TINY)
+        return torch.mul(gradient, scale, out=torch.empty_like(x)).addcmul_(x, radial), None, None
+
+
 class RMSGroupNorm(nn.Module):
-    """x / (rms + eps) * gamma over ``groups`` contiguous groups of the last axis (TF-Locoformer, section 2)."""
+    """x / (rms + eps) over ``groups`` contiguous groups of the last axis (TF-Locoformer, section 2).
+
+    Its ``gamma`` is left to the product that follows: features of the input times gamma are columns of the weight
+    times gamma, which are fewer numbers.
+    """
 
     def __init__(self, features: int, groups: int, eps: float = 1e-5):
         super().__init__()
@@ -79,9 +105,9 @@ class RMSGroupNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        grouped = x.float().unflatten(-1, (self.groups, -1))
-        rms = torch.linalg.vector_norm(grouped, dim=-1, keepdim=True) / math.sqrt(grouped.shape[-1])
-        return (grouped * (1 / (rms + self.eps))).flatten(-2) * self.gamma
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        return _Normalised.apply(x.unflatten(-1, (self.groups, -1)), self.eps, dtype).flatten(-2)
 
 
 class Dropout(nn.Dropout):
@@ -97,6 +123,25 @@ class Dropout(nn.Dropout):
         return x * keep.div_(1 - self.p)
 
 
+class SwiGLU(torch.autograd.Function):
+    """value * SiLU(gate) of x = (value, gate), halves of axis 1: x alone is kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        value, gate = x.chunk(2, dim=1)
+        return F.silu(gate).mul_(value)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        both = torch.empty_like(x)
+        (value, gate), (of_value, of_gate) = x.chunk(2, dim=1), both.chunk(2, dim=1)
+        torch.mul(gradient, F.silu(gate), out=of_value)
+        torch.ops.aten.silu_backward.grad_input(gradient * value, gate, grad_input=of_gate)
+        return both
+
+
 class ConvSwiGLU(nn.Module):
     """Conv - SwiGLU - transposed conv along the sequences of [batch, row, sequence, feature]."""
 
@@ -106,9 +151,11 @@ class ConvSwiGLU(nn.Module):
         self.deconv = nn.ConvTranspose2d(hidden, features, (1, KERNEL))
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.conv(x.permute(0, 3, 1, 2)).chunk(2, dim=1)
-        y = self.dropout((value * F.silu(gate)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, gamma: Tensor) -> Tensor:
+        """``gamma`` [D] scales the features of x."""
+        weight = self.conv.weight * gamma[:, None, None]
+        x = F.conv2d(x.permute(0, 3, 1, 2), weight, self.conv.bias, padding=self.conv.padding)
+        y = self.dropout(SwiGLU.apply(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         # Cut back to the input's place, a transposed convolution is a convolution with the kernel reversed.
         y = F.conv2d(y, self.deconv.weight.flip(-1).transpose(0, 1), self.deconv.bias)
         return self.dropout(y.permute(0, 2, 3, 1))
@@ -124,8 +171,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(features, features, bias=False)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x.flatten(0, 1)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, gamma: Tensor) -> Tensor:
+        """``gamma`` [D] scales the features of x."""
+        q, k, v = (
+            F.linear(x.flatten(0, 1), self.qkv.weight * gamma).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         y = self.attend_fused(q, k, v) if x.is_cuda else self.attend(q, k, v)
         return self.dropout(self.out(y.transpose(1, 2).reshape(x.shape)))
 
@@ -161,7 +211,7 @@ class Path1D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for norm, layer in zip(self.norms, (self.before, self.attention, self.after), strict=True):
-            x = x + layer(norm(x))
+            x = x + layer(norm(x), norm.gamma)
         return x
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import UserError
@@ -12,6 +14,28 @@ from lib.model.locoformer import PUBLISHED_FFT, PUBLISHED_RATE, SIZES, BandSplit
 
 VERSION = 1
 """Raise it when the same weights and mixture give other estimates, or the same seed other weights: runs are renamed."""
+
+
+class OverlapAdd(torch.autograd.Function):
+    """Frames [..., frame, sample] times a window [sample], each added ``hop`` samples after the one before it.
+
+    The result is [..., sample]. A few sums of shifted parts are faster than the library's general fold.
+    """
+
+    @staticmethod
+    def forward(ctx, frames: Tensor, window: Tensor, hop: int) -> Tensor:
+        ctx.save_for_backward(window)
+        ctx.hop, (count, length) = hop, frames.shape[-2:]
+        parts = math.ceil(length / hop)
+        total = frames.new_zeros(*frames.shape[:-2], count + parts - 1, hop)
+        for part, (values, weights) in enumerate(zip(frames.split(hop, -1), window.split(hop), strict=True)):
+            total[..., part : part + count, : len(weights)].addcmul_(values, weights)
+        return total.flatten(-2)[..., : (count - 1) * hop + length]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (window,) = ctx.saved_tensors
+        return gradient.unfold(-1, len(window), ctx.hop) * window, None, None
 
 
 class Separator(nn.Module):
@@ -93,11 +117,12 @@ class Separator(nn.Module):
         return spectrum.transpose(-1, -2).unflatten(0, wave.shape[:2])
 
     def istft(self, spectrum: Tensor, samples: int) -> Tensor:
-        """Complex [..., frame, bin] -> [..., sample]."""
-        wave = torch.istft(
-            spectrum.flatten(0, -3).transpose(-1, -2), self.n_fft, self.hop, window=self.window, length=samples
-        )
-        return wave.unflatten(0, spectrum.shape[:-2])
+        """Complex [..., frame, bin] -> [..., sample], zero where no frame reaches."""
+        frames, start = torch.fft.irfft(spectrum, self.n_fft), self.n_fft // 2
+        weight = OverlapAdd.apply(torch.ones_like(frames[(0,) * (frames.dim() - 2)]), self.window.square(), self.hop)
+        wave = OverlapAdd.apply(frames, self.window, self.hop)[..., start : start + samples]
+        wave = wave / weight[start : start + samples]
+        return F.pad(wave, (0, samples - wave.shape[-1]))
 
     def config(self) -> dict:
         """What a checkpoint holds beside the weights, and `from_config` needs to build the same module."""

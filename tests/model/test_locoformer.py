@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.model.locoformer import Attention, BandSplitTFLocoformer, Dropout, RMSGroupNorm, Size, band_widths
+from lib.model.locoformer import Attention, BandSplitTFLocoformer, Dropout, RMSGroupNorm, Size, SwiGLU, band_widths
 from lib.model.separator import Separator
 
 
@@ -51,6 +51,41 @@ def test_group_norm_normalises_each_group():
     torch.testing.assert_close(rms, torch.ones_like(rms), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-5, 0.0])
+def test_the_norm_has_the_gradient_of_its_formula(scale):
+    x = scale * torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+
+    def formula(x):
+        grouped = x.unflatten(-1, (2, 4))
+        return (grouped / (torch.linalg.vector_norm(grouped, dim=-1, keepdim=True) / 2 + 1e-5)).flatten(-2)
+
+    results = []
+    for norm in (RMSGroupNorm(8, 2), formula):
+        given = x.clone().requires_grad_()
+        y = norm(given)
+        (y * weights).sum().backward()
+        results.append((y.detach(), given.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_norm_gives_what_products_take_and_its_gradient_has_the_inputs_type(dtype):
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = RMSGroupNorm(8, 2)(x)
+    y.sum().backward()
+    assert (y.dtype, x.grad.dtype) == (torch.bfloat16, dtype)
+
+
+def test_swiglu_has_the_gradient_of_its_formula():
+    x = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    value, gate = x.chunk(2, dim=1)
+    assert torch.equal(SwiGLU.apply(x), value * torch.nn.functional.silu(gate))
+    assert torch.autograd.gradcheck(SwiGLU.apply, x)
+
+
 def test_both_attentions_are_the_same():
     attention = Attention(16, 4, dropout=0.0)
     q, k, v = torch.randn(3, 5, 4, 11, 4, generator=torch.Generator().manual_seed(0))
@@ -72,10 +107,12 @@ def test_both_attentions_drop_weights_in_training_alone(kind):
 def test_attention_in_slices_is_attention(monkeypatch):
     attention = Attention(16, 4, dropout=0.0)
     x = torch.randn(2, 7, 11, 16, generator=torch.Generator().manual_seed(0))
-    expected = attention(x).detach()
+    gamma = torch.rand(16, generator=torch.Generator().manual_seed(1))
+    expected = attention(x, gamma).detach()
+    torch.testing.assert_close(expected, attention(x * gamma, torch.ones(16)))
     monkeypatch.setattr("lib.model.locoformer.MAX_WEIGHTS", 3 * 4 * 11**2)  # three rows of fourteen at a time
     with torch.no_grad():
-        torch.testing.assert_close(attention(x), expected)
+        torch.testing.assert_close(attention(x, gamma), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

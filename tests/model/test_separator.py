@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib import UserError
-from lib.model.separator import Separator
+from lib.model.separator import OverlapAdd, Separator
 
 
 def test_unknown_size_names_the_known_ones():
@@ -64,3 +64,18 @@ def test_sums_of_chosen_estimates_have_their_values_and_gradients(tiny):
     assert not estimates.requires_grad
     for gradient, parameter in zip(gradients, tiny.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("hop", [512, 320, 341])
+def test_the_inverse_stft_is_the_librarys(hop):
+    separator = Separator.from_size("nano", 4, n_fft=1024, hop=hop)
+    spectrum = torch.randn(3, 2, 20, 513, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    expected = torch.istft(spectrum.flatten(0, 1).mT, 1024, hop, window=separator.window, length=19 * hop)
+    ours = separator.istft(spectrum, 19 * hop)
+    torch.testing.assert_close(ours, expected.unflatten(0, (3, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_overlap_add_has_the_gradient_of_its_formula():
+    frames = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    window = torch.rand(7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda frames: OverlapAdd.apply(frames, window, 3), frames)
