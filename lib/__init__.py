@@ -4,18 +4,17 @@ import os
 import sys
 from pathlib import Path
 
-# Set-up puts ffmpeg and ffprobe beside the interpreter; a kernel started without activation would not find them.
+# Set-up installs ffmpeg and ffprobe beside the interpreter; kernels start without activation.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.join(sys.prefix, "bin")])
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
 
 STEMS = ("bass", "drums", "vocals", "other")
-"""The four stems in the order that every array in this project uses."""
-
+"""The four stems, in the order of every array."""
 
 MESSAGE = 1000
-"""Characters that a message may have."""
+"""Maximum length of a message in characters."""
 
 
 class UserError(Exception):
@@ -26,7 +25,7 @@ class UserError(Exception):
 
 
 def one_line(text: str) -> str:
-    """``text`` fit to be printed, whatever names and values it quotes: one line, no control characters, not endless."""
+    """``text`` on one line, without control characters, truncated to about `MESSAGE` characters."""
     if len(text) > MESSAGE:
         text = f"{text[: MESSAGE // 2]} ... {text[-MESSAGE // 3 :]}"
     text = " ".join(filter(None, map(str.strip, text.splitlines())))

@@ -1,4 +1,4 @@
-"""A full disk or a full GPU, told in one line that says what to do."""
+"""One-line error messages for a full disk and for a full GPU, with the remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lib import UserError
 from lib.profile.fields import Optimisation
 
-if TYPE_CHECKING:  # takes seconds, which a wrong call should not wait for: whoever runs out of memory has it
+if TYPE_CHECKING:  # importing torch takes seconds, and disk faults do not need it
     import torch
 
 FAULTS = {
@@ -22,54 +22,51 @@ FAULTS = {
     errno.EDQUOT: ("the disk quota is used up", "free some"),
     errno.EFBIG: ("the limit of a file's size is reached", "raise it (ulimit -f)"),
     errno.EROFS: ("the disk is read-only", "make it writable"),
-    errno.EIO: ("the disk fails to read or write", "look after it"),
+    errno.EIO: ("the disk fails to read or write", "check it (dmesg)"),
 }
-"""What is wrong, and what to do, by error number."""
+"""Problem and remedy by error number."""
 FULL = 1 << 20
-"""Free bytes below which whatever failed is said to have failed for lack of space."""
+"""Free bytes below which any failure counts as a lack of space."""
 
 
 def fault(error: Exception | str, folder: Path) -> str:
-    """The line that tells of a fault of the disk that ``folder`` lies on, or "" if the error comes from something else.
-
-    ``error`` is an exception or its message.
-    """
+    """The message for a disk fault in ``folder``, or "" for any other ``error`` (an exception or its message)."""
     number, where = getattr(error, "errno", None), getattr(error, "filename", None) or folder
     if number not in FAULTS:
-        told = (known for known in FAULTS if os.strerror(known) in str(error))
-        number, where = next(told, None), folder
+        number = next((known for known in FAULTS if os.strerror(known) in str(error)), None)
+        where = folder
     if number is None and _free(folder) < FULL:
         number = errno.ENOSPC
     if number is None:
         return ""
     what, remedy = FAULTS[number]
-    return f"{where}: {what}: {remedy}, then the same call goes on from the last checkpoint"
+    return f"{where}: {what}: {remedy}, then the same call resumes from the last checkpoint"
 
 
 def _free(folder: Path) -> int:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 USABLE = 0.95
-"""Share of the memory that is planned with: the rest goes to fragments."""
+"""Usable share of the memory; the rest is lost to fragmentation."""
 
 
 class Gauge:
-    """Bytes of one GPU's memory."""
+    """Memory of one GPU in bytes."""
 
     def __init__(self, device: torch.device):
         self.device = device
 
     def capacity(self) -> int:
-        """What this process has and could still get."""
+        """Memory that this process holds or can still allocate."""
         import torch
 
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
 
     def peak(self, call: Callable[[], object]) -> int:
-        """The most that is in use during ``call``, which starts with what the process holds already."""
+        """Peak memory during ``call``, including what the process holds already."""
         import torch
 
         torch.cuda.empty_cache()
@@ -79,9 +76,10 @@ class Gauge:
 
 
 def fitting(gauge: Gauge, step: Callable[[int], object], later: int = 0) -> int:
-    """How many examples at a time fit: ``step`` takes their number, ``later`` bytes come on top of what it shows.
+    """The largest number of examples that fit at a time, or 0.
 
-    0 if not even one does. Raises: whatever else ``step`` raises.
+    ``step`` runs on that many examples; ``later`` bytes are allocated after it. Errors of ``step`` other than out of
+    memory propagate.
     """
     import torch
 
@@ -91,18 +89,18 @@ def fitting(gauge: Gauge, step: Callable[[int], object], later: int = 0) -> int:
             peaks.append(gauge.peak(lambda count=count: step(count)))
     if not peaks:
         return 0
-    # where two do not fit, all that one takes may be its own: an estimate on the safe side
+    # if two do not fit, the whole peak of one counts as the memory per example: a conservative estimate
     each = peaks[1] - peaks[0] if len(peaks) == 2 else peaks[0]
     room = USABLE * gauge.capacity() - later - (peaks[0] - each)
     return max(0, math.floor(room / max(each, 1)))
 
 
 def explained(stage: Optimisation, share: int, processes: int, fits: int) -> UserError:
-    """The error for a process whose ``share`` of a batch did not fit, in as many parts as the profile says."""
+    """The error for a process whose ``share`` of a batch does not fit with the profile's ``accumulate``."""
     name = type(stage).__name__.lower()
     had = math.ceil(share / math.ceil(stage.accumulate / processes))
     if not 0 < fits < had:
-        few = "not even one example fits" if fits == 0 else f"{fits} should fit by themselves: is the GPU shared?"
+        few = "not even one example fits" if fits == 0 else f"{fits} should fit: does another process use the GPU?"
         return UserError(
             f"{name}: GPU memory ran out with {had} examples at a time; {few}: set compute.recompute=true, or a "
             f"shorter {name}.crop_seconds"
@@ -117,9 +115,9 @@ def explained(stage: Optimisation, share: int, processes: int, fits: int) -> Use
 def exhausted(
     fabric, task, optimiser, stage: Optimisation, batch: torch.Tensor, gauge: Gauge | None = None
 ) -> UserError:
-    """What to tell after `torch.OutOfMemoryError` in a step over ``batch``: tries steps of one and two examples.
+    """The error after `torch.OutOfMemoryError` in a step of a `lib.training.Task`; runs steps of one and two examples.
 
-    ``task`` is a `lib.training.Task`, ``batch`` this process's share of a step.
+    ``batch`` is this process's share of a step.
     """
     import torch
 
@@ -128,7 +126,7 @@ def exhausted(
     moments = 0 if optimiser.state else 2 * sum(value.numel() * value.element_size() for value in weights)
 
     def step(count: int) -> None:
-        # gradients that stay apart from the weights: other processes wait for those
+        # not backward(), whose gradient synchronisation waits for the other processes
         with fabric.autocast():
             loss = task.loss(separator, fabric.to_device(batch[:count])).mean()
         torch.autograd.grad(loss, weights)

@@ -1,4 +1,4 @@
-"""Progress of long calls: one bar with rate and remaining time, the same in a terminal and in a notebook."""
+"""Progress bars with rate and remaining time, for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 
 def bar(label: str, total: int | None, start: int = 0, unit: str = "step") -> Callable[..., None]:
-    """A bar of ``total`` steps; call it with the steps done so far and the values to show beside it.
+    """A bar of ``total`` steps: a function of the steps done so far and the values shown beside it.
 
-    Bytes (``unit`` "B") are shown as kB, MB, ...
+    The unit "B" is scaled to kB, MB, ...
     """
     progress = tqdm(desc=label, total=total, initial=start, unit=unit, unit_scale=unit == "B")
 

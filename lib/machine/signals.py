@@ -1,6 +1,6 @@
-"""SIGTERM and SIGUSR1 as a wish to stop, as schedulers send them before they end a job.
+"""SIGTERM and SIGUSR1, which schedulers send before they end a job, as stop requests.
 
-Within `deferred` a signal is noted, and whoever works there asks `wanted` between two steps; outside, it raises.
+Within `deferred` a signal is only recorded, and training polls `stop_requested` between two steps; outside, it raises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):
-    """Work was ended by a signal; the message is one line that says what is kept."""
+    """A signal ended the work; the message says what is kept."""
 
 
 _noted: list[str] = []
@@ -21,19 +21,19 @@ _deferring: list[bool] = []
 
 
 def listen() -> None:
-    """Take `SIGNALS` from now on; without this call nothing here changes what they do."""
+    """Install the handlers of `SIGNALS`."""
     for number in SIGNALS:
         signal.signal(number, _note)
 
 
 def stop_requested() -> str:
-    """The name of the first signal that came, or ""."""
+    """The name of the first signal received, or ""."""
     return _noted[0] if _noted else ""
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within, signals are noted only."""
+    """Record signals instead of raising `Stopped`."""
     _deferring.append(True)
     try:
         yield
@@ -44,4 +44,4 @@ def deferred() -> Iterator[None]:
 def _note(number: int, frame: object) -> None:
     _noted.append(signal.Signals(number).name)
     if not _deferring:
-        raise Stopped(f"stopped by {_noted[0]} outside of training: the same call starts there again")
+        raise Stopped(f"stopped by {_noted[0]} outside of training: the same call resumes")

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         print(fault, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: the same call goes on from the last checkpoint", file=sys.stderr)
+        print("\ninterrupted: the same call resumes from the last checkpoint", file=sys.stderr)
         return 130
 
 

@@ -1,1 +1,1 @@
-"""What is kept on disk: files, runs, tables, provenance."""
+"""Storage: files, runs, tables, provenance."""

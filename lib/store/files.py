@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, locks, JSON."""
+"""Atomic writes, file locks, JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes private files; results are meant to be read by others
+        # mkstemp creates files that only the owner can read
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
@@ -35,9 +35,9 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 def file_lock(path: Path) -> FileLock:
-    """The lock file ``path``, to wait for and hold in a ``with`` block; it stays there, and is free again after a kill.
+    """A blocking flock on ``path``, for a ``with`` block; the file persists, and a kill releases the lock.
 
-    The lock is flock's. Raises: OSError on a file system without it; RuntimeError where this thread holds it already.
+    Raises: OSError on a file system without flock; RuntimeError if this thread already holds the lock.
     """
     return FileLock(path, preserve_lock_file=True)
 
@@ -55,14 +55,14 @@ def write_json(path: Path | str, content: object) -> None:
 
 
 def read_facts(path: Path, *needed: str) -> dict:
-    """A map that `write_json` wrote, with the ``needed`` keys. Raises: UserError if the file was damaged since."""
+    """A JSON object of `write_json` with the ``needed`` keys. Raises: UserError if it is missing or damaged."""
     try:
         facts = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it to have it made again") from error
+        raise UserError(f"{path}: cannot be read ({error}); delete it, and the next run recreates it") from error
     missing = [key for key in needed if key not in facts] if isinstance(facts, dict) else ["map"]
     if missing:
-        raise UserError(f"{path}: cannot be read (holds no {', '.join(missing)}); delete it to have it made again")
+        raise UserError(f"{path}: cannot be read (no {', '.join(missing)}); delete it, and the next run recreates it")
     return facts
 
 

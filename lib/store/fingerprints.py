@@ -21,7 +21,7 @@ def fingerprint(content: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
+    """SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -38,18 +38,18 @@ TRAINING_CODE = (
     "finetune",
     "arms",
 )
-"""What trains, in `lib`: recorded with every run, so that a run by other code can be told (it is not trained again)."""
+"""Modules of `lib` that determine a training. Their hash is recorded with every run; other code does not retrain it."""
 
 
 @functools.cache
 def training_code() -> str:
-    """`code_fingerprint` of everything in `TRAINING_CODE`."""
+    """`code_fingerprint` of `TRAINING_CODE`."""
     files = (path for name in TRAINING_CODE for path in (*LIB.glob(f"{name}.py"), *sorted((LIB / name).rglob("*.py"))))
     return code_fingerprint(*(str(path.relative_to(LIB).with_suffix("")) for path in files))
 
 
 def code_fingerprint(*modules: str) -> str:
-    """Hash of what ``lib`` modules do: syntax trees without docstrings, so that comments and layout do not count."""
+    """Hash of the syntax trees of ``lib`` modules, without docstrings, comments and layout."""
     trees = [ast.dump(_without_docstrings(ast.parse((LIB / f"{name}.py").read_text("utf-8")))) for name in modules]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
 

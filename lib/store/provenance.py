@@ -1,7 +1,7 @@
-"""Where a result came from: ``provenance.json``, with code, profile, packages, machine, corpora, seeds and times.
+"""Provenance of results: ``provenance.json``, with code, profile, packages, machine, corpora, seeds and times.
 
-It names no host and no user, and its paths are relative to the project. `lib.pipeline.audit` checks tables
-and figures against it.
+It contains no host or user name, and its paths are relative to the project. `lib.pipeline.audit` checks tables and
+figures against it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lib.store.files import read_facts, write_json
 from lib.store.fingerprints import LIB, code_fingerprint, fingerprint
 
 ARCHIVES = (".zip", ".part", ".lock")
-"""What lies beside unpacked music and may be deleted without any change to it."""
+"""Files beside unpacked music that are not part of the corpus."""
 
 
 def read(results: Path | str) -> dict:
-    """What is recorded so far; empty if nothing or nothing readable is."""
+    """The record so far; empty if it is missing or unreadable."""
     try:
         return read_facts(Path(results) / "provenance.json")
     except UserError:
@@ -35,7 +35,7 @@ def read(results: Path | str) -> dict:
 
 
 def update(results: Path | str, **fields: object) -> None:
-    """Replace top-level fields of ``provenance.json``, atomically; an unchanged file is not rewritten."""
+    """Replace top-level fields of ``provenance.json``; an unchanged file is not rewritten."""
     old = read(results)
     new = {**old, **fields}
     if new != old:
@@ -44,7 +44,7 @@ def update(results: Path | str, **fields: object) -> None:
 
 @contextlib.contextmanager
 def stage(results: Path | str, name: str) -> Iterator[None]:
-    """Record start and end (UTC) of a stage. One that was cut off keeps its first start; an error leaves no end."""
+    """Record start and end (UTC) of a stage. An interrupted stage keeps its first start and has no end."""
     stages = read(results).get("stages", {})
     earlier = stages.get(name, {})
     start = earlier["start"] if earlier.get("start") and not earlier.get("end") else _now()
@@ -54,7 +54,7 @@ def stage(results: Path | str, name: str) -> Iterator[None]:
 
 
 def files(results: Path | str, notebook: str, digests: dict[str, str]) -> None:
-    """Record the SHA-256 of the tables and figures that a notebook wrote; of two versions the later one counts."""
+    """Record the SHA-256 of the tables and figures of a notebook; the last notebook to write a file owns it."""
     known = read(results).get("files", {})
     others = {name: record for name, record in known.items() if record["notebook"] != notebook}
     own = {name: {"notebook": notebook, "sha256": digest} for name, digest in digests.items()}
@@ -86,7 +86,7 @@ def describe(profile: profiles.Profile) -> dict:
 def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False) -> str:
     """Hash of ``corpus.labeled`` or ``corpus.unlabeled``: its recipe if rendered, else every file's name and size.
 
-    ``times`` adds when each file was last written: to notice a change on this disk, not to compare two disks.
+    ``times`` adds modification times, to detect changes on one disk; hashes with times do not compare across disks.
     """
     return fingerprint([
         [profile.corpus.rendered, profile.audio.rate]
@@ -101,10 +101,10 @@ def _parts(profile: profiles.Profile, key: str) -> tuple[str, ...]:
 
 
 def _files(root: Path, times: bool) -> list[tuple]:
-    found = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
-    paths = (path for path in found if not path.endswith(ARCHIVES))
-    facts = [(os.path.relpath(path, root), os.lstat(path)) for path in paths]
-    return sorted((path, found.st_size, times and found.st_mtime_ns) for path, found in facts)
+    paths = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
+    music = (path for path in paths if not path.endswith(ARCHIVES))
+    stats = [(os.path.relpath(path, root), os.lstat(path)) for path in music]
+    return sorted((path, stat.st_size, times and stat.st_mtime_ns) for path, stat in stats)
 
 
 def code() -> dict:
@@ -118,13 +118,13 @@ def code() -> dict:
 
 
 def lib_fingerprint() -> str:
-    """Hash of all of ``lib``'s sources, blind to comments and layout."""
+    """`code_fingerprint` of all of ``lib``."""
     modules = sorted(str(path.relative_to(LIB).with_suffix("")) for path in LIB.rglob("*.py"))
     return code_fingerprint(*modules)
 
 
 def packages() -> dict:
-    """Installed versions of what ``requirements.in`` names."""
+    """Installed versions of the packages in ``requirements.in``."""
     names = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.in").read_text("utf-8"), re.M)
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 

@@ -1,4 +1,4 @@
-"""Run folders: one folder per result, named by a hash over everything that can change that result."""
+"""Run folders: one per training, named by a hash over everything that can change its result."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from lib.store.tables import read_table
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder ``runs/STAGE-HASH``, there once the run has begun; it is finished once ``done.json`` is there.
+    """A run folder ``runs/STAGE-HASH``; the run is finished if ``done.json`` exists.
 
-    A finished run may be a record, without its weights: its log and scores still count, and its weights are
-    trained again where they are needed.
+    A finished run without weights is a record: its log and scores count, and it is retrained where weights are needed.
     """
 
     folder: Path
@@ -25,11 +24,11 @@ class Run:
 
     @classmethod
     def of(cls, results: Path | str, stage: str, identity: Mapping) -> Run:
-        """The run that ``identity`` determines; nothing is written."""
+        """The run with this ``identity``; nothing is written."""
         return cls(Path(results) / "runs" / f"{stage}-{fingerprint(identity)}", identity)
 
     def begin(self) -> Run:
-        """Make the folder, with ``identity.json`` in it."""
+        """Create the folder and ``identity.json``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
@@ -45,25 +44,22 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """Where a finished run keeps its weights, if they were kept."""
+        """Path of the weights; absent in a record."""
         return self.folder / "model.safetensors"
 
     def reopen(self) -> None:
-        """Take a finished run for unfinished, so that its weights are made again; for whoever holds its lock.
-
-        Weights that a kill left half written go.
-        """
+        """Mark the run unfinished, so that it is retrained, and remove partial weights; the caller holds its lock."""
         (self.folder / "done.json").unlink(missing_ok=True)
         for path in self.folder.glob(".*"):
             if path.suffix in (".ckpt", ".safetensors"):
                 path.unlink()
 
     def finish(self, **facts: object) -> None:
-        """Mark the run finished, with the facts that tables quote (seconds, steps, ...) and the code that ran."""
+        """Mark the run finished, with the facts for the tables (seconds, steps, ...) and the hash of the code."""
         write_json(self.folder / "done.json", {**facts, "code": training_code()})
 
     def facts(self) -> dict:
-        """What `finish` recorded. Raises: UserError if it cannot be read."""
+        """The record of `finish`. Raises: UserError if it cannot be read."""
         return read_facts(self.folder / "done.json", "weights", "steps", "seconds", "best_validation_loss")
 
 
@@ -71,9 +67,9 @@ LOG_FIELDS = ("step", "loss", "validation_loss", "learning_rate", "gradient_norm
 
 
 class Log:
-    """``log.csv`` of a run: a row a step, and once the run is finished a row a validation.
+    """``log.csv`` of a run: one row per step, after `close` one row per validation.
 
-    Rows after the checkpoint that a run resumes from, at ``step``, are dropped.
+    Rows after ``step``, the checkpoint that the run resumes from, are dropped.
     """
 
     def __init__(self, path: Path, step: int):
@@ -96,9 +92,9 @@ class Log:
         self.writer.writerow([step, f"{loss:.6f}", shown, f"{rate:.3e}", f"{norm:.4f}", skipped, f"{seconds:.2f}"])
 
     def close(self) -> None:
-        """Keep a row a validation: loss and gradient norm are the means over the steps since the one before."""
+        """Reduce to one row per validation; loss and gradient norm are means over the steps since the previous one."""
         self.file.close()
-        steps = read_table(self.path).astype(float)  # a step that was skipped has the loss "nan"
+        steps = read_table(self.path).astype(float)  # skipped steps have the loss "nan"
         validated = steps["step"].where(steps["validation_loss"].notna()).bfill()
         how = dict.fromkeys(steps, "last") | {"loss": "mean", "gradient_norm": "mean"}
         rows = steps.groupby(validated).agg(how).astype({"step": int, "skipped": int})

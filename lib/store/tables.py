@@ -11,13 +11,13 @@ from lib import UserError
 from lib.store.files import atomic
 
 COLUMNS = ("experiment", "method", "seed", "labeled_songs", "fold", "song", "stem", "metric", "value")
-INTEGERS = ("seed", "labeled_songs", "fold")  # absent (a baseline has no seed) or whole, never 0.000000
+INTEGERS = ("seed", "labeled_songs", "fold")  # integers, or missing (a baseline has no seed)
 TEXTS = dict.fromkeys(("song", "axis", "level", "condition", "participant", "file", "source"), str)
-"""Columns of names that others choose, and that a number may be."""
+"""Columns of free names, which may look like numbers."""
 
 
 def song_rows(song: str, scores: list[tuple[str, str, float]], **facts: object) -> list[dict]:
-    """Table rows of one song: ``scores`` as from `score_song`, ``facts`` the other columns (experiment, ...)."""
+    """Table rows of one song from the ``scores`` of `score_song`; ``facts`` are the other columns (experiment, ...)."""
     return [{**facts, "song": song, "stem": stem, "metric": metric, "value": value} for stem, metric, value in scores]
 
 
@@ -27,12 +27,12 @@ def table(rows: Iterable[dict]) -> pd.DataFrame:
 
 
 def whole(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with its columns of `INTEGERS` as whole numbers that may be missing."""
+    """The table with its columns of `INTEGERS` as nullable integers."""
     return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
 
 
 def write_table(path: Path | str, frame: pd.DataFrame) -> None:
-    """Write any table as CSV, atomically: six decimals, so that equal numbers give equal bytes; nan is left empty."""
+    """Write a table as CSV, atomically, with six decimals (equal numbers give equal bytes); nan is an empty field."""
     frame = whole(frame).copy()
     for name in frame.select_dtypes("floating"):
         frame[name] = frame[name].astype(float).round(6) + 0.0  # no "-0.000000"
@@ -41,13 +41,13 @@ def write_table(path: Path | str, frame: pd.DataFrame) -> None:
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
-    """Read what `write_table` wrote; only an empty field is missing (a song may be called "NA", or "01").
+    """Read a table of `write_table`; only an empty field is missing (a song may be called "NA", or "01").
 
-    Raises: UserError if there is no such table.
+    Raises: UserError if the table is missing or damaged.
     """
     try:
         return whole(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such table; run the notebook that makes it first (./run_all.sh)") from error
+        raise UserError(f"{path}: no such table; run its notebook first (./run_all.sh)") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no table ({error}); delete it to have it made again (./run_all.sh)") from error
+        raise UserError(f"{path}: no table ({error}); delete it and run ./run_all.sh") from error

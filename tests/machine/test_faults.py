@@ -132,7 +132,7 @@ def test_a_study_survives_kills_interruptions_and_a_second_user(project):
         said = first.communicate(timeout=60)[1]
         if number == signal.SIGINT:
             assert first.returncode == 130
-            assert said.strip() == "interrupted: the same call goes on from the last checkpoint"
+            assert said.strip() == "interrupted: the same call resumes from the last checkpoint"
         wait_for(lambda kernel=kernel, worker=worker: not alive(kernel) and not alive(worker), 30)
         pids.unlink()
         assert not (results / "report.html").exists()
@@ -189,7 +189,7 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(projec
     notebook(project / "notebooks" / "00_first.ipynb", STARTED, FILLS, "print(1)")
     results = tmp_path / "disk" / "smoke"
     said = one_line(called(project, results), 1)
-    assert f"{results}: no space left: free some, then the same call goes on" in said
+    assert f"{results}: no space left: free some, then the same call" in said
     (results / "ballast").unlink()
     small_disk("size=200m")
     assert called(project, results).returncode == 0 and (results / "report.html").exists()
