@@ -14,7 +14,7 @@ from lib import STEMS, UserError
 from lib.arms import Finetuning, Pretraining
 from lib.data import audio, folds
 from lib.data.tracks import Track
-from lib.experiments import claim, outputs, probes
+from lib.experiments import claim, evaluate, outputs, probes
 from lib.mixing import StemMixtures
 from lib.pipeline import matrix
 from tests import toys
@@ -169,3 +169,18 @@ def test_a_study_in_folds_from_songs_to_scores(study):
     gains = probes.correlation(study)
     rows = gains[(gains["method"] == outputs.CHOSEN) & (gains["stem"] == "bass") & (gains["tested"] == probes.COMPOSED)]
     assert sorted(rows["song"]) == sorted(SONGS)
+
+
+def test_other_songs_can_be_tested_than_those_that_teach(study, tmp_path):
+    """The domain gap: labels of one corpus, tests on another; scores carry no fold, and runs keep their names."""
+    apart = toys.study(tmp_path / "apart", {"corpus.tested": str(tmp_path / "songs")})
+    assert names(apart, "test") == set(SONGS) and names(apart, "train") == {"a", "b"}
+    assert names(apart, "validation") == {"c"}
+    own = toys.study(tmp_path / "apart", results="own")
+    assert Finetuning(apart, "scratch", 0, 1).run.name == Finetuning(own, "scratch", 0, 1).run.name
+    assert set(evaluate.baselines(apart)["song"]) >= set(SONGS)
+    shutil.copy(tmp_path / "songs" / "rock" / "a" / "bass.wav", tmp_path / "apart" / "music" / "unlabelled" / "x.wav")
+    again = apart.variant({"corpus.workers": 1})
+    assert len(again.unlabeled) == 4 and "is tested" in " ".join(again.read("skipped")["reason"])
+    with pytest.raises(UserError, match=r"corpus\.folds must be 0 with corpus\.tested"):
+        apart.variant({"corpus.folds": 2})

@@ -26,7 +26,8 @@ def provide(profile: Profile) -> None:
 
     Raises: UserError, one line that says what to put where or which field to set.
     """
-    for source in (profile.corpus.labeled, *profile.corpus.unlabeled_parts):
+    tested = [profile.corpus.tested] if profile.corpus.tested else []
+    for source in (profile.corpus.labeled, *tested, *profile.corpus.unlabeled_parts):
         _provide(profile.corpus, source)
 
 
@@ -52,12 +53,18 @@ def available(profile: Profile) -> bool:
 def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
     """Songs with stems from ``corpus.labeled``: ``rendered``, ``musdb18hq``, or a folder (see `lib.data.musdb18`).
 
-    Raises `UserError` if the folder does not exist or holds no usable song.
+    With ``corpus.tested``, the songs of that folder are tested in place of the labelled ones' own test songs.
+    Raises `UserError` if a folder does not exist or holds no usable song.
     """
     corpus = profile.corpus
     root = _root(profile, "labeled", corpus.labeled, cache)
     read = musdb18.read(root, cache, corpus.workers, corpus.validation_songs, corpus.folds)
-    return _usable("corpus.labeled", root, *read)
+    songs, skipped = _usable("corpus.labeled", root, *read)
+    if not corpus.tested:
+        return songs, skipped
+    root = _root(profile, "tested", corpus.tested, cache)
+    tested, others = _usable("corpus.tested", root, *musdb18.read(root, cache, corpus.workers, 0, folds=1))
+    return [song for song in songs if song.split != "test"] + tested, skipped + others
 
 
 def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
@@ -93,8 +100,8 @@ def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[Sequence[Track
 
 def _tested(corpus: Corpus) -> dict[str, str]:
     """Content digests of all files of the labelled songs that are tested, in any fold, with the names of the songs."""
-    root = corpus.folder_of(corpus.labeled)
-    songs = musdb18.listed(root, corpus.folds)[0] if root and root.is_dir() else []
+    root, folds = corpus.folder_of(corpus.tested or corpus.labeled), 1 if corpus.tested else corpus.folds
+    songs = musdb18.listed(root, folds)[0] if root and root.is_dir() else []
     files = [(path, song.name) for song in songs if song.split == "test" for path in song.files.values()]
     return {content_digest({"mixture": path}): name for path, name in files if os.access(path, os.R_OK)}
 

@@ -124,6 +124,7 @@ class Corpus:
     """Where the music comes from, and the rules that cut it into segments."""
 
     labeled: Annotated[Labeled, doc("rendered, musdb18hq, or a folder of songs with stems")] = "rendered"
+    tested: Annotated[TextOrEmpty, doc("folder of songs with stems to test on; empty: labelled ones of their own")] = ""
     unlabeled: Annotated[Unlabeled, doc('fma:small to fma:full, or rendered and folders, joined by " + "')] = "rendered"
     rendered: Rendered = field(default_factory=Rendered)
     fma_subset: Annotated[FmaSubset, doc("subset that is read of a folder of FMA")] = "large"
@@ -382,6 +383,8 @@ def contradictions(profile: Profile) -> list[str]:
         )
     if "equal compute" in profile.finetune.controls:
         rules["pretrain.patience must be 0: equal compute is that of all pretrain.steps"] = pretrain.patience == 0
+    if profile.corpus.tested:
+        rules["corpus.folds must be 0 with corpus.tested, whose songs are all tested"] = not profile.corpus.folds
     if pretrain.checkpoint:
         rules["pretrain.seeds must name one seed: pretrain.checkpoint is one model"] = len(pretrain.seeds) == 1
     for name, stage in (("pretrain", pretrain), ("finetune", profile.finetune)):
