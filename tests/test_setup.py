@@ -153,7 +153,7 @@ def test_an_interrupted_set_up_ends_at_once_with_one_line_and_is_repaired(projec
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
         line = process.communicate(timeout=30)[1]
         assert process.returncode == 130, line
-        assert line == "run_all.sh: interrupted: the same call takes the set-up up again\n"
+        assert line == "run_all.sh: interrupted: the same call resumes the set-up\n"
     assert time.monotonic() - started < 30  # of 60 that the installation would take
     slow.unlink()
     assert "notebooks smoke" in call(project, "smoke", **bare).stdout

@@ -1,9 +1,9 @@
 """Is every number traceable? ``python -m lib.pipeline.audit results/PROFILE [--cell tables/NAME.csv:ROW]``
 
-All tables and figures of a study are compared with the hashes that were recorded when they were written, then made
-anew, in another folder, from the records of the runs alone: the notebooks are executed without training and without
-the cells tagged ``audio``, and what they write must be the same bytes. ``--keep-records`` copies those records to
-``results/PROFILE/records``, which stands in for runs that are not there; unlike them it spares no study any training.
+The audit compares all tables and figures of a study with their recorded hashes, then derives them again, in a temporary
+folder, from the records of the runs alone: it executes the notebooks without training and without the cells tagged
+``audio``, and the files must be identical. ``--keep-records`` copies the records to ``results/PROFILE/records``, which
+replaces missing runs in an audit, but not in a study.
 """
 
 from __future__ import annotations
@@ -31,20 +31,18 @@ from lib.store.runs import Run
 from lib.store.tables import read_table
 
 AUDIO = "audio"
-"""Tag of the cells that play sound: they need weights, and write no table and no figure."""
+"""Tag of the cells that play sound: they need weights, and write no tables or figures."""
 RECORDS, KEPT = ("*.json", "*.csv"), "records"
 LISTENING = "05_listening"
-"""The notebook that stands on what models separate, not on records: its files are compared with their hashes alone."""
+"""This notebook depends on estimates, not on records: only the hashes of its files are checked."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 everything is as it was derived, 1 something is not (a line each), 2 wrong call."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.pipeline.audit", description="Where do these results come from?"
-    )
+    """Exit status: 0 all files derive from their runs, 1 some do not (one line each), 2 wrong call."""
+    parser = argparse.ArgumentParser(prog="python -m lib.pipeline.audit", description="Is every number traceable?")
     parser.add_argument("results", type=Path, help="results/PROFILE")
-    parser.add_argument("--cell", metavar="FILE:ROW", help="where one row of a table comes from; rows count from 1")
-    parser.add_argument("--keep-records", action="store_true", help="copy the runs' records, to be committed")
+    parser.add_argument("--cell", metavar="FILE:ROW", help="print the provenance of one table row, from 1")
+    parser.add_argument("--keep-records", action="store_true", help="copy the records of the runs, for a commit")
     options = parser.parse_args(arguments)
     try:
         facts = provenance.read(options.results)
@@ -61,93 +59,92 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print("\n".join(problems) or f"{len(facts['files'])} tables and figures are what their runs give")
+    print("\n".join(problems) or f"{len(facts['files'])} tables and figures derive from their runs")
     return 1 if problems else 0
 
 
 def _check(results: Path, facts: dict) -> None:
-    """Raises: UserError if the record is not one that a study wrote."""
+    """Raises: UserError if ``facts`` is not the provenance of a study."""
     if not isinstance(facts.get("files"), dict):
-        raise UserError(f"{results}: no provenance.json that names files: run the study there first")
+        raise UserError(f"{results}: no provenance.json with files: run the study first")
     files, profile = facts["files"], facts.get("profile")
     whole = all(isinstance(facts.get(key), dict) for key in ("profile", "stages", "code", "corpora"))
     whole &= all(isinstance(record, dict) and {"notebook", "sha256"} <= set(record) for record in files.values())
     inside = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in files)
     if not (whole and inside and Path(str(profile.get("name"))).name == profile.get("name")):
-        raise UserError(f"{results}: provenance.json was not written by a study: run it there again")
+        raise UserError(f"{results}: provenance.json was not written by a study: run the study again")
 
 
 def altered(results: Path, facts: dict) -> Iterator[str]:
-    """Tables and figures that are not what their notebook wrote."""
+    """Tables and figures that differ from their recorded hashes."""
     for name, record in facts["files"].items():
         path = results / name
         if not path.is_file():
-            yield f"{name}: written by {record['notebook']}, and gone"
+            yield f"{name}: missing, written by {record['notebook']}"
         elif _sha256(path) != record["sha256"]:
-            yield f"{name}: not what {record['notebook']} wrote: edited, or made by something else"
+            yield f"{name}: not what {record['notebook']} wrote: edited or replaced"
     present = [*(results / "tables").glob("*.*"), *(results / "figures").glob("*.svg")]
-    strange = sorted({str(path.relative_to(results)) for path in present} - set(facts["files"]))
-    yield from (f"{name}: written by no notebook" for name in strange)
+    unknown = sorted({str(path.relative_to(results)) for path in present} - set(facts["files"]))
+    yield from (f"{name}: written by no notebook" for name in unknown)
 
 
 def missing_runs(results: Path) -> Iterator[str]:
-    """Runs that ``tables/runs.csv`` names and that are not there, or were trained to other weights."""
+    """Runs in ``tables/runs.csv`` that are missing or have other weights."""
     for name, weights in read_table(results / "tables" / "runs.csv")[["run", "weights"]].drop_duplicates().values:
         run = next((run for run in (Run(results / kind / name) for kind in ("runs", KEPT)) if run.finished), None)
         if run is None:
-            yield f"runs/{name}: missing, and the tables stand on it"
+            yield f"runs/{name}: missing, but the tables use it"
         elif run.facts()["weights"] != weights:
-            yield f"runs/{name}: has other weights than the tables stand on"
+            yield f"runs/{name}: not the weights that the tables use"
 
 
 def other_code(results: Path) -> str:
-    """What is to be said of runs that other code trained than that which is here: their records count all the same."""
+    """A note on runs trained by another version of the code, or ""; their records still count."""
     runs = [Run(path.parent) for kind in ("runs", KEPT) for path in (results / kind).glob("*-*/done.json")]
     others = sum(run.facts().get("code") != training_code() for run in runs)
-    return f"{others} of {len(runs)} runs were trained by other code than is here (results=FOLDER trains anew)" * (
-        others > 0
-    )
+    note = f"{others} of {len(runs)} runs: trained by another version of the code; results=FOLDER retrains"
+    return note if others else ""
 
 
 def underived(results: Path, facts: dict) -> Iterator[str]:
-    """Tables and figures that the records of the runs do not give."""
+    """Tables and figures that do not derive from the records of the runs."""
     with tempfile.TemporaryDirectory() as temporary:
-        anew = Path(temporary) / "results"
-        _gather(results, anew)
+        target = Path(temporary) / "results"
+        _gather(results, target)
         profile = Path(temporary) / f"{facts['profile']['name']}.yaml"
         fields = {key: value for key, value in facts["profile"].items() if key not in ("name", "results")}
         profile.write_text(yaml.safe_dump(fields), encoding="utf-8")
-        overrides = [f"results={anew}", "compute.training=false", "compute.jobs=1"]
+        overrides = [f"results={target}", "compute.training=false", "compute.jobs=1"]
         with kernels.kernel_environment():
             for notebook in sorted(ROOT / "notebooks" / f"{name}.ipynb" for name in _writers(facts) - {LISTENING}):
                 quiet = Path(temporary) / notebook.name
                 _without_audio(notebook, quiet)
                 print(f"{notebook.stem} ...", file=sys.stderr)
                 try:
-                    notebooks.execute(quiet, anew, {"profile": str(profile), "overrides": overrides})
+                    notebooks.execute(quiet, target, {"profile": str(profile), "overrides": overrides})
                 except notebooks.NotebookError as error:
                     yield str(error)
                     return
         derived = {name: record for name, record in facts["files"].items() if record["notebook"] != LISTENING}
         for name, record in derived.items():
-            if not (anew / name).is_file():
-                yield f"{name}: {record['notebook']} does not write it any more"
-            elif _sha256(anew / name) != record["sha256"]:
-                yield f"{name}: the runs give something else"
+            if not (target / name).is_file():
+                yield f"{name}: {record['notebook']} no longer writes it"
+            elif _sha256(target / name) != record["sha256"]:
+                yield f"{name}: differs from what its runs give"
 
 
 def cell(results: Path, where: str) -> dict[str, object]:
-    """Where a row of a table comes from: file, notebook, its values, runs, commit, profile, corpora and seeds."""
+    """Provenance of a table row: file, notebook, values, commit, profile, corpora, seeds and runs."""
     name, _, row = where.rpartition(":")
     facts = provenance.read(results)
     if name not in facts["files"] or not row.isdecimal():
-        raise UserError(f"--cell {where}: give a table and a row of it, as tables/claim.csv:1")
+        raise UserError(f"--cell {where}: give a table and a row, as tables/claim.csv:1")
     table = read_table(results / name)
     if not 1 <= int(row) <= len(table):
         raise UserError(f"--cell {where}: {name} has rows 1 to {len(table)}")
     values, notebook = table.iloc[int(row) - 1], facts["files"][name]["notebook"]
     named = read_table(results / "tables" / "runs.csv")
-    fathers = _contributing_runs(named[named["notebook"] == notebook], values)
+    contributing = _contributing_runs(named[named["notebook"] == notebook], values)
     return {
         "file": name,
         "sha256": facts["files"][name]["sha256"],
@@ -156,8 +153,8 @@ def cell(results: Path, where: str) -> dict[str, object]:
         "commit": f"{facts['code']['commit']}{' with changes' if facts['code']['dirty'] else ''}",
         "profile": facts["profile"]["name"],
         "corpora": ", ".join(f"{key} {value}" for key, value in facts["corpora"].items()),
-        "seeds": ", ".join(str(seed) for seed in sorted(fathers["seed"].dropna().unique())),
-        "runs": ", ".join(fathers["run"].drop_duplicates()) or "none: no trained model is in it",
+        "seeds": ", ".join(str(seed) for seed in sorted(contributing["seed"].dropna().unique())),
+        "runs": ", ".join(contributing["run"].drop_duplicates()) or "none: no trained model contributes",
     }
 
 
@@ -166,7 +163,7 @@ def _writers(facts: dict) -> set[str]:
 
 
 def _contributing_runs(runs: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
-    """The runs of a notebook that a row stands on: those of its methods, seed and label budget, where it has any."""
+    """The runs of a notebook behind a row: those of its methods, seed, label budget and fold, where it has any."""
     axis = row.get("axis", row.get("experiment")) if "level" in row else None
     methods = {row[key] for key in ("method", "against") if key in row}
     named = {f"{axis}, {row['level']}: {method}" for method in methods} if axis else methods
@@ -178,7 +175,7 @@ def _contributing_runs(runs: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
 
 
 def keep_records(results: Path) -> None:
-    """Copy the records of the runs to ``records``, in place of what is there."""
+    """Replace ``records`` by the records of the runs."""
     new, kept = results / f"{KEPT}.new", results / KEPT
     shutil.rmtree(new, ignore_errors=True)
     _copy_records(results / "runs", new)
@@ -186,17 +183,17 @@ def keep_records(results: Path) -> None:
     new.rename(kept)
 
 
-def _gather(results: Path, anew: Path) -> None:
-    """The records of the runs, without weights, and the corpora by a link."""
+def _gather(results: Path, target: Path) -> None:
+    """Copy the records of the runs, and link the corpora."""
     for kind in (KEPT, "runs"):
-        _copy_records(results / kind, anew / "runs")
+        _copy_records(results / kind, target / "runs")
     with contextlib.suppress(FileExistsError):
         (results / "corpora").mkdir(parents=True)
-    (anew / "corpora").symlink_to((results / "corpora").resolve(), target_is_directory=True)
+    (target / "corpora").symlink_to((results / "corpora").resolve(), target_is_directory=True)
 
 
 def _copy_records(runs: Path, target: Path) -> None:
-    """What tables are made from; museval's files are for others to read."""
+    """Copy the JSON and CSV files of the runs, without stamps and museval files, which no table uses."""
     target.mkdir(parents=True, exist_ok=True)
     for path in (path for kind in RECORDS for path in runs.rglob(kind)):
         name = path.relative_to(runs)

@@ -1,4 +1,4 @@
-"""All runs of a study, named without a look at any music."""
+"""All runs of a study, named without reading any music."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib.study import Study
 
 
 class Outline(Study):
-    """A study whose corpora count by what the profile says of them: it names its runs without a look at any music."""
+    """A study whose corpora are identified by the profile alone, so that no music is read."""
 
     def unlabeled_content(self) -> object:
         facts = to_dict(self.profile)["corpus"]
@@ -30,9 +30,9 @@ class Outline(Study):
 
 
 def runs(profile: Profile, absent: bool = False) -> dict[Run, Job]:
-    """Every run of a profile, each once, pre-trainings first; nothing is read or written.
+    """Every run of a profile once, pre-trainings first; nothing is read or written.
 
-    Levels of the ablations whose music is not there are left out, unless ``absent``.
+    Without ``absent``, ablation levels whose music is missing are omitted.
     """
     study = Outline(profile)
     first = [Pretraining(study, seed) for seed in profile.pretrain.seeds]
@@ -43,7 +43,7 @@ def runs(profile: Profile, absent: bool = False) -> dict[Run, Job]:
 
 
 def arguments(training: Pretraining | Finetuning, name: str) -> list[str]:
-    """The arguments of `lib.pipeline.train` that make a run, from a profile by name or file."""
+    """The arguments of `lib.pipeline.train` for a run of the profile ``name`` (or file)."""
     plain, mine = (dict(schema.leaves(profile)) for profile in (load(name), training.study.profile))
     changed = {key: value for key, value in mine.items() if plain[key] != value}
     fields = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]

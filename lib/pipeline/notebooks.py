@@ -1,4 +1,4 @@
-"""Runs a study, ``python -m lib.pipeline.notebooks PROFILE [key=value ...]``: notebooks, each once, then the report."""
+"""Run the notebooks of a study and write its report: ``python -m lib.pipeline.notebooks PROFILE [key=value ...]``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from lib.store.fingerprints import fingerprint
 
 
 class NotebookError(Exception):
-    """A notebook failed; the message is one line."""
+    """A notebook failed."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 wrong call (nothing started), 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a script's background job has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored in a script's background job
             signal.signal(number, _interrupt)
     started, results = time.monotonic(), ROOT
     try:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         results = profiles.project_path(profile.results)
         check(profile, results)
         if profile.corpus.labeled == profiles.MUSDB or profile.corpus.unlabeled.startswith(profiles.FMA):
-            from lib.data import corpora  # here, for it takes a second
+            from lib.data import corpora  # takes a second
 
             corpora.provide(profile)
         with locked(results):
@@ -66,14 +66,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    # what waits for the kernel would report its end as a fault, on a machine slow enough to let it look
+    # nbclient may report the end of the kernel as an error
     logging.disable()
     raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def locked(results: Path) -> Iterator[None]:
-    """Hold the results folder for this process. Raises: UserError if it cannot be written or another one holds it."""
+    """Lock the results folder. Raises: UserError if it is not writable or another process holds it."""
     try:
         (results / "runs").mkdir(parents=True, exist_ok=True)
         lock = open(results / "runs" / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
@@ -93,7 +93,7 @@ def locked(results: Path) -> Iterator[None]:
 
 
 def run(profile: Profile, results: Path, parameters: dict) -> None:
-    """Execute the notebooks whose inputs or outputs changed, and all that follow them; then write the report."""
+    """Execute all notebooks from the first whose inputs or outputs changed, then write the report."""
     notebooks = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     stamps = {path: results / "runs" / "stamps" / f"{path.stem}.json" for path in notebooks}
     keys = _keys(profile, notebooks)
@@ -103,7 +103,7 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
     if first == len(notebooks) and (results / "report.html").exists():
         return
     _sweep(results)
-    # a later notebook may build on what an earlier one is about to rewrite
+    # later notebooks may read the tables of earlier ones
     for path in notebooks[first:]:
         stamps[path].unlink(missing_ok=True)
     provenance.update(results, **provenance.describe(profile))
@@ -125,9 +125,9 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
 
 
 def execute(notebook: Path, results: Path, parameters: dict) -> None:
-    """Run one notebook by papermill into ``results/notebooks``; what it writes to stderr is shown as it comes.
+    """Execute a notebook by papermill into ``results/notebooks``, with its stderr on ours.
 
-    Raises: NotebookError; the notebook as far as it came is then kept as ``NAME.failed.ipynb``.
+    Raises: NotebookError; the partial notebook is then kept as ``NAME.failed.ipynb``.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -145,7 +145,7 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
             notebook, partial, parameters, kernel_name="python3", language="python", cwd=ROOT, progress_bar=False,
             stderr_file=sys.stderr, coalesce_streams=True, shutdown_kernel="immediate",
             config=Config(KernelManager=_sockets()),
-            # else what a kernel's own processes say is shown twice
+            # otherwise output of the kernel's child processes is shown twice
             extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )  # fmt: skip
     except PapermillExecutionError as error:
@@ -156,8 +156,8 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
         message = " ".join(error.evalue.split())[:400]
         raise NotebookError(f"{notebook.stem} failed: {kind}{message} (see {failed})") from None
     except DeadKernelError:
-        raise NotebookError(f"{notebook.stem} failed: its process was killed, most likely for lack of memory") from None
-    # the executed notebook is committed and read elsewhere: it names no folder of this machine
+        raise NotebookError(f"{notebook.stem} failed: its process was killed, probably out of memory") from None
+    # executed notebooks are committed: no path of this machine
     done.metadata["papermill"].update(input_path=f"notebooks/{notebook.name}", output_path=notebook.name)
     sounds_beside(done, target.parent)
     papermill.iorw.write_ipynb(done, str(partial))
@@ -166,7 +166,7 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
 
 
 def _remove_unheard(folder: Path) -> None:
-    """Sounds that no executed notebook plays any more."""
+    """Remove sounds that no executed notebook plays."""
     pages = "".join(path.read_text("utf-8") for path in folder.glob("*.ipynb"))
     for sound in (folder / "sound").glob("*"):
         if sound.name not in pages:
@@ -174,14 +174,14 @@ def _remove_unheard(folder: Path) -> None:
 
 
 def _keys(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, str]:
-    """Per notebook, a hash over everything that can change what it shows."""
+    """Per notebook, a hash over all of its inputs."""
     music = [provenance.corpus_fingerprint(profile, key, times=True) for key in ("labeled", "unlabeled")]
     shared = [profile, music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
     return {path: fingerprint([*shared, _sources(path)]) for path in notebooks}
 
 
 def _sources(notebook: Path) -> list:
-    """What a notebook says and does, whatever outputs JupyterLab saved in it. Raises: UserError if it is none."""
+    """Types, tags and sources of the cells, without outputs. Raises: UserError if the file is not a notebook."""
     cells = read_facts(notebook, "cells")["cells"]
     return [[cell["cell_type"], cell["metadata"].get("tags"), "".join(cell["source"])] for cell in cells]
 
@@ -191,7 +191,7 @@ def _first_outdated(results: Path, stamps: dict[Path, Path], keys: dict[Path, st
     for path in stamps.values():
         try:
             stamp = read_facts(path, "key", "files")
-            expected |= stamp["files"]  # notebooks may write to the same table: the last one's version counts
+            expected |= stamp["files"]  # the last notebook to write a table owns it
             read.append(stamp)
         except (UserError, TypeError, ValueError):
             read.append({"key": None, "files": {}})
@@ -203,15 +203,15 @@ def _first_outdated(results: Path, stamps: dict[Path, Path], keys: dict[Path, st
 
 
 def _sweep(results: Path) -> None:
-    """Remove what a kill in the middle of writing left (see `lib.store.files.atomic`)."""
-    with file_lock(results / "runs" / "skipped.lock"):  # a run of its own may be writing that table
+    """Remove temporary files of killed writes (see `lib.store.files.atomic`)."""
+    with file_lock(results / "runs" / "skipped.lock"):  # a separate training may be writing that table
         for folder in ("", "tables", "figures", "notebooks", "runs/stamps"):
             for path in filter(Path.is_file, (results / folder).glob(".*")):
                 path.unlink()
 
 
 def _products(results: Path) -> dict[str, tuple[int, int]]:
-    """Tables and figures (their SVG: a PNG is the same drawing), with what tells a rewritten file from another."""
+    """Tables and figures (SVG, not PNG: the same drawing), with modification time and inode to detect rewrites."""
     files = [*(results / "tables").rglob("*.csv"), *(results / "figures").rglob("*.svg")]
     return {str(path.relative_to(results)): (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
 
@@ -221,7 +221,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _portable(path: Path) -> str:
-    """A profile as the executed notebooks name it: by name, else relative to the project if it lies in there."""
+    """A profile as named in executed notebooks: by name, by a path in the project, or by an absolute path."""
     path = path.resolve()
     if path.parent == PROFILES:
         return path.stem

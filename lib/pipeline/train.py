@@ -1,6 +1,6 @@
-"""One run of a study from the command line, or the list of all: ``python -m lib.pipeline.train --profile PROFILE ...``.
+"""Train one run of a study, or list all runs: ``python -m lib.pipeline.train --profile PROFILE ...``.
 
-Alone, under ``torchrun --nproc-per-node N -m lib.pipeline.train ...`` or under srun, with one process a GPU.
+One process, or one per GPU under ``torchrun --nproc-per-node N -m lib.pipeline.train ...`` or srun.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from lib.training import share_of_batch
 
 STAGES = ("pretrain", "finetune", *(arm for arm in ARMS if arm not in TRANSFERS))
 STOPPED = 75
-"""Exit status of a run that a signal ended: EX_TEMPFAIL, the same call goes on."""
+"""Exit status after a signal: EX_TEMPFAIL, the same call resumes."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 finished, 2 wrong call or input, `STOPPED` after a signal (of the first process; others 0).
+    """Exit status: 0 finished, 1 any other fault (a full disk), 2 wrong call or input, `STOPPED` after a signal.
 
-    1 stands for anything else that went wrong, such as a full disk.
+    After a signal, processes of rank above 0 exit with 0.
     """
     call, folder = _parse(arguments), ROOT
     try:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
             print(reason, file=sys.stderr)
             return STOPPED
         return 0
-    except Exception as error:  # torch and safetensors have kinds of their own for a full disk
+    except Exception as error:  # torch and safetensors raise their own types for a full disk
         if not (fault := faults.fault(error, folder)):
             raise
         print(_from_process(fault), file=sys.stderr)
@@ -65,15 +65,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lib.pipeline.train", description="Train one run of a study.")
-    parser.add_argument("--profile", required=True, help="a name in notebooks/profiles, or a .yaml file")
+    parser.add_argument("--profile", required=True, help="name of a profile, or a .yaml file")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--stage", choices=STAGES, help="what to train")
-    what.add_argument("--list", action="store_true", help="print the call for every run of the study, and end")
-    what.add_argument("--run", type=int, metavar="N", help="train the run in line N of --list, from 1")
-    parser.add_argument("--seed", type=int, help="default: the first of the profile's")
-    parser.add_argument("--transfer", choices=TRANSFERS, help="with finetune; default: the first of the profile's")
-    parser.add_argument("--songs", type=int, help="labelled songs; default: the first of the profile's budgets")
-    parser.add_argument("--fold", type=int, help="from 0, where the profile has folds; default: the first")
+    what.add_argument("--list", action="store_true", help="print the call of every run of the study")
+    what.add_argument("--run", type=int, metavar="N", help="train run N of --list, from 1")
+    parser.add_argument("--seed", type=int, help="default: the profile's first")
+    parser.add_argument("--transfer", choices=TRANSFERS, help="with finetune; default: the profile's first")
+    parser.add_argument("--songs", type=int, help="labelled songs; default: the profile's first budget")
+    parser.add_argument("--fold", type=int, help="from 0, if the profile has folds; default: 0")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="dotted profile fields")
     call = parser.parse_intermixed_args(arguments)
     if not 0 <= (call.seed or 0) < 1 << 32:
@@ -114,12 +114,12 @@ def _train(chosen: Pretraining | Finetuning) -> Run:
     share_of_batch(getattr(profile, "pretrain" if isinstance(chosen, Pretraining) else "finetune"), local * nodes)
     signals.listen()
     distributed.start_fabric(profile.compute)
-    chosen.load()  # a record has no weights: they are made again
+    chosen.load()  # retrains a record, which has no weights
     return chosen.run
 
 
 def _from_process(message: str) -> str:
-    """A message of a process that is not the first says whose it is."""
+    """The message, prefixed with the rank if that is not 0."""
     number = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
     return message if number == 0 else f"process {number}: {message}"
 

@@ -1,4 +1,4 @@
-"""The model card of a final model: ``README.md`` in its run's folder, with data, recipe, scores and licences."""
+"""The model card ``README.md`` in the run folder of a final model: data, recipe, scores, licences."""
 
 from __future__ import annotations
 
@@ -22,20 +22,17 @@ LICENCES = {
     "fma": "FMA: every track under the licence its artist chose, named in `fma_metadata/tracks.csv`; many exclude "
     "commercial use or derived works",
 }
-"""What may be done with music, by a word in the name of its source."""
+"""Licence of the music, by a word in the name of its source."""
 
 
 def write_all(trainings: Iterable[Finetuning]) -> None:
-    """Write the cards of trained models that are scored already."""
+    """Write the cards of scored models."""
     for training in trainings:
         write(training, evaluate.scores(training))
 
 
 def write(training: Finetuning, scores: pd.DataFrame) -> Path:
-    """Write the card of a trained model with its ``scores`` (`lib.experiments.evaluate.scores`); return its path.
-
-    A card that says so already is left as it is.
-    """
+    """Write the card of a model with its ``scores`` (`evaluate.scores`) if it changed; return its path."""
     path, text = training.run.folder / "README.md", _text(training, scores)
     if not path.exists() or path.read_text("utf-8") != text:
         with atomic(path) as temporary:
@@ -51,7 +48,7 @@ def _text(training: Finetuning, scores: pd.DataFrame) -> str:
         "Data": _bullets(_data(training)),
         "Recipe": _bullets(_recipe(training)),
         "Scores": f"Mean over test songs, dB.\n\n{_table(scores)}",
-        "Licence": "The code is under the MIT licence. What may be done with the weights depends on the music:\n\n"
+        "Licence": "The code is under the MIT licence. Permitted uses of the weights depend on the music:\n\n"
         + _bullets(f"`{source}`: {licence(source)}" for source in _sources(training)),
     }
     body = "\n".join(f"## {title}\n\n{text}\n" for title, text in sections.items())
@@ -60,9 +57,9 @@ def _text(training: Finetuning, scores: pd.DataFrame) -> str:
 
 
 def licence(source: str) -> str:
-    """What is known of the licence of ``corpus.labeled`` or a part of ``corpus.unlabeled``."""
+    """Licence of ``corpus.labeled`` or of a part of ``corpus.unlabeled``."""
     name = Path(source).name.lower() if "/" in source else source.lower()
-    return next((text for word, text in LICENCES.items() if word in name), "that of its files, which is not known here")
+    return next((text for word, text in LICENCES.items() if word in name), "that of its files, unknown to this project")
 
 
 def _sources(training: Finetuning) -> list[str]:

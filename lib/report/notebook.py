@@ -1,4 +1,4 @@
-"""What stands at the top and between the cells of a notebook."""
+"""Header, tables and lists of a notebook."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lib.study import Study
 
 
 def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
-    """Profile and commit; without a finished run also the command that makes one."""
+    """Profile and commit; without a finished run also the command for the study."""
     code, name = provenance.code(), study.profile.name
     commit = f"`{code['commit'][:12]}`{' with changes' if code['dirty'] else ''}" if code["commit"] else "none (no git)"
     changes = "".join(f" `{item}`" for item in overrides)
@@ -26,26 +26,26 @@ def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
     records = sum(not run.weights.exists() for run in finished)
     if records:
         text += f"\n\n{records} of {counted(len(finished), 'finished run')} are records: curves and scores without "
-        text += "weights. What needs weights trains them again; with another `results=FOLDER` everything is made anew."
+        text += "weights. Cells that need weights retrain them; another `results=FOLDER` retrains everything."
     if not finished:
         command = shlex.join(["./run_all.sh", name, *overrides])
-        text += f"\n\n**No finished run of this profile was here at the start.** `{command}` makes all of them"
-        text += f"{_took(study.results)}; the cells below make those that they need, and go on from where they stopped."
+        text += f"\n\n**No finished run of this profile existed at the start.** `{command}` trains all of them"
+        text += f"{_duration(study.results)}; the cells below train those that they need, and resume interrupted ones."
     return Markdown(text)
 
 
-def _took(results: Path) -> str:
-    """How long the study took whose tables lie here; empty if they are not complete."""
+def _duration(results: Path) -> str:
+    """Duration of the complete study in ``results``, or ""."""
     stages = provenance.read(results).get("stages", {}).values()
     if not stages or not all(stage.get("end") for stage in stages):
         return ""
     times = [[datetime.fromisoformat(stage[key]) for key in ("start", "end")] for stage in stages]
     minutes = sum((end - start).total_seconds() for start, end in times) / 60
-    return f" (about {minutes:.0f} minutes where the tables that lie here were made)"
+    return f" (about {minutes:.0f} minutes for the tables in this folder)"
 
 
 def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.DataFrame:
-    """The runs behind a notebook with their hashes: run (index), method, seed, labelled songs, steps, seconds."""
+    """The runs behind a notebook: run (index, with its hash), method, seed, labelled songs, steps, seconds."""
     rows = [
         {"run": run.name, "method": method, "seed": seed, "labelled songs": "" if songs is None else songs,
          **({} if fold is None else {"fold": fold}), "steps": run.facts()["steps"],
@@ -56,7 +56,7 @@ def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.Dat
 
 
 def protocol(study: Study) -> pd.DataFrame:
-    """The numbers of the protocol: songs, budgets, steps, seeds and arms of this profile."""
+    """Songs, label budgets, arms, steps and seeds of the profile."""
     profile = study.profile
     pre, fine, splits = profile.pretrain, profile.finetune, ("train", "validation", "test")
     counts = [sum(song.split == split for song in study.folds[0].labeled) for split in splits]
@@ -74,5 +74,5 @@ def protocol(study: Study) -> pd.DataFrame:
 
 
 def bullets(texts: Iterable[str]) -> Markdown:
-    """Sentences as a list in a notebook."""
+    """Sentences as a list."""
     return Markdown("\n".join(f"- {sentence(text)}" for text in texts))

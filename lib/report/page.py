@@ -1,4 +1,4 @@
-"""One page with all that a study produced, ``results/PROFILE/report.html``: opens from disk, needs no network."""
+"""The report of a study, ``results/PROFILE/report.html``: one page, without network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
 ROWS = 300
-"""Of longer tables the page shows the start."""
+"""Maximum number of rows shown."""
 P_VALUES = ("p", "p_holm", "from_base_p", "from_base_p_holm")
 
 
@@ -39,7 +39,7 @@ def write(results: Path) -> Path:
         answers=[sentences.sentence(text) for text in answers],
         claims=Path("tables/claims.csv") if (results / "tables" / "claims.csv").exists() else None,
         sections=list(_sections(results, record.get("files", {}))),
-        table=lambda path: shown(read_table(results / path)),
+        table=lambda path: display_table(read_table(results / path)),
     )
     with atomic(results / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -55,7 +55,7 @@ def _facts(record: dict) -> str:
 
 
 def _sections(results: Path, files: dict[str, dict]) -> Iterator[dict]:
-    """Notebooks with their figures and tables, a figure before the table of its name; what no notebook wrote last."""
+    """Notebooks with their figures and tables, each figure before its table; files of no notebook last."""
     notebooks = {path.stem: path for path in results.glob("notebooks/*.ipynb")}
     paths = [path.relative_to(results) for path in (*results.glob("figures/*.png"), *results.glob("tables/*.csv"))]
     products = defaultdict(list)
@@ -73,8 +73,8 @@ def _title(notebook: Path) -> str:
     return next((text.splitlines()[0][2:] for text in texts if text.startswith("# ")), notebook.stem)
 
 
-def shown(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """A table as the page shows it, its cells as texts, and a note on that."""
+def display_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A table with formatted cells, and a note on what it shows."""
     short, note = summary(frame)
     constant = [name for name in short.select_dtypes("bool") if short[name].nunique() == 1]
     short = short.drop(columns=constant).convert_dtypes()
@@ -89,7 +89,7 @@ def shown(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _cell(name: str, value: object) -> str:
-    """Three digits that matter; p, learning rates and hashes as one writes them."""
+    """Three significant digits; conventional formats of p, learning rates and hashes."""
     if pd.isna(value):
         return ""
     if isinstance(value, bool | np.bool_):
@@ -105,7 +105,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """A tidy table as means over songs and seeds, or learning curves at their last step; others as they are."""
+    """Means of a tidy table over songs and seeds, learning curves at their last step; other tables unchanged."""
     if "value" not in frame or frame.empty:
         return frame.head(ROWS), f", the first {ROWS} shown" if len(frame) > ROWS else ""
     how = ", means over songs and seeds shown"

@@ -1,7 +1,7 @@
-"""The numbers of README, written from the committed tables: ``python -m lib.report.readme [--check]``.
+"""Write the numbers of README from the committed tables: ``python -m lib.report.readme [--check]``.
 
-A block stands between ``<!-- numbers: NAME FOLDER -->`` and ``<!-- end -->``; what it holds is one of `BLOCKS`, made
-from the tables and the provenance in ``results/FOLDER``.
+The text between ``<!-- numbers: NAME FOLDER -->`` and ``<!-- end -->`` is one of `BLOCKS`, written from the tables and
+the provenance in ``results/FOLDER``.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def _table(results: Path, name: str) -> pd.DataFrame:
 
 
 def answer(results: Path) -> str:
-    """Differences of the claim's answer in dB mean uSDR with their 95% intervals: a column a budget, a row a pair."""
+    """Differences in mean uSDR (dB) with 95% intervals: one column per label budget, one row per pair of arms."""
     rows = sentences.answering(_table(results, "claim"))
     return _by_budget(rows.rename(columns={"against": "minus"}), ["method", "minus"], "test song")
 
 
 def regime(results: Path) -> str:
-    """The map of the regime, pre-trained minus scratch: a column a budget, a row a length of pre-training."""
+    """Pre-trained minus scratch: one column per label budget, one row per length of pre-training."""
     rows = _table(results, "regime").rename(columns={"pretrain_steps": "steps of pre-training"})
     return _by_budget(rows, ["steps of pre-training"], "validation song")
 
 
 def _by_budget(rows: pd.DataFrame, index: list[str], songs: str) -> str:
-    """Differences with their 95% intervals, a column a label budget."""
+    """Differences with 95% intervals, one column per label budget."""
     numbers = [rows[name].map("{:+.2f}".format) for name in ("difference", "low", "high")]
     shown = numbers[0] + " (" + numbers[1] + " to " + numbers[2] + ")"
     budgets = [sentences.counted(count, "labelled song") for count in rows["labeled_songs"]]
@@ -67,7 +67,7 @@ def claims(results: Path) -> str:
 
 
 def ablations(results: Path) -> str:
-    """What pre-training adds to scratch at every level of every axis, and how that differs from the axis's base."""
+    """Gain over scratch at every level of every axis, and its difference from the base of the axis."""
     table = _table(results, "ablation_effects")
     gain = [_shown(*row) for row in table[["difference", "low", "high"]].itertuples(index=False)]
     gaps = [_shown(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)]
@@ -82,12 +82,12 @@ def ablations(results: Path) -> str:
 
 
 def _shown(value: float, low: float, high: float) -> str:
-    """A difference with its interval; the base, where there is none."""
+    """A difference with its interval, or "(base)"."""
     return "(base)" if pd.isna(value) else f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def scores(results: Path) -> str:
-    """Mean uSDR and cSDR in dB over the stems of the test songs, by method and label budget."""
+    """Mean uSDR and cSDR (dB) over the stems of the test songs, by method and label budget."""
     summary = summarise(_table(results, "scores"))
     summary = summary[(summary["stem"] == MEAN) & (summary["experiment"] == "test")]
     budgets = summary["labeled_songs"].astype("string").fillna("none").rename("labelled songs")
@@ -97,7 +97,7 @@ def scores(results: Path) -> str:
 
 
 def cost(results: Path) -> str:
-    """Where, when and how long the notebooks ran."""
+    """Date, duration and machine of the study."""
     facts = provenance.read(results)
     stages = [[datetime.fromisoformat(stage[key]) for key in ("start", "end")] for stage in facts["stages"].values()]
     minutes, machine = sum((end - start).total_seconds() for start, end in stages) / 60, facts["machine"]
@@ -106,14 +106,14 @@ def cost(results: Path) -> str:
 
 
 def records(results: Path) -> str:
-    """How many runs are kept as records, and what they took."""
+    """Number and training time of the runs."""
     runs = [Run(path.parent).facts() for path in sorted((results / "runs").glob("*-*/done.json"))]
     hours = sum(run["seconds"] for run in runs) / 3600
     return f"{len(runs)} runs, {hours:.1f} core hours of training ({', '.join(sorted({run['cpu'] for run in runs}))})."
 
 
 def _measured(name: str, results: Path) -> str:
-    """What a benchmark that writes ``tables/NAME.csv`` measured."""
+    """The measurements in ``tables/NAME.csv`` of a benchmark."""
     rows = []
     for row in _table(results, name).itertuples():
         digits = {"%": 1, "trials": 0}.get(row.unit, 2)
@@ -123,7 +123,7 @@ def _measured(name: str, results: Path) -> str:
 
 
 def intervals(results: Path) -> str:
-    """How many of the 95% intervals of `benchmarks.intervals` hold the truth: a row a number of pre-trainings."""
+    """Coverage of the 95% intervals in `benchmarks.intervals`: one row per number of pre-trainings."""
     table = _table(results, "intervals")
     ranges = table.groupby(["pretrainings", "interval"])["coverage"].agg(["min", "max"])
     shown = ranges["min"].map("{:.1f}".format) + " to " + ranges["max"].map("{:.1f} %".format)
@@ -132,14 +132,14 @@ def intervals(results: Path) -> str:
 
 
 def speed(results: Path) -> str:
-    """What `benchmarks` measured: medians, and the median and range over rounds of every ratio."""
+    """The medians of `benchmarks`, with the median and range of every ratio over rounds."""
     content = json.loads((results / "table.json").read_text("utf-8"))
     rows = [
         (row["what"], _quantity(row["ours"], row["unit"]), _peer(row), _ratio(row["ratio"], row["low"], row["high"]))
         for row in content["rows"]
     ]
     busy = [row["load"] for row in content["rows"]]
-    note = f"{content['machine']}; load of the machine when a case began: {min(busy):.1f} to {max(busy):.1f}"
+    note = f"{content['machine']}; load of the machine at the start of a case: {min(busy):.1f} to {max(busy):.1f}"
     table = pd.DataFrame(rows, columns=["what", "this project", "peer", "ratio (range)"])
     return f"{sentences.markdown_table(table)}\n\n({note})"
 
@@ -175,33 +175,33 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 }
 
 
-def written(text: str, results: Path) -> str:
-    """``text`` with every block made anew from the tables below ``results``. Raises: UserError."""
+def render(text: str, results: Path) -> str:
+    """``text`` with every block rewritten from ``results``. Raises: UserError."""
 
-    def block(found: re.Match) -> str:
-        start, name, folder, end = found.groups()
+    def block(match: re.Match) -> str:
+        start, name, folder, end = match.groups()
         if name not in BLOCKS:
-            raise UserError(f"README: no numbers called '{name}': use one of {', '.join(BLOCKS)}")
+            raise UserError(f"README: unknown numbers '{name}': use one of {', '.join(BLOCKS)}")
         return f"{start}{BLOCKS[name](results / folder)}\n{end}"
 
     return BLOCK.sub(block, text)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 up to date or rewritten, 1 ``--check`` found other numbers, 2 wrong call or missing table."""
+    """Exit status: 0 up to date or rewritten, 1 outdated with ``--check``, 2 wrong call or missing table."""
     path = ROOT / "README.md"
     try:
         if arguments not in ([], ["--check"]):
             raise UserError("usage: python -m lib.report.readme [--check]")
         old = path.read_text("utf-8")
-        new = written(old, ROOT / "results")
+        new = render(old, ROOT / "results")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     if old == new:
         return 0
     if arguments:
-        print("README.md does not hold the numbers of the tables: run python -m lib.report.readme", file=sys.stderr)
+        print("README.md is out of date: run python -m lib.report.readme", file=sys.stderr)
         return 1
     with atomic(path) as temporary:
         temporary.write_text(new, encoding="utf-8")

@@ -55,7 +55,7 @@ def test_a_model_from_scratch_names_no_unlabelled_music(written):
         ("data/musdb18hq", "not for commercial use"),
         ("fma:large", "tracks.csv"),
         ("data/fma", "tracks.csv"),
-        ("/home/me/my music", "not known here"),
+        ("/home/me/my music", "unknown to this project"),
     ],
 )
 def test_licences_are_those_of_the_music(source, expected):

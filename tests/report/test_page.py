@@ -56,13 +56,13 @@ def test_a_table_without_rows_is_shown_as_it_is():
 )
 def test_a_cell_is_written_as_the_field_writes_it(column, value, text):
     other = {bool: False, str: "else"}.get(type(value), 0.5)
-    texts, _ = page.shown(pd.DataFrame({column: [value, other]}))
+    texts, _ = page.display_table(pd.DataFrame({column: [value, other]}))
     assert texts.iloc[0, 0] == text
 
 
 def test_the_verdict_stands_early_and_ends_become_an_interval():
     row = {"statement": "it helps", "effect": 0.3, "low": 0.1, "high": 0.5, "n_songs": 24.0, "simulated": True}
-    texts, note = page.shown(pd.DataFrame([row | {"verdict": "supported"}]))
+    texts, note = page.display_table(pd.DataFrame([row | {"verdict": "supported"}]))
     assert texts.to_dict("records") == [
         {
             "statement": "it helps",
@@ -77,11 +77,11 @@ def test_the_verdict_stands_early_and_ends_become_an_interval():
 
 def test_an_end_that_is_missing_leaves_no_interval():
     rows = {"from_base_low": [0.1, None], "from_base_high": [0.2, None]}
-    assert list(page.shown(pd.DataFrame(rows))[0]["from base 95% interval"]) == ["0.100 to 0.200", ""]
+    assert list(page.display_table(pd.DataFrame(rows))[0]["from base 95% interval"]) == ["0.100 to 0.200", ""]
 
 
 def test_long_tables_show_their_start():
-    texts, note = page.shown(pd.DataFrame({"n": range(page.ROWS + 1)}))
+    texts, note = page.display_table(pd.DataFrame({"n": range(page.ROWS + 1)}))
     assert len(texts) == page.ROWS and note == f"{page.ROWS + 1} rows, the first {page.ROWS} shown"
 
 

@@ -26,17 +26,17 @@ def test_every_block_of_readme_is_one_that_can_be_made():
 
 def test_a_block_is_made_anew_and_what_is_around_it_stays(tmp_path):
     claims(tmp_path, 0.3)
-    text = readme.written(TEXT, tmp_path)
+    text = readme.render(TEXT, tmp_path)
     assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter\n") and "old" not in text
     assert "| it helps | +0.30 dB | +0.10 to +0.50 | 0.012 | 24 songs | **supported** |" in text
-    assert readme.written(text, tmp_path) == text
+    assert readme.render(text, tmp_path) == text
     claims(tmp_path, 0.4)
-    assert "+0.40" in readme.written(text, tmp_path)
+    assert "+0.40" in readme.render(text, tmp_path)
 
 
 def test_unknown_numbers_are_refused():
-    with pytest.raises(UserError, match="no numbers called 'nothing'"):
-        readme.written(TEXT.replace("claims", "nothing"), ROOT)
+    with pytest.raises(UserError, match="unknown numbers 'nothing'"):
+        readme.render(TEXT.replace("claims", "nothing"), ROOT)
 
 
 def test_speed_is_shown_with_the_range_of_its_ratios_and_the_load(tmp_path):
@@ -47,4 +47,4 @@ def test_speed_is_shown_with_the_range_of_its_ratios_and_the_load(tmp_path):
     text = readme.speed(tmp_path)
     assert "| a step | 51 ms | plain: 1.23 s | 2.35 (2.00 to 2.50) |" in text
     assert "| music | 37 s |  |  |" in text
-    assert text.endswith("(an abacus, 1 thread; load of the machine when a case began: 1.5 to 3.0)")
+    assert text.endswith("(an abacus, 1 thread; load of the machine at the start of a case: 1.5 to 3.0)")
