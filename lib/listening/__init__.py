@@ -1,4 +1,4 @@
-"""Listening: what the scores sound like, players for it, and blind tests."""
+"""Listening: excerpts, players and blind tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lib import profile as profiles
 from lib.listening.blind.session import BlindTest
 from lib.listening.explorer import Explorer, OwnFile, analysis_tables, is_live
 from lib.listening.player import Player
-from lib.listening.sources import clearest, excerpt, excerpts, methods, origin_note, own_file, plays_examples
+from lib.listening.sources import clearest, excerpts, methods, origin_note, own_file, plays_examples, separated_excerpt
 from lib.study import Study
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "analysis_tables",
     "blind_test",
     "clearest",
-    "excerpt",
     "excerpts",
     "folder",
     "is_live",
@@ -28,16 +27,17 @@ __all__ = [
     "origin_note",
     "own_file",
     "plays_examples",
+    "separated_excerpt",
 ]
 
 
 def folder(study: Study) -> Path:
-    """Where a study's blind tests keep their answers."""
+    """The folder of the answers to a study's blind tests."""
     return study.results / "listening"
 
 
 def blind_test(profile: str, overrides: Sequence[str] = ()) -> BlindTest:
-    """The blind test of a profile, as `lib.listening.blind.serve` serves it. Raises: UserError."""
+    """The blind test of a profile. Raises: UserError."""
     study = Study(profiles.load(profile, overrides))
     settings = study.profile.listening.blind
     return BlindTest(settings, excerpts(study, settings.songs), folder(study))

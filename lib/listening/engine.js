@@ -1,11 +1,11 @@
-// What every listening view shares: decoding, sample-synchronous playback, and pictures to scale.
-// The Python side joins this file with one view into a single module; nothing is fetched from anywhere.
+// Common to all views: decoding, sample-synchronous playback, and pictures to scale.
+// Python joins this file and one view into a single module; nothing is downloaded.
 
-const FADE = 0.01; // seconds of every crossfade: switching, seeking, stopping, the seam of a loop
+const FADE = 0.01; // seconds of a crossfade: switching, seeking, stopping, the seam of a loop
 const SHORTEST = 0.05; // seconds of a loop
 const SILENT_DB = -80; // the bottom of a spectrogram's scale
 
-// FLAC as the kernel sends it (DataView) -> AudioBuffer at its own rate.
+// FLAC from the kernel (DataView) -> AudioBuffer at its own rate.
 async function decode(view, rate) {
   const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
   return new OfflineAudioContext(2, 1, rate).decodeAudioData(bytes);
@@ -34,8 +34,7 @@ function loopOf(context, buffer, from, to) {
 
 const MOST_CHANNELS = 32; // of one AudioBuffer, and of one splitter
 
-// Stereo signals as few buffers of many channels: what plays from one buffer cannot drift apart, nor start apart when
-// the page is busy between two calls of start().
+// Stereo signals in few buffers of many channels: the signals of one buffer start and stay synchronous.
 function joined(context, buffers) {
   const groups = [];
   for (let first = 0; first < buffers.length; first += MOST_CHANNELS / 2) {
@@ -51,7 +50,7 @@ function joined(context, buffers) {
   return groups;
 }
 
-// Stereo signals of one length, all played all the time and heard through gains: switching only moves gains.
+// Stereo signals of one length, all playing at all times: switching only changes gains.
 class Deck {
   constructor(buffers, rate, changed) {
     Object.assign(this, { buffers, rate, changed });
@@ -59,8 +58,8 @@ class Deck {
     this.gains = buffers.map(() => 0);
     this.region = null; // [from, to] in seconds
     this.looped = true;
-    this.resting = 0; // where it stands while nothing plays
-    this.pass = null; // the nodes that play now
+    this.resting = 0; // position while stopped
+    this.pass = null; // the playing nodes
   }
 
   get playing() {
@@ -80,7 +79,7 @@ class Deck {
   }
 
   async play() {
-    // made here, not before: browsers let a page sound only after a click or a key
+    // not earlier: browsers allow audio only after a click or a key
     this.context ??= new AudioContext({ sampleRate: this.rate, latencyHint: "interactive" });
     document.dispatchEvent(new CustomEvent("listening-plays", { detail: this }));
     if (this.context.state !== "running") await this.context.resume();
@@ -160,7 +159,7 @@ class Deck {
     this.seek(at);
   }
 
-  // Loop between two seconds, in either order; says whether they are far enough apart to.
+  // Loop between two times (s), in either order; returns whether the loop is long enough.
   choose(from, to) {
     const [low, high] = [Math.max(Math.min(from, to), 0), Math.min(Math.max(from, to), this.duration)];
     if (high - low < SHORTEST) return false;
@@ -261,7 +260,7 @@ function spectrogram(buffer, most, rows) {
   const transform = transformer(size);
   for (let column = 0; column < columns; column++) {
     const first = Math.round(((column + 0.5) / columns) * buffer.length) - size / 2;
-    const [from, to] = [Math.max(-first, 0), Math.min(buffer.length - first, size)]; // the part of the window with sound
+    const [from, to] = [Math.max(-first, 0), Math.min(buffer.length - first, size)]; // the part of the window inside the signal
     real.fill(0);
     imaginary.fill(0);
     for (let i = from; i < to; i++) {
@@ -278,7 +277,7 @@ function spectrogram(buffer, most, rows) {
   return { power, columns, rows };
 }
 
-const GUTTER = 46; // pixels left of a picture, for its axis
+const GUTTER = 46; // pixels left of a picture for its axis
 const FOOT = 16; // and below it
 
 function steps(span, most) {
@@ -376,7 +375,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// Keep a callback running once per frame for as long as the element is on the page.
+// Run a callback once per frame while the element is on the page.
 function everyFrame(callback) {
   let request = requestAnimationFrame(function frame() {
     callback();
@@ -385,7 +384,7 @@ function everyFrame(callback) {
   return () => cancelAnimationFrame(request);
 }
 
-// Arrows, space and digits belong to a view, not to the notebook around it; fields keep their own keys.
+// A view handles arrows, space and digits before the notebook does; fields keep their keys.
 function listensTo(root, keys) {
   root.setAttribute("data-lm-suppress-shortcuts", "true");
   root.addEventListener("keydown", (event) => {
@@ -400,12 +399,12 @@ function listensTo(root, keys) {
   });
   root.addEventListener("mousedown", (event) => {
     if (!event.target.closest("button")) return;
-    event.preventDefault(); // a clicked button does not keep the space bar to itself
+    event.preventDefault(); // a clicked button does not take the focus, and with it the space bar
     root.focus({ preventScroll: true });
   });
 }
 
-// What keys do in every view with a deck.
+// Keys of all views with a deck.
 function playbackKey(key, deck) {
   if (key === " ") return () => deck.toggle();
   if (key === "Escape") return () => deck.loop(deck.looped, null);
@@ -413,7 +412,7 @@ function playbackKey(key, deck) {
   return step && (() => deck.seek(deck.position() + step));
 }
 
-// Canvases over the deck's time, with its loop region and its playhead: a drag chooses a region, a click moves there.
+// Canvases over time with loop region and playhead: a drag selects a region, a click seeks.
 function timeline(deck, ...canvases) {
   const [marked, playhead] = ["region", "playhead"].map((className) => make("div", { className }));
   const element = make("div", { className: "picture" }, ...canvases, marked, playhead);

@@ -1,7 +1,7 @@
-"""A small set of excerpts to listen to before anything is trained (see `lib.listening.sources` for what makes it).
+"""The listening set: committed excerpts for a project without trained models, written by `lib.listening.sources`.
 
-The set is a folder with ``manifest.json`` (songs, methods, uSDR of the uncompressed estimates, where it came from) and
-Ogg Vorbis files of one quality, the best with which all of them fit into `LIMIT`.
+A folder with ``manifest.json`` (songs, methods, uSDR of the uncompressed estimates, provenance) and Ogg Vorbis files of
+one quality, the best at which the set fits into `LIMIT`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from lib.listening.export import encoded
 from lib.store.files import read_facts, write_json
 
 LIMIT = 5_000_000
-"""Bytes that a set may take."""
+"""Maximum size of a set in bytes."""
 COMPRESSIONS = (0.4, 0.6, 0.8, 0.9, 1.0)
-"""Of Vorbis, tried from the best quality to the smallest files."""
+"""Vorbis compression levels, from the best quality to the smallest files."""
 
 
 def exists(folder: Path) -> bool:
@@ -30,15 +30,15 @@ def exists(folder: Path) -> bool:
     return (folder / "manifest.json").is_file()
 
 
-def write(folder: Path, heard: Sequence[Excerpt], facts: dict, limit: int = LIMIT) -> int:
-    """Write excerpts as a set in place of an earlier one; returns its bytes. The last excerpt is the real song.
+def write(folder: Path, excerpts: Sequence[Excerpt], facts: dict, limit: int = LIMIT) -> int:
+    """Replace the set in ``folder`` by ``excerpts``, of which the last is the real song; return its size in bytes.
 
-    Raises: UserError if they do not fit into ``limit`` bytes even at the smallest quality.
+    Raises: UserError if the set exceeds ``limit`` bytes at the lowest quality.
     """
     for compression in COMPRESSIONS:
-        files = dict(_files(heard, compression))
+        files = dict(_files(excerpts, compression))
         total = sum(map(len, files.values()))
-        if total <= 0.98 * limit:  # the manifest is text
+        if total <= 0.98 * limit:  # the rest is for the manifest
             break
     else:
         problem = f"{total / 1e6:.1f} MB, at most {limit / 1e6:.1f} MB may be committed"
@@ -49,7 +49,7 @@ def write(folder: Path, heard: Sequence[Excerpt], facts: dict, limit: int = LIMI
         for name, content in files.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_bytes(content)
-        songs = [_described(number, item) for number, item in enumerate(heard)]
+        songs = [_described(number, item) for number, item in enumerate(excerpts)]
         write_json(new / "manifest.json", {**facts, "vorbis_compression": compression, "songs": songs})
         if folder.exists():
             os.replace(folder, Path(temporary) / "old")
@@ -61,8 +61,8 @@ def _path(song: int, version: int, stem: str) -> str:
     return f"{song:02}/{version:02}-{stem}.ogg"
 
 
-def _files(heard: Sequence[Excerpt], compression: float):
-    for number, item in enumerate(heard):
+def _files(excerpts: Sequence[Excerpt], compression: float):
+    for number, item in enumerate(excerpts):
         for version, waves in enumerate(item.versions.values()):
             for stem, wave in zip(STEMS, waves, strict=True):
                 options = {"subtype": "VORBIS", "compression_level": compression}
@@ -91,12 +91,12 @@ def read(folder: Path) -> list[Excerpt]:
     try:
         return [_read(folder, number, facts) for number, facts in enumerate(songs)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"{folder / 'manifest.json'}: not that of a listening set ({type(error).__name__}: {error})"
-        raise UserError(f"{problem}; make the set again") from None
+        problem = f"{folder / 'manifest.json'}: not the manifest of a listening set ({type(error).__name__}: {error})"
+        raise UserError(f"{problem}; write the set again") from None
 
 
 def manifest(folder: Path) -> dict:
-    """What ``manifest.json`` says. Raises: UserError if it cannot be read."""
+    """The content of ``manifest.json``. Raises: UserError if it cannot be read."""
     return read_facts(folder / "manifest.json", "songs", "profile", "commit")
 
 

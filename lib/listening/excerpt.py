@@ -1,4 +1,4 @@
-"""A passage of a song as several methods separate it."""
+"""A passage of a song with the estimates of several methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Heard side by side from second ``start`` on: ``mixture`` [2, T], and each version's stems [4, 2, T] by name."""
+    """From ``start`` (s): ``mixture`` [2, T], and the stems [4, 2, T] of the reference and of every method, by name."""
 
     song: str
     start: float
@@ -23,17 +23,17 @@ class Excerpt:
     mixture: np.ndarray
     versions: dict[str, np.ndarray]
     scored: dict[str, np.ndarray] | None = None
-    """uSDR where the versions themselves are compressed; else it is computed from them."""
+    """uSDR of the uncompressed versions; None: computed from ``versions``."""
 
     @cached_property
     def gain(self) -> float:
-        """One gain for everything of this song: nothing clips, and no error is hidden by a level of its own."""
+        """The common gain of all versions, so that nothing clips and levels stay comparable."""
         peak = max(float(np.abs(wave).max()) for wave in (self.mixture, *self.versions.values()))
         return 0.9 / peak if peak else 1.0
 
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
-        """uSDR [4] in dB of the seconds heard, by version; empty without a reference."""
+        """uSDR [4] of the excerpt in dB, by version; empty without a reference."""
         if self.scored is not None:
             return self.scored
         stems = self.versions.get(REFERENCE)
@@ -42,7 +42,7 @@ class Excerpt:
 
     @cached_property
     def loudest(self) -> float:
-        """The largest power in the mixture's spectrogram: 0 dB of every spectrogram of this song."""
+        """The maximum of the mixture's power spectrogram: 0 dB in every spectrogram of this song."""
         return float(_power(self.mixture, self.rate)[1].max()) or 1.0
 
 

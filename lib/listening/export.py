@@ -1,4 +1,4 @@
-"""Waves as encoded sound, and as HTML that carries it."""
+"""Encoded audio, and HTML that contains it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lib.store.files import atomic
 
 HERE = Path(__file__).parent
 CSS = (HERE / "listening.css").read_text("utf-8")
-COMPRESSION = 1.0  # of Vorbis: 35 kbit/s at 16 kHz stereo, so that an executed notebook stays small enough to share
+COMPRESSION = 1.0  # Vorbis, 35 kbit/s at 16 kHz stereo: keeps executed notebooks small
 SAVED_BYTES = 13_000_000
-"""What the signals of one view may add to a saved notebook, before base64 makes a third more of it."""
+"""Maximum size of the signals of one view in a saved notebook, before base64."""
 
 
 def module(view: str) -> str:
-    """The browser's side of a view as one module: ``engine.js`` and the view's own file."""
+    """The JavaScript module of a view: ``engine.js`` and the file ``view``."""
     return "".join((HERE / name).read_text("utf-8") for name in ("engine.js", view))
 
 
 def encoded(wave: np.ndarray, rate: int, kind: str = "FLAC", **options: object) -> bytes:
-    """[C, T] as a FLAC file of 16 bits, or as another file of `soundfile`'s (``kind="OGG", subtype="VORBIS"``)."""
+    """[C, T] as a 16-bit FLAC file, or in another format of `soundfile` (``kind="OGG", subtype="VORBIS"``)."""
     content = io.BytesIO()
     settings = {
         "format": kind,
@@ -45,21 +45,21 @@ def vorbis(wave: np.ndarray, rate: int) -> bytes:
 
 
 def audio_tag(sound: bytes, kind: str = "ogg", style: str = "") -> str:
-    """An encoded file as an ``<audio>`` element that carries it in itself."""
+    """An ``<audio>`` element that contains an encoded file."""
     data = base64.b64encode(sound).decode()
     return f'<audio controls preload="metadata" style="{style}" src="data:audio/{kind};base64,{data}"></audio>'
 
 
 def sounds_beside(notebook: NotebookNode, folder: Path) -> None:
-    """Move the sounds that an executed notebook's players carry into files in ``folder``/sound, each stored once.
+    """Move the sounds embedded in an executed notebook to files in ``folder``/sound, each stored once.
 
-    Names are digests of what is heard: two files of one wave differ, since Ogg streams are numbered at random.
+    Names are digests of the decoded waves: Ogg streams have random serial numbers.
     """
 
-    def moved(found: re.Match) -> str:
-        content = base64.b64decode(found[2])
+    def moved(match: re.Match) -> str:
+        content = base64.b64decode(match[2])
         wave, _ = soundfile.read(io.BytesIO(content), dtype="int16")
-        file = folder / "sound" / f"{hashlib.sha256(wave.tobytes()).hexdigest()[:16]}.{found[1]}"
+        file = folder / "sound" / f"{hashlib.sha256(wave.tobytes()).hexdigest()[:16]}.{match[1]}"
         if not file.exists():
             with atomic(file) as temporary:
                 temporary.write_bytes(content)
@@ -72,7 +72,7 @@ def sounds_beside(notebook: NotebookNode, folder: Path) -> None:
 
 
 def small(sounds: Sequence[bytes], waves: Sequence[np.ndarray], rate: int) -> tuple[str, Sequence[bytes]]:
-    """The FLAC files ``sounds`` of ``waves`` as they are, else in mono, else as Vorbis (slow): what fits first."""
+    """(format, files): the FLAC files ``sounds`` of ``waves`` if below `SAVED_BYTES`, else mono, else Vorbis (slow)."""
     if sum(map(len, sounds)) <= SAVED_BYTES:
         return "flac", sounds
     mono = [encoded(wave.mean(0, keepdims=True), rate) for wave in waves]

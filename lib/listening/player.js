@@ -1,4 +1,4 @@
-// The player: signals of one piece of time one above the other, one heard at a time or mixed.
+// The player: synchronous signals as rows, one audible at a time or mixed.
 
 async function render({ model, el }) {
   const [names, notes, rate, start] = ["names", "notes", "rate", "start"].map((name) => model.get(name));

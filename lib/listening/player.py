@@ -1,4 +1,4 @@
-"""The player: time-aligned signals in a notebook, heard one against the other in the same sample."""
+"""A player of time-aligned signals in a notebook, with sample-synchronous switching."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lib.listening.loudness import HEADROOM, equal_loudness
 
 
 class Player(anywidget.AnyWidget):
-    """Signals of one length: switching without a gap, a loop over any region, equal loudness, solo and mute.
+    """Signals of one length: gapless switching, loop over any region, equal loudness, solo and mute.
 
-    ``signals`` maps names to waves [2, T] or [T] at ``rate`` Hz, ``notes`` names to what stands beside them, ``start``
-    is the time of the first sample in s. With ``mixed`` all are heard together at first, else the first alone. All
-    signals share one gain, so that nothing clips and levels stay comparable; they travel as 16-bit FLAC.
+    ``signals`` maps names to waves [2, T] or [T] at ``rate`` Hz, ``notes`` names to labels; ``start`` is the time of
+    the first sample in s. Playback starts with the signal ``selected``, or with all of them if ``mixed``. All signals
+    share one gain, so that nothing clips and levels stay comparable, and are sent as 16-bit FLAC.
 
-    A saved notebook and its HTML export hold plain ``<audio>`` elements instead, which need neither kernel nor network.
+    A saved notebook and its HTML export contain plain ``<audio>`` elements, which need neither kernel nor network.
 
     Raises: UserError if there is no signal, or if they differ in length.
     """
@@ -58,14 +58,14 @@ class Player(anywidget.AnyWidget):
         self._waves = waves
 
     def __repr__(self) -> str:
-        return f"Player({', '.join(self.names)})"  # not all that the browser got, sound included
+        return f"Player({', '.join(self.names)})"  # not the state, which includes the sounds
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
         return {**data, "text/html": self.fallback()}, metadata
 
     def fallback(self) -> str:
-        """The signals as HTML that plays without a kernel."""
+        """HTML of the signals that plays without a kernel."""
         lines = [f"<p><b>{html.escape(self.title)}</b></p>"]
         kind, sounds = small(self.signals, self._waves, self.rate)
         for name, note, sound in zip(self.names, self.notes, sounds, strict=True):
@@ -75,12 +75,12 @@ class Player(anywidget.AnyWidget):
 
 
 def scaled(signals: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The waves as float32 [2, T] under one gain, so that the highest peak of all does not clip. Raises: UserError."""
+    """The waves as float32 [2, T] with a common gain that prevents clipping. Raises: UserError."""
     waves = [np.broadcast_to(np.asarray(wave, np.float32), (2, np.shape(wave)[-1])) for wave in signals.values()]
     lengths = {name: wave.shape[-1] for name, wave in zip(signals, waves, strict=True)}
     if len(set(lengths.values())) != 1 or not min(lengths.values()):
-        found = ", ".join(f"{name}: {length}" for name, length in lengths.items()) or "no signal at all"
-        raise UserError(f"Player: signals must have one length of at least 1 sample, not {found}")
+        given = ", ".join(f"{name}: {length}" for name, length in lengths.items()) or "no signal"
+        raise UserError(f"Player: signals must have one length of at least 1 sample, not {given}")
     peak = _peak(waves)
     return [wave * np.float32(min(1.0, HEADROOM / peak) if peak else 1.0) for wave in waves]
 

@@ -1,6 +1,6 @@
-"""What is listened to: excerpts of songs as every method separates them, by trained models or from a committed set.
+"""Excerpts with the estimates of every method, from trained models or from the committed listening set.
 
-``python -m lib.listening.sources --profile NAME`` writes such a set (`lib.listening.examples`) from a finished study.
+``python -m lib.listening.sources --profile NAME`` writes that set (`lib.listening.examples`) from a finished study.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from lib.study import Study
 from lib.transfer import Statistics, best_groups
 
 EDGE = 0.15
-"""Seconds at either end of a song that are not played: stempeg's example has a click of full scale in both."""
+"""Seconds omitted at both ends of a song: stempeg's example has full-scale clicks there."""
 
 
 def methods(study: Study) -> list[Finetuning]:
@@ -48,25 +48,25 @@ def methods(study: Study) -> list[Finetuning]:
 
 
 def testing(study: Study, song: Track) -> list[Finetuning]:
-    """The `methods` of the fold that tests a song; of the first fold for songs that are of none."""
+    """The `methods` of the fold that tests a song, or of the first fold."""
     fold = next((fold for fold in study.folds if song.name in {s.name for s in fold.songs("test")}), study.folds[0])
     return methods(fold)
 
 
 def origin_note(study: Study) -> pd.DataFrame | Markdown:
-    """Where the excerpts come from: the runs behind them, or the listening set and what that was made from."""
+    """Origin of the excerpts: the runs behind them, or profile and commit of the listening set."""
     if not plays_examples(study):
         return notebook.run_table(map(named, methods(study)))
     facts = examples.manifest(project_path(study.profile.listening.examples))
     return Markdown(
-        f"No trained model of this profile is here: what plays below is the listening set of profile "
-        f"`{facts['profile']}` (commit `{str(facts['commit'])[:12]}`), Ogg Vorbis; the scores are those of the "
+        f"There is no trained model of this profile: the players below contain the listening set of profile "
+        f"`{facts['profile']}` (commit `{str(facts['commit'])[:12]}`) as Ogg Vorbis, with the scores of the "
         f"uncompressed estimates."
     )
 
 
 def plays_examples(study: Study) -> bool:
-    """Whether there is no trained model of this profile here, but a listening set."""
+    """Whether the profile has a listening set, but no trained model."""
     trained = any((study.results / "runs").glob("*-*/model.safetensors"))
     return not trained and examples.exists(project_path(study.profile.listening.examples))
 
@@ -77,34 +77,27 @@ def excerpts(study: Study, songs: int | None = None) -> list[Excerpt]:
     if plays_examples(study):
         *tests, real = examples.read(project_path(study.profile.listening.examples))
         return [*tests[:songs], real]
-    return [excerpt(study, song) for song in [*study.songs("test")[:songs], study.real_song]]
+    return [separated_excerpt(study, song) for song in [*study.songs("test")[:songs], study.real_song]]
 
 
 def passage(study: Study, song: Track) -> tuple[float, float]:
-    """(start, length) in s of what is heard of a song: ``listening.seconds`` from its middle, less if it is short."""
+    """(start, length) in s of the excerpt of a song: ``listening.seconds`` from its middle, less if it is short."""
     seconds = max(min(study.profile.listening.seconds, song.seconds - 2 * EDGE), song.seconds / 2)
     return math.floor((song.seconds - seconds) * 5) / 10, seconds
 
 
-def excerpt(study: Study, song: Track) -> Excerpt:
-    """``listening.seconds`` from the middle of a song with stems, by every method and the oracle mask.
+def separated_excerpt(study: Study, song: Track) -> Excerpt:
+    """The `passage` of a song with stems, separated by every method and by the oracle mask.
 
-    The mixture is the sum of the stems, as in the scores. The models hear the excerpt alone; their estimates are kept
-    in ``estimates/SONG/METHOD-HASH``.
+    The mixture is the sum of the stems, as in the scores. The input of the models is the excerpt alone; their estimates
+    are cached in ``estimates/SONG/METHOD-HASH``.
     """
     front = study.profile.audio
     start, seconds = passage(study, song)
     stems = song.stems(start, seconds, front.rate)
     mixture, versions = stems.sum(0), {REFERENCE: stems}
     for training in testing(study, song):
-        identity = [
-            training.run.name,
-            song.digest,
-            start,
-            seconds,
-            study.profile.separate,
-            separate.VERSION,
-        ]
+        identity = [training.run.name, song.digest, start, seconds, study.profile.separate, separate.VERSION]
         folder = study.results / "estimates" / song.name / f"{training.method}-{fingerprint(identity)}"
         versions[training.method] = _cached(
             folder, front.rate, lambda training=training: evaluate.estimate(study, training.load(), mixture)
@@ -114,9 +107,9 @@ def excerpt(study: Study, song: Track) -> Excerpt:
 
 
 def clearest(study: Study, song: Track) -> Excerpt:
-    """The same seconds as in `excerpt`, by the first pre-trained model alone: per stem its nearest output, and group.
+    """The same `passage` by the first pre-trained model: per stem the nearest output and the nearest group of outputs.
 
-    Nearest with the stems known, as no one could choose them.
+    The choice is an oracle: it uses the stems.
     """
     rate, (start, seconds) = study.profile.audio.rate, passage(study, song)
     stems = song.stems(start, seconds, rate)
@@ -129,7 +122,7 @@ def clearest(study: Study, song: Track) -> Excerpt:
 
 
 def _cached(folder: Path, rate: int, estimate: Callable[[], np.ndarray]) -> np.ndarray:
-    """Estimates [4, 2, T], from the WAV files in ``folder`` once they have been made."""
+    """Estimates [4, 2, T], cached as WAV files in ``folder``."""
     files = [folder / f"{stem}.wav" for stem in STEMS]
     if not all(file.exists() for file in files):
         for file, wave in zip(files, estimate(), strict=True):
@@ -138,31 +131,31 @@ def _cached(folder: Path, rate: int, estimate: Callable[[], np.ndarray]) -> np.n
 
 
 def own_file(study: Study, path: Path | str, start: float, seconds: float, progress: Progress = False) -> Excerpt:
-    """``seconds`` from ``start`` of any audio file, by the model with the lowest validation loss of those with weights.
+    """``seconds`` from ``start`` of any audio file, by the model with weights of the lowest validation loss.
 
-    ``progress`` as in `lib.separate.separate_blocks`. Raises: UserError if the file cannot be decoded or is shorter,
-    or if there is no trained model while a listening set plays.
+    ``progress`` as in `lib.separate.separate_blocks`. Raises: UserError if the file cannot be decoded or ends before
+    ``start``, or if there is only a listening set.
     """
     rate = study.profile.audio.rate
     if plays_examples(study):
-        raise UserError(f"no trained model of profile {study.profile.name} here: ./run_all.sh {study.profile.name}")
+        raise UserError(f"no trained model of profile {study.profile.name}: run ./run_all.sh {study.profile.name}")
     trainings = claim_trainings(study)
-    trained = [one for one in trainings if one.trained().weights.exists()]  # a record would have to be trained again
+    trained = [one for one in trainings if one.trained().weights.exists()]  # not records
     training = min(trained or trainings, key=lambda one: one.run.facts()["best_validation_loss"])
     with tempfile.TemporaryDirectory() as cache:
         song = Song(audio.seekable(path, cache), rate)
         mixture = song[:, round(start * rate) : round((start + seconds) * rate)]
     if not mixture.shape[1]:
-        raise UserError(f"{Path(path).name}: ends after {song.shape[1] / rate:.1f} s; start before that")
+        raise UserError(f"{Path(path).name}: ends after {song.shape[1] / rate:.1f} s; choose an earlier start")
     estimates = evaluate.estimate(study, training.load(), mixture, progress)
     return Excerpt(Path(path).name, start, rate, mixture, {training.method: estimates})
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 done, 2 wrong call or a set that cannot be made."""
+    """Exit status: 0 done, 2 wrong call or failure."""
     parser = argparse.ArgumentParser(prog="python -m lib.listening.sources", description="Write a listening set.")
-    parser.add_argument("--profile", required=True, help="a finished study: its models, songs and listening section")
-    parser.add_argument("--out", type=Path, help="folder to write (default: the profile's listening.examples)")
+    parser.add_argument("--profile", required=True, help="profile of a finished study")
+    parser.add_argument("--out", type=Path, help="output folder; default: the profile's listening.examples")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted profile fields")
     call = parser.parse_args(arguments)
     try:
@@ -172,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
         code = provenance.code()
         facts = {"profile": study.profile.name, "commit": code["commit"], "code": code["lib"]}
         facts["runs"] = {training.method: training.run.name for training in methods(study.folds[0])}
-        size = examples.write(folder, [excerpt(study, song) for song in songs], facts)
+        size = examples.write(folder, [separated_excerpt(study, song) for song in songs], facts)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

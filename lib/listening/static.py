@@ -1,4 +1,4 @@
-"""Waves as players with their pictures: HTML that needs no kernel, in notebooks and in exported pages."""
+"""Players with waveforms and spectrograms as static HTML, for notebooks and exported pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib.listening.export import audio_tag, vorbis
 
 
 def draw(axes: Axes, excerpt: Excerpt, wave: np.ndarray) -> AxesImage:
-    """Spectrogram of [2, T] over time in s and frequency in Hz from 40 Hz on, in dB on the song's one scale."""
+    """Spectrogram of [2, T]: time in s, frequency in Hz from 40 Hz, level in dB on the scale of the song."""
     frequencies, power = _power(wave, excerpt.rate)
     rows = np.geomspace(40, excerpt.rate / 2, 160)
     level = 10 * np.log10(power[np.searchsorted(frequencies, rows).clip(max=len(power) - 1)] / excerpt.loudest + 1e-12)
@@ -29,7 +29,7 @@ def draw(axes: Axes, excerpt: Excerpt, wave: np.ndarray) -> AxesImage:
 
 
 def picture(excerpt: Excerpt, wave: np.ndarray) -> bytes:
-    """Waveform at the song's gain over its spectrogram, as WebP of 660 x 150."""
+    """Waveform at the gain of the song, above its spectrogram, as WebP of 660 x 150 pixels."""
     figure = Figure(figsize=(6.6, 1.5), dpi=100)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
     figure.subplots_adjust(left=0.075, right=0.9, top=0.97, bottom=0.17, hspace=0.08)
@@ -49,7 +49,7 @@ def picture(excerpt: Excerpt, wave: np.ndarray) -> bytes:
 
 
 def row(excerpt: Excerpt, name: str, wave: np.ndarray, note: str = "") -> str:
-    """One wave [2, T] as HTML: its name, a note and a player, and its picture beside them."""
+    """One wave [2, T] as HTML: name, note, player and picture."""
     played = audio_tag(vorbis(wave * excerpt.gain, excerpt.rate), style="width:210px;height:32px")
     drawn = base64.b64encode(picture(excerpt, wave)).decode()
     return (
@@ -62,19 +62,19 @@ def row(excerpt: Excerpt, name: str, wave: np.ndarray, note: str = "") -> str:
 
 
 def decibels(value: float) -> str:
-    """A score as it stands beside a player."""
+    """A score as text."""
     return "silent" if np.isnan(value) else f"{value:z.1f} dB"
 
 
 def rows(excerpt: Excerpt, stem: str) -> str:
-    """One stem as HTML: a row for each version, with its uSDR."""
+    """One stem as HTML: one row per version, with its uSDR."""
     at = STEMS.index(stem)
     notes = {name: f"uSDR {decibels(values[at])}" for name, values in excerpt.scores.items()}
     return "".join(row(excerpt, name, wave[at], notes.get(name, "")) for name, wave in excerpt.versions.items())
 
 
 def page(excerpt: Excerpt, unfolded: tuple[str, ...] = ("vocals",)) -> str:
-    """A song as HTML: the mixture, and below it each stem, behind its scores unless ``unfolded``."""
+    """A song as HTML: the mixture, then every stem, folded under its scores unless ``unfolded``."""
     end = excerpt.start + excerpt.mixture.shape[-1] / excerpt.rate
     parts = [f"<h3>{html.escape(excerpt.song)}</h3>"]
     parts.append(row(excerpt, "mixture", excerpt.mixture, f"{excerpt.start:.1f} s to {end:.1f} s"))
@@ -86,7 +86,7 @@ def page(excerpt: Excerpt, unfolded: tuple[str, ...] = ("vocals",)) -> str:
 
 
 def compare(excerpt: Excerpt, stems: tuple[str, ...] = ("vocals", "drums")) -> Image:
-    """Spectrograms on one colour scale: a row per stem, and columns for the mixture and every version."""
+    """Spectrograms on one colour scale: one row per stem, columns for the mixture and every version."""
     names = ["mixture", *excerpt.versions]
     figure = Figure(figsize=(2.0 * len(names), 2.0 * len(stems)), dpi=90, layout="constrained")
     grid = figure.subplots(len(stems), len(names), sharex=True, sharey=True, squeeze=False)

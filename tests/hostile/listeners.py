@@ -130,8 +130,8 @@ def _clicked(panel: OwnFile) -> None:
     run = SimpleNamespace(weights=Path(), facts=lambda: {"best_validation_loss": 0.0})
     sources.claim_trainings = lambda study: [SimpleNamespace(run=run, trained=lambda: run)]
     panel.button.click()
-    assert not panel.button.disabled and not panel.shown.children
-    raise UserError(panel.said.value)
+    assert not panel.button.disabled and not panel.result.children
+    raise UserError(panel.message.value)
 
 
 def _uploaded(name: str, folder: Path) -> None:

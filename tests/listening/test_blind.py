@@ -93,7 +93,7 @@ def test_silent_stems_are_not_asked_about_and_unknown_methods_are_refused():
     silent = [
         replace(item, versions={REFERENCE: np.zeros((4, 2, RATE))}, mixture=np.zeros((2, RATE))) for item in heard
     ]
-    with pytest.raises(UserError, match="none of them sounds"):
+    with pytest.raises(UserError, match="none is audible"):
         design.items(MUSHRA, silent)
 
 

@@ -79,7 +79,7 @@ def _players(page):
 
 def test_an_excerpt_holds_the_first_seed_of_each_method_and_scores_what_plays(study):
     song = study.labeled[0]
-    heard = listening.excerpt(study, song)
+    heard = listening.separated_excerpt(study, song)
     assert list(heard.versions) == [REFERENCE, "scratch", "pre-trained (group)", "ideal ratio mask"]
     assert heard.start == 0.5
     np.testing.assert_array_equal(heard.versions[REFERENCE], song.stems(0.5, 1.0, RATE))
@@ -91,29 +91,29 @@ def test_an_excerpt_holds_the_first_seed_of_each_method_and_scores_what_plays(st
 def test_of_a_short_song_all_but_its_ends_is_heard(study):
     """stempeg's example starts and ends with a click of full scale."""
     song, training = study.real_song, listening.methods(study)[0]
-    heard = listening.excerpt(study, song)
+    heard = listening.separated_excerpt(study, song)
     assert (heard.start, heard.mixture.shape[1]) == (0.1, round(0.7 * RATE))
     alone = evaluate.estimate(study, training.load(), song.stems(0.1, 0.7, RATE).sum(0))
     np.testing.assert_array_equal(heard.versions["scratch"], alone)
 
 
 def test_estimates_are_kept_until_the_run_changes(study, monkeypatch):
-    first = listening.excerpt(study, study.real_song)
+    first = listening.separated_excerpt(study, study.real_song)
     scratch, other = listening.methods(study)
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "estimate", lambda *_: pytest.fail("separated again"))
-        again = listening.excerpt(study, study.real_song)
+        again = listening.separated_excerpt(study, study.real_song)
     np.testing.assert_array_equal(first.versions["scratch"], again.versions["scratch"])
     vars(scratch)["run"] = other.run
-    changed = listening.excerpt(study, study.real_song)
+    changed = listening.separated_excerpt(study, study.real_song)
     np.testing.assert_array_equal(changed.versions["scratch"], first.versions["pre-trained (group)"])
 
 
 def test_an_estimate_missing_one_file_is_made_again(study):
-    first = listening.excerpt(study, study.real_song)
+    first = listening.separated_excerpt(study, study.real_song)
     next((study.results / "estimates").rglob("drums.wav")).unlink()
     np.testing.assert_array_equal(
-        listening.excerpt(study, study.real_song).versions["scratch"], first.versions["scratch"]
+        listening.separated_excerpt(study, study.real_song).versions["scratch"], first.versions["scratch"]
     )
 
 
@@ -129,7 +129,7 @@ def test_players_keep_the_level_between_versions_and_do_not_clip():
 
 
 def test_a_page_folds_stems_behind_their_scores_and_escapes_names(study):
-    page = static.page(listening.excerpt(study, study.labeled[0]), unfolded=("drums",))
+    page = static.page(listening.separated_excerpt(study, study.labeled[0]), unfolded=("drums",))
     assert "<h3>Quiet &amp; &lt;b&gt;loud&lt;/b&gt;</h3>" in page
     assert re.findall(r"<details( open|)><summary><b>(\w+)", page)[:2] == [(" open", "drums"), ("", "bass")]
     assert page.count("uSDR") == 3 * 4
@@ -200,12 +200,12 @@ def test_an_uploaded_file_of_any_format_is_separated(study, tmp_path):
     facts = {"type": "audio/mp4", "size": len(content), "last_modified": datetime.datetime.now(datetime.UTC)}
     panel.upload.value = ({"name": "../My song.m4a", "content": memoryview(content), **facts},)
     panel.button.click()
-    (player,) = panel.shown.children
-    assert player.title == "My song.m4a" and player.names == [*STEMS, "mixture"] and "sliced" in panel.said.value
+    (player,) = panel.result.children
+    assert player.title == "My song.m4a" and player.names == [*STEMS, "mixture"] and "sliced" in panel.message.value
     assert panel.bar.value == panel.bar.max and not panel.button.disabled
     panel.path.value = "/no/such.mp3"
     panel.button.click()
-    assert not panel.shown.children
+    assert not panel.result.children
 
 
 UNUSABLE = [("", "no file chosen"), ("/no/such.mp3", "no such file"), (__file__, "test_listening.py")]
@@ -216,7 +216,7 @@ def test_a_file_that_cannot_be_used_is_a_message(study, typed, said):
     panel = listening.OwnFile(study)
     panel.path.value = typed
     panel.button.click()
-    assert said in panel.said.value and not panel.shown.children and not panel.button.disabled
+    assert said in panel.message.value and not panel.result.children and not panel.button.disabled
 
 
 def test_the_explorer_plays_the_song_stem_and_method_that_are_chosen(study):

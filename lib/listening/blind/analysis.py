@@ -1,7 +1,7 @@
-"""From answers to a paper's table: post-screening, means, paired tests, agreement with uSDR.
+"""Analysis of blind tests: post-screening, means, paired tests, agreement with uSDR.
 
-Participants take the place of pre-trainings in `lib.experiments.intervals`: participants and songs are crossed random
-effects, so that a result holds for other listeners and other songs.
+As pre-trainings in `lib.experiments.intervals`, participants are a random effect crossed with songs, so that results
+generalise to other listeners and songs.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from lib.scoring import MEAN, usdr
 from lib.study import Study
 
 RECOGNISED, TOLERATED = 90, 0.15
-"""BS.1534-3, 4.1.2: who rates the hidden reference below 90 in more than 15% of the trials is left out."""
+"""BS.1534-3, 4.1.2: exclude participants with the hidden reference below 90 in more than 15% of the trials."""
 
 
 class Analysis(NamedTuple):
-    """Tables of a MUSHRA test, see the functions that make them; ``ratings`` are those left after `screened`."""
+    """Tables of a MUSHRA test; ``ratings`` without participants excluded by ``screening``."""
 
     screening: pd.DataFrame
     ratings: pd.DataFrame
@@ -41,42 +41,42 @@ class Analysis(NamedTuple):
 
 
 def mushra(study: Study, ratings: pd.DataFrame, items: Sequence[Item]) -> Analysis:
-    """All tables, also written as ``tables/listening_*.csv``, or ``listening_simulated_*.csv`` for a simulated panel.
+    """All tables, also written to ``tables/listening_*.csv`` (simulated panel: ``listening_simulated_*.csv``).
 
-    Raises: UserError if nobody is left after the screening.
+    Raises: UserError if the screening excludes everyone.
     """
     simulated = bool(ratings[SIMULATED].any())
     screening = screened(ratings)
     kept = ratings[ratings["participant"].isin(screening.loc[~screening["excluded"], "participant"])]
     if kept.empty:
-        raise UserError("listening: every participant failed the screening: there is nothing to analyse")
-    found = Analysis(screening, kept, means(kept), tests(kept), agreement(kept, items))
-    for name, table in found._asdict().items():
+        raise UserError("listening: every participant failed the screening: collect more answers")
+    analysis = Analysis(screening, kept, means(kept), tests(kept), agreement(kept, items))
+    for name, table in analysis._asdict().items():
         table[SIMULATED] = simulated
         study.write(f"listening_{'simulated_' if simulated else ''}{name}", table)
-    return found
+    return analysis
 
 
-def of_simulated_listeners(study: Study, heard: Sequence[Excerpt]) -> Analysis:
-    """The analysis of a simulated panel on the excerpts of the profile's test, whatever kind of test it is."""
+def of_simulated_listeners(study: Study, excerpts: Sequence[Excerpt]) -> Analysis:
+    """The MUSHRA analysis of a simulated panel on the excerpts of the profile's test."""
     settings = replace(study.profile.listening.blind, test="mushra")
-    items = design.items(settings, heard)
+    items = design.items(settings, excerpts)
     return mushra(study, simulated.listening_to(settings, items), items)
 
 
-def real(study: Study, heard: Sequence[Excerpt]) -> Analysis | pd.DataFrame | None:
-    """What people answered so far: `mushra`'s tables, or `two_alternatives`; None before the first answer."""
+def real(study: Study, excerpts: Sequence[Excerpt]) -> Analysis | pd.DataFrame | None:
+    """The results of `mushra` or `two_alternatives` for the answers so far; None before the first answer."""
     settings = study.profile.listening.blind
     answers = collected(study.results / "listening", settings.test).assign(**{SIMULATED: False})
     if answers.empty:
         return None
     if settings.test == "mushra":
-        return mushra(study, answers, design.items(settings, heard))
+        return mushra(study, answers, design.items(settings, excerpts))
     return study.write("listening_two_alternatives", two_alternatives(settings, answers))
 
 
 def screened(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Per participant: trials, share of them with the hidden reference below 90, and whether they are excluded."""
+    """Per participant: trials, share with the hidden reference below 90, exclusion."""
     hidden = ratings[ratings["condition"] == HIDDEN]
     by = hidden.assign(missed=hidden["value"] < RECOGNISED).groupby("participant", sort=True)["missed"]
     table = by.agg(trials="count", missed="mean").reset_index()
@@ -91,11 +91,11 @@ def _scores(ratings: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Mean rating and its 95% interval by question, condition and stem (and over stems, "mean")."""
+    """Mean rating with 95% interval by question, condition and stem (and over stems, "mean")."""
     scores, rows = _scores(ratings), []
     for question, condition in itertools.product(ratings["question"].unique(), ratings["condition"].unique()):
-        found = mean_interval(scores, condition, question)
-        rows.append(found.assign(question=question, condition=condition))
+        interval = mean_interval(scores, condition, question)
+        rows.append(interval.assign(question=question, condition=condition))
     table = pd.concat(rows, ignore_index=True)
     return table[["question", "condition", "stem", "mean", "low", "high"]].assign(
         participants=ratings["participant"].nunique(), songs=ratings["song"].nunique()
@@ -103,26 +103,26 @@ def means(ratings: pd.DataFrame) -> pd.DataFrame:
 
 
 def tests(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Paired differences of all pairs of methods, over stems: with 95% interval, p, and p after Holm's correction.
+    """Paired differences between all methods, over stems, with 95% interval, p, and p after Holm's correction.
 
-    The family of Holm's correction is a question's pairs of methods; reference and anchors are not tested.
+    A family is the pairs of methods of one question; reference and anchors are not tested.
     """
     scores, rows = _scores(ratings), []
     names = [name for name in ratings["condition"].unique() if name not in FIXED]
     for question in ratings["question"].unique():
         for first, second in itertools.combinations(names, 2):
-            found = paired_interval(scores, first, second, question)
+            stems = paired_interval(scores, first, second, question)
             facts = {"question": question, "method": first, "against": second}
-            rows.append({**facts, **found[found["stem"] == MEAN].iloc[0].drop(["stem", "n_origins"])})
+            rows.append({**facts, **stems[stems["stem"] == MEAN].iloc[0].drop(["stem", "n_origins"])})
     columns = ["question", "method", "against", "difference", "low", "high", "p", "effect", "n_songs", "n_seeds"]
     table = holm_within(pd.DataFrame(rows, columns=columns), ["question"])
     return table.rename(columns={"n_seeds": "n_participants"})
 
 
 def agreement(ratings: pd.DataFrame, items: Sequence[Item]) -> pd.DataFrame:
-    """Spearman's rho between mean rating and uSDR, over all (song, stem, method), by question; 95% interval.
+    """Spearman's rho between mean rating and uSDR over all (song, stem, method), with 95% interval, by question.
 
-    uSDR is that of the passages as they are played, at equal loudness; reference and anchors are left out.
+    uSDR is computed on the passages at equal loudness; reference and anchors are excluded.
     """
     scored = {
         (item.song, item.stem, name): usdr(item.reference[None], wave[None])[0]
@@ -141,10 +141,10 @@ def agreement(ratings: pd.DataFrame, items: Sequence[Item]) -> pd.DataFrame:
 
 
 def two_alternatives(settings: Blind, answers: pd.DataFrame) -> pd.DataFrame:
-    """Exact binomial tests of a preference or ABX test, per participant and of all together.
+    """Exact binomial tests of a preference or ABX test, per participant and pooled.
 
-    Columns: participant ("all" last), answer (the method that is counted, or what ABX compares), count, of, share, low,
-    high (95%, Clopper and Pearson), p (two-sided for preference, one-sided for ABX), needed (answers for significance).
+    Columns: participant ("all" last), answer (the counted method, or the pair of ABX), count, of, share, low, high
+    (95%, Clopper and Pearson), p (preference: two-sided, ABX: one-sided), needed (smallest significant count).
     """
     preference = settings.test == "preference"
     counted = min(answers["condition"].unique(), default="")

@@ -1,4 +1,4 @@
-"""What listeners answered, on disk before they see the next page: one CSV per test and participant, appended to."""
+"""Answers of listeners, on disk before the next page: one CSV file per test and participant."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 class Answers:
     """The answers of one participant to one test: ``FOLDER/TEST-CODE.csv``.
 
-    A line is written whole, under a lock, and flushed to the disk before `append` returns; a line that a power cut
-    broke off is dropped by the next reader. Later lines replace earlier ones of the same trial and slot.
+    `append` writes complete lines under a lock and flushes them to disk; readers drop a line that a power failure cut.
+    Later lines replace earlier ones of the same trial and slot.
 
     Raises: UserError if the code is not 2 to 12 letters and digits.
     """
@@ -39,18 +39,18 @@ class Answers:
 
     @classmethod
     def of_new(cls, folder: Path, test: str, draw: np.random.Generator) -> Answers:
-        """Answers under a code that no one has yet."""
+        """Answers under a new random code."""
         folder.mkdir(parents=True, exist_ok=True)
         while True:
-            found = cls(folder, test, "".join(draw.choice(list(ALPHABET), 4)))
+            answers = cls(folder, test, "".join(draw.choice(list(ALPHABET), 4)))
             try:
-                found.path.touch(exist_ok=False)
-                return found
+                answers.path.touch(exist_ok=False)
+                return answers
             except FileExistsError:
                 continue
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Add rows (without time, test and participant)."""
+        """Append rows (without time, test and participant)."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -70,13 +70,13 @@ class Answers:
             os.fsync(file.fileno())
 
     def read(self) -> pd.DataFrame:
-        """The last row of every trial and slot, in the order of the trials."""
+        """The last row of every trial and slot, ordered by trial."""
         return latest(_lines(self.path)) if self.path.exists() else pd.DataFrame(columns=COLUMNS)
 
     def finished(self) -> set[int]:
-        """Numbers of the trials that were submitted."""
-        found = self.read()
-        return set(found.loc[found["submitted"] == 1, "trial"])
+        """Numbers of the submitted trials."""
+        rows = self.read()
+        return set(rows.loc[rows["submitted"] == 1, "trial"])
 
 
 def _lines(path: Path) -> pd.DataFrame:
@@ -87,23 +87,24 @@ def _lines(path: Path) -> pd.DataFrame:
     texts = dict.fromkeys(("participant", "song", "condition"), str)  # a code may read 007, a song NA
     numbers = dict.fromkeys(("trial", "slot", "value", "submitted"), "int64")
     try:
-        found = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts | numbers)
-        return found[COLUMNS]
+        table = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts | numbers)
+        return table[COLUMNS]
     except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: not answers to a listening test ({error}): mend it, or move it away") from error
+        raise UserError(f"{path}: not answers to a listening test ({error}): repair or remove it") from error
 
 
 def latest(lines: pd.DataFrame) -> pd.DataFrame:
-    """The last line of every participant, trial and slot; once a trial was submitted, what was submitted."""
+    """The last line of every participant, trial and slot; submitted lines take precedence."""
     keys = ["test", "participant", "trial", "slot"]
     order = lines.sort_values("submitted", kind="stable").drop_duplicates(keys, keep="last")
     return order.sort_values(keys, ignore_index=True)
 
 
 def collected(folder: Path, test: str) -> pd.DataFrame:
-    """The submitted answers of everyone to a test; empty if there are none."""
-    found = [latest(_lines(path)) for path in sorted(folder.glob(f"{test}-*.csv"))]
-    if not any(len(frame) for frame in found):
+    """The submitted answers of all participants; empty if there are none."""
+    frames = [latest(_lines(path)) for path in sorted(folder.glob(f"{test}-*.csv"))]
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.concat([frame for frame in found if len(frame)], ignore_index=True)
+    table = pd.concat(frames, ignore_index=True)
     return table[table["submitted"] == 1].reset_index(drop=True)

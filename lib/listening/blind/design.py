@@ -1,8 +1,8 @@
-"""The design of a blind test: conditions with their anchors, the order of trials for each participant, their number.
+"""The design of a blind test: conditions and anchors, order and number of trials.
 
-ITU-R BS.1534-3 (MUSHRA): an open reference, and among the conditions the reference again, hidden, and a low anchor of
-3.5 kHz bandwidth. That anchor says nothing about separation, so that a second one holds the target with a known amount
-of the other sources (Emiya et al. 2011, doi 10.1109/TASL.2011.2109381), whose SDR follows from the profile.
+ITU-R BS.1534-3 (MUSHRA): an open reference, and among the conditions a hidden reference and a low anchor of 3.5 kHz
+bandwidth. That anchor does not represent separation errors; a second anchor, of known SDR, is the target with leakage
+of the other sources (Emiya et al. 2011, doi 10.1109/TASL.2011.2109381).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from lib.profile.fields import Blind
 
 HIDDEN, LOW_ANCHOR, LEAKAGE = "hidden reference", "3.5 kHz anchor", "leakage anchor"
 FIXED = (HIDDEN, LOW_ANCHOR, LEAKAGE)
-"""What stands among the methods of a MUSHRA trial."""
+"""Conditions of a MUSHRA trial that are not methods."""
 LOW_ANCHOR_HZ = 3500
 QUESTIONS = {
     "target": "How good is the quality of the {stem}, compared with the reference?",
     "suppression": "How well are all other instruments suppressed, compared with the reference?",
     "artefacts": "How free is it of artificial sounds (gurgling, chirping, dullness), compared with the reference?",
 }
-MOST_TRIALS = 2000
+MAX_TRIALS = 2000
 
 
 @dataclass(frozen=True)
 class Item:
-    """One passage of one stem at equal loudness: ``reference`` [2, T], and ``conditions`` [2, T] by name."""
+    """A passage of one stem at equal loudness: ``reference`` [2, T], and ``conditions`` [2, T] by name."""
 
     song: str
     stem: str
@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Trial:
-    """One page of a test: a question about an item, and the conditions behind the page's letters, in their order."""
+    """One page of a test: a question about an item, and its conditions in the order of the letters."""
 
     number: int
     question: str
@@ -54,7 +54,7 @@ class Trial:
 
 
 def low_anchor(wave: np.ndarray, rate: int) -> np.ndarray:
-    """[2, T] without what lies above 3.5 kHz (25 dB down at 4 kHz, 50 dB at 4.5 kHz): BS.1534-3's low anchor."""
+    """The low anchor of BS.1534-3: [2, T] low-passed at 3.5 kHz (-25 dB at 4 kHz, -50 dB at 4.5 kHz)."""
     if rate <= 2 * LOW_ANCHOR_HZ + 1000:
         return wave.copy()
     taps = firwin(2 * round(rate / 300) + 1, LOW_ANCHOR_HZ + 250, fs=rate, window=("kaiser", 6.0))
@@ -71,21 +71,21 @@ def leakage_anchor(target: np.ndarray, mixture: np.ndarray, leak_db: float) -> n
 
 
 def busiest(wave: np.ndarray, samples: int, hop: int) -> int:
-    """Where the passage of ``samples`` starts in which a stem [2, T] has most energy, on a grid of ``hop``."""
+    """Start of the passage of ``samples`` with the most energy of a stem [2, T], on a grid of ``hop``."""
     energy = np.concatenate([[0.0], np.square(wave, dtype=np.float64).sum(0).cumsum()])
     starts = np.arange(0, max(wave.shape[1] - samples, 0) + 1, hop)
     return int(starts[(energy[np.minimum(starts + samples, wave.shape[1])] - energy[starts]).argmax()])
 
 
-def items(settings: Blind, heard: Sequence[Excerpt]) -> list[Item]:
-    """Every stem of every excerpt in which it sounds, at one loudness.
+def items(settings: Blind, excerpts: Sequence[Excerpt]) -> list[Item]:
+    """Every audible stem of every excerpt, at one loudness.
 
-    Raises: UserError if a method is unknown, or if no stem sounds anywhere.
+    Raises: UserError if a method is unknown, or if no stem is audible.
     """
-    found = [item for excerpt in heard for stem in settings.stems if (item := _item(settings, excerpt, stem))]
-    if not found:
-        raise UserError("listening.blind.stems: none of them sounds in these songs: name others, or more songs")
-    return found
+    passages = [item for excerpt in excerpts for stem in settings.stems if (item := _item(settings, excerpt, stem))]
+    if not passages:
+        raise UserError("listening.blind.stems: none is audible in these songs: choose others, or more songs")
+    return passages
 
 
 def _item(settings: Blind, excerpt: Excerpt, stem: str) -> Item | None:
@@ -94,7 +94,7 @@ def _item(settings: Blind, excerpt: Excerpt, stem: str) -> Item | None:
     for name in chosen:
         if name not in excerpt.versions:
             known = ", ".join(f"'{version}'" for version in excerpt.versions)
-            raise UserError(f"listening.blind.methods: '{name}' is unknown, {excerpt.song} has {known}")
+            raise UserError(f"listening.blind.methods: '{name}' is unknown; {excerpt.song} has {known}")
     samples = min(round(settings.seconds * rate), excerpt.mixture.shape[1])
     first = busiest(excerpt.versions[REFERENCE][at], samples, max(1, rate // 4))
     part = slice(first, first + samples)
@@ -116,69 +116,69 @@ def _item(settings: Blind, excerpt: Excerpt, stem: str) -> Item | None:
 
 
 def generator(settings: Blind, participant: str, *more: str) -> np.random.Generator:
-    """What draws a participant's orders: the profile's seed, the code, and what it is for."""
+    """The generator of a participant's orders, seeded by profile, test, code and purpose (``more``)."""
     text = "/".join((settings.test, participant, *more))
     return np.random.default_rng([settings.seed, int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])])
 
 
-def trials(settings: Blind, heard: Sequence[Item], participant: str) -> list[Trial]:
-    """All trials of a participant in their order. The same code always gets the same.
+def trials(settings: Blind, passages: Sequence[Item], participant: str) -> list[Trial]:
+    """All trials of a participant in order, determined by the code.
 
-    MUSHRA asks every question of every item. Preference and ABX ask the first question, `trials_needed` times, going
-    round the items; ABX's slots are A, B and X.
+    MUSHRA asks every question about every item. Preference and ABX ask the first question in `trials_needed` trials,
+    cycling through the items; the slots of ABX are A, B and X.
     """
     draw = generator(settings, participant)
     if settings.test == "mushra":
-        pages = [(question, item) for question in settings.questions for item in heard]
+        pages = [(question, item) for question in settings.questions for item in passages]
     else:
         count = trials_needed(settings)
-        pages = [(settings.questions[0], heard[i % len(heard)]) for i in range(count)]
+        pages = [(settings.questions[0], passages[i % len(passages)]) for i in range(count)]
     order = draw.permutation(len(pages))
     return [Trial(n, *pages[page], slots(settings, pages[page][1], draw)) for n, page in enumerate(order)]
 
 
 def slots(settings: Blind, item: Item, draw: np.random.Generator) -> tuple[str, ...]:
-    """The conditions of a page in an order that is drawn; for ABX two of them, and X."""
+    """The conditions of a page in random order; for ABX two of them, and X."""
     names = list(item.conditions)
     drawn = tuple(names[i] for i in draw.permutation(len(names)))
     return (*drawn, drawn[draw.integers(2)]) if settings.test == "abx" else drawn
 
 
 def trials_needed(settings: Blind) -> int:
-    """How many trials a preference (two-sided) or ABX (one-sided) test needs.
+    """Number of trials of a preference (two-sided) or ABX (one-sided) test.
 
-    The fewest at which the exact binomial test at ``alpha``, against guessing, finds a true share of ``detectable``
-    with a probability of at least ``power``. Raises: UserError if more than `MOST_TRIALS` would be needed.
+    The smallest at which the exact binomial test at level ``alpha`` against chance detects a true share of
+    ``detectable`` with probability ``power``. Raises: UserError if it exceeds `MAX_TRIALS`.
     """
     sides = 2 if settings.test == "preference" else 1
-    for count in range(1, MOST_TRIALS + 1):
+    for count in range(1, MAX_TRIALS + 1):
         needed = critical_count(count, settings.alpha / sides)
         if needed <= count and binom.sf(needed - 1, count, settings.detectable) >= settings.power:
             return count
     raise UserError(
-        f"listening.blind.detectable: {settings.detectable:g} would take more than {MOST_TRIALS} trials; raise it"
+        f"listening.blind.detectable: {settings.detectable:g} needs more than {MAX_TRIALS} trials; raise it"
     )
 
 
 def critical_count(count: int, alpha: float) -> int:
-    """The fewest right answers of ``count`` that guessing reaches with a probability of at most ``alpha``.
+    """The smallest number of correct answers of ``count`` that chance reaches with probability ``alpha`` or less.
 
-    More than ``count`` where not even all right answers would do.
+    ``count`` + 1 if even ``count`` correct answers are not significant.
     """
     return int(binom.isf(alpha, count, 0.5)) + 1
 
 
-def protocol(settings: Blind, heard: Sequence[Item]) -> list[str]:
-    """What a participant, and a reader of the paper, is told beforehand, one sentence each."""
-    pages = len(trials(settings, heard, ""))
+def protocol(settings: Blind, passages: Sequence[Item]) -> list[str]:
+    """The protocol as sentences, for participants and for the paper."""
+    pages = len(trials(settings, passages, ""))
     if settings.test == "mushra":
-        conditions = len(heard[0].conditions)
+        conditions = len(passages[0].conditions)
         return [f"{pages} pages, each with a reference and {conditions} sounds to rate from 0 to 100."]
     sides = 2 if settings.test == "preference" else 1
     power = f"a true share of {settings.detectable:.0%} with a power of {settings.power:.0%}"
     level = f"a level of {settings.alpha:g} ({'two' if sides == 2 else 'one'}-sided, exact binomial test)"
     needed = critical_count(pages, settings.alpha / sides)
     return [
-        f"{pages} trials, fixed beforehand: enough to find {power} at {level}. "
+        f"{pages} trials, fixed in advance: they detect {power} at {level}. "
         f"{needed} of {pages} answers on one side are significant."
     ]

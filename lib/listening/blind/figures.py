@@ -1,4 +1,4 @@
-"""Figures of notebook 05: what listeners said."""
+"""Figures of the listening tests (notebook 05)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SPARE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
 
 
 def ratings(results: Path, table: pd.DataFrame, means: pd.DataFrame) -> Figure:
-    """Violin and strip of every rating by condition, a panel per question, with means and 95% intervals.
+    """Violins and points of the ratings by condition, one panel per question, with means and 95% intervals.
 
-    A simulated panel says so in the title of the figure and in its file name.
+    The title and the file name mark a simulated panel.
     """
     simulated, questions = bool(table[SIMULATED].any()), list(table["question"].unique())
     methods = [name for name in table["condition"].unique() if name not in FIXED]
@@ -44,6 +44,6 @@ def ratings(results: Path, table: pd.DataFrame, means: pd.DataFrame) -> Figure:
         people = counted(table["participant"].nunique(), "SIMULATED listener" if simulated else "listener")
         figure.supxlabel(f"\nrating; {people}, {counted(table['song'].nunique(), 'song')}; dot: mean and 95% interval")
         if simulated:
-            told = "Simulated panel: shows the analysis, says nothing about sounds"
-            figure.suptitle(told, color="#B3261E", x=0.02, ha="left")
+            title = "Simulated panel: demonstrates the analysis, no evidence about sounds"
+            figure.suptitle(title, color="#B3261E", x=0.02, ha="left")
     return figure

@@ -1,4 +1,4 @@
-"""Serve a profile's blind test, with Voilà: ``python -m lib.listening.blind.serve PROFILE [key=value]``."""
+"""Serve the blind test of a profile with Voilà: ``python -m lib.listening.blind.serve PROFILE [key=value]``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDLE_SECONDS = 3600  # a participant may take a break
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: that of Voilà, or 2 for a wrong call (nothing was started)."""
+    """Exit status: that of Voilà, or 2 for a wrong call."""
     parser = argparse.ArgumentParser(prog="python -m lib.listening.blind.serve", description=__doc__.splitlines()[0])
     parser.add_argument("profile")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as listening.blind.test=abx")
@@ -35,16 +35,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--network",
         metavar="ADDRESS",
-        help="open the test to a network: the address of this machine to listen on (0.0.0.0: all). Participants then "
-        "need the token; set it in LISTENING_TOKEN, or one is drawn and printed. There is no encryption: beyond a "
-        "network you trust, put a proxy with TLS in front, or use an SSH tunnel",
+        help="address of this machine to listen on (0.0.0.0: all). Participants then need a token: LISTENING_TOKEN, or "
+        "a random one, which is printed. There is no encryption: outside a trusted network, use a TLS proxy or an SSH "
+        "tunnel",
     )
     call = parser.parse_args(arguments)
     if not 1 <= call.port <= 65535:
         parser.error("--port from 1 to 65535")
     if call.network is not None and not re.fullmatch(r"[0-9A-Za-z.:-]+", call.network):
         parser.error("--network takes an address of this machine, such as 0.0.0.0")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else Voilà would go on without this process
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # otherwise Voilà outlives this process
     try:
         prepare(call.profile, call.overrides)
     except UserError as error:
@@ -64,22 +64,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def prepare(profile: str, overrides: Sequence[str]) -> None:
-    """Separate once what the test plays, and say what it is. Raises: UserError if it cannot be served."""
+    """Separate the passages of the test and print its protocol. Raises: UserError."""
     from lib import listening
     from lib.listening.blind import design
     from lib.study import Study
 
     study = Study(profiles.load(profile, overrides))
     settings = study.profile.listening.blind
-    heard = design.items(settings, listening.excerpts(study, settings.songs))
-    compressed = " (from the listening set, Vorbis: fit for a try-out, not for a paper)"
+    passages = design.items(settings, listening.excerpts(study, settings.songs))
+    compressed = " (Vorbis, from the listening set: for trial runs only)"
     source = compressed if listening.plays_examples(study) else ""
-    print(f"{settings.test}: {len(heard)} passages{source}; {' '.join(design.protocol(settings, heard))}")
+    print(f"{settings.test}: {len(passages)} passages{source}; {' '.join(design.protocol(settings, passages))}")
     print(f"Answers: {listening.folder(study)}")
 
 
 def write_notebook(folder: Path, profile: str, overrides: Sequence[str]) -> Path:
-    """The one-cell notebook that is served, alone in a folder: nothing else can be asked of the server."""
+    """The one-cell notebook to serve, alone in ``folder``: the server has access to nothing else."""
     source = ["import sys", f"sys.path.insert(0, {str(ROOT)!r})", "from lib import listening"]
     source.append(f"listening.blind_test({profile!r}, {list(overrides)!r})")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(source))])
@@ -91,7 +91,7 @@ def write_notebook(folder: Path, profile: str, overrides: Sequence[str]) -> Path
 
 
 def write_settings(folder: Path, token: str) -> Path:
-    """A home of the server's own, with the token in a file that no one else can read, unlike a command line."""
+    """A private home of the server; the token is in a file, since command lines are public."""
     home = folder / ".home"
     home.mkdir(mode=0o700)
     if token:
@@ -100,7 +100,7 @@ def write_settings(folder: Path, token: str) -> Path:
 
 
 def command(notebook: Path, host: str, port: int) -> list[str]:
-    """Voilà over one notebook: no sources, no error messages that could name anything, idle kernels ended."""
+    """Voilà for a notebook, without sources and tracebacks, which may reveal conditions; idle kernels are culled."""
     call = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--Voila.ip={host}", f"--port={port}"]
     call += ["--strip_sources=True", "--show_tracebacks=False", "--Voila.port_retries=0"]
     return [
@@ -111,13 +111,13 @@ def command(notebook: Path, host: str, port: int) -> list[str]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This interpreter's own kernel and extensions, whatever the user has installed beside them."""
+    """Kernel and extensions of this interpreter, independent of the user's."""
     shared = {"JUPYTER_PATH": os.path.join(sys.prefix, "share", "jupyter"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return os.environ | dict.fromkeys(HOMES, str(home)) | shared
 
 
 def address(host: str, port: int, token: str) -> str:
-    """What participants open."""
+    """The URL for participants."""
     named = socket.gethostname() if host == "0.0.0.0" else host
     return f"http://{named}:{port}/" + (f"?token={token}" if token else "")
 

@@ -1,4 +1,4 @@
-"""The blind test as a participant meets it: code, training page, trials, thanks. Only sounds and letters go out."""
+"""The pages of the blind test: code, training, trials, thanks. The browser receives sounds and letters only."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ TITLES = {"mushra": "Rate what you hear", "preference": "Which one is better?", 
 
 
 class BlindTest(anywidget.AnyWidget):
-    """A blind test on ``heard`` excerpts, its answers appended to CSV files in ``folder`` (`lib.listening.answers`).
+    """A blind test on ``excerpts``, with answers in CSV files in ``folder`` (`lib.listening.blind.answers`).
 
-    Pages show the conditions as A, B, C, ... in an order drawn for every participant and trial; their names never
-    leave the kernel. Every slider that is let go and every submitted page is on disk before the browser is told so.
-    A participant who comes back with the same code goes on with the first page that was not submitted.
+    Pages label the conditions A, B, C, ... in random order per participant and trial; their names never leave the
+    kernel. Every released slider and every submitted page is on disk before the browser receives a confirmation. A
+    participant who returns with the same code continues at the first page not submitted.
     """
 
     _esm = module("blind/widget.js")
     _css = CSS
     page = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, settings: Blind, heard: Sequence[Excerpt], folder: Path):
+    def __init__(self, settings: Blind, excerpts: Sequence[Excerpt], folder: Path):
         super().__init__()
         self._settings, self._folder = settings, folder
-        self._items = design.items(settings, heard)
+        self._items = design.items(settings, excerpts)
         self._answers: Answers | None = None
         self._trials: list[Trial] = []
-        self._at: int | None = None  # the trial that is shown
+        self._at: int | None = None  # number of the current trial
         self.page = {
             "view": "welcome",
             "title": TITLES[settings.test],
@@ -48,7 +48,7 @@ class BlindTest(anywidget.AnyWidget):
         self.on_msg(self._received)
 
     def __repr__(self) -> str:
-        return "BlindTest()"  # what the browser gets says nothing more
+        return "BlindTest()"  # not the state, which includes the sounds
 
     def _received(self, _, message: Mapping, buffers: object) -> None:
         actions = {"begin": self._begin, "trained": self._next, "rate": self._rate, "submit": self._submit}
@@ -57,8 +57,8 @@ class BlindTest(anywidget.AnyWidget):
             self.send({"type": "saved", "id": message["id"]})
         except UserError as error:
             self.send({"type": "refused", "id": _id(message), "why": str(error)})
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # no page of ours sent that
-            why = "This was not understood: please reload the page."
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # not a message of widget.js
+            why = "The answer was not understood. Please reload the page."
             self.send({"type": "refused", "id": _id(message), "why": why})
 
     def _begin(self, message: Mapping) -> None:
@@ -74,7 +74,7 @@ class BlindTest(anywidget.AnyWidget):
             self._show(self._training(), "training", {})
 
     def _training(self) -> Trial:
-        """A page that does not count: the last item (of a song of its own where there are several), another order."""
+        """A page that does not count: the last item, in another order."""
         item, draw = self._items[-1], design.generator(self._settings, self._answers.participant, "training")
         return Trial(-1, self._settings.questions[0], item, design.slots(self._settings, item, draw))
 
@@ -140,7 +140,7 @@ class BlindTest(anywidget.AnyWidget):
 
     def _current(self, message: Mapping) -> Trial:
         if self._at is None or message["trial"] != self._at:
-            raise UserError("This page was answered already, perhaps in another tab: please reload it.")
+            raise UserError("This page was already answered, perhaps in another tab. Please reload it.")
         return self._trials[self._at]
 
     def _row(self, message: Mapping, slot: int, condition: str, value: int, submitted: int) -> dict:
@@ -150,9 +150,9 @@ class BlindTest(anywidget.AnyWidget):
 
 
 def _id(message: object) -> object:
-    """The number of a message, to answer to, if it is one."""
-    found = message.get("id") if isinstance(message, Mapping) else None
-    return found if isinstance(found, int | str) else None
+    """The number of a message, or None."""
+    number = message.get("id") if isinstance(message, Mapping) else None
+    return number if isinstance(number, int | str) else None
 
 
 def _whole(value: object, low: int, high: int) -> int:

@@ -1,6 +1,6 @@
-"""Simulated listeners: ratings that follow a known quality, so that the analysis can be run and tested without people.
+"""Simulated listeners: ratings of known quality, for tests and demonstrations of the analysis.
 
-Nothing here is evidence about sounds. Whatever is made from it says so: column ``simulated``, file names, titles.
+They are no evidence about sounds; every result is labelled (column ``simulated``, file names, titles).
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ SIMULATED = "simulated"
 
 @dataclass(frozen=True)
 class SimulatedListeners:
-    """How simulated listeners rate: spreads in points of the scale, and the share of those who do not listen.
+    """Standard deviations of the listeners' ``offset`` (points), of their relative range and of their noise (points).
 
-    A listener has an offset and a range of their own; every answer has noise. Careless listeners do not recognise the
-    hidden reference.
+    A share ``careless`` of the listeners does not recognise the hidden reference.
     """
 
     offset: float = 6.0
@@ -33,17 +32,17 @@ class SimulatedListeners:
 
 
 def quality(settings: Blind, items: Sequence[Item]) -> dict[tuple[str, str, str], float]:
-    """Points from 0 to 100 by (song, stem, condition), rising with the SDR of what is played: 0 dB 40, 10 dB 67.
+    """Points from 0 to 100 by (song, stem, condition): a logistic function of SDR (0 dB: 40, 10 dB: 67).
 
-    The low anchor is one to every listener, whatever its SDR, which counts the bass that it keeps.
+    The low anchor has 20 points, independent of its SDR, which is high for stems without treble.
     """
-    found = {}
+    points = {}
     for item in items:
         for name, wave in item.conditions.items():
             sdr = scoring.usdr(item.reference[None], wave[None])[0]
-            points = 100 / (1 + np.exp(-(np.clip(sdr, -30, 60) - 3.6) / 9))
-            found[item.song, item.stem, name] = {HIDDEN: 100.0, LOW_ANCHOR: 20.0}.get(name, float(points))
-    return found
+            logistic = 100 / (1 + np.exp(-(np.clip(sdr, -30, 60) - 3.6) / 9))
+            points[item.song, item.stem, name] = {HIDDEN: 100.0, LOW_ANCHOR: 20.0}.get(name, float(logistic))
+    return points
 
 
 def ratings(
@@ -53,7 +52,7 @@ def ratings(
     seed: int,
     panel: SimulatedListeners = SimulatedListeners(),
 ) -> pd.DataFrame:
-    """MUSHRA answers of ``listeners`` simulated listeners to the conditions of ``known`` quality.
+    """MUSHRA ratings by simulated ``listeners`` of conditions of ``known`` quality.
 
     Columns: participant, question, song, stem, condition, value, simulated (always true).
     """
@@ -65,9 +64,8 @@ def ratings(
     for number in range(listeners):
         offset, steep = panel.offset * draw.standard_normal(), 1 + panel.spread * draw.standard_normal()
         rated = 50 + steep * (points - 50) + offset + panel.noise * draw.standard_normal(len(keys))
-        # who listens recognises the reference nearly always, and gives it 100
-        told = draw.random(len(keys)) < (0.2 if careless[number] else 0.98)
-        rated = np.where(hidden, np.where(told, 100, np.minimum(rated, 85)), rated)
+        recognised = draw.random(len(keys)) < (0.2 if careless[number] else 0.98)
+        rated = np.where(hidden, np.where(recognised, 100, np.minimum(rated, 85)), rated)
         facts = {"participant": f"SIM{number:03}", SIMULATED: True}
         rows += [
             {**facts, "question": question, "song": song, "stem": stem, "condition": name, "value": value}
@@ -77,5 +75,5 @@ def ratings(
 
 
 def listening_to(settings: Blind, items: Sequence[Item]) -> pd.DataFrame:
-    """The panel of a profile's notebook: ratings follow the SDR of what the test would play; a tenth is careless."""
+    """Ratings by the panel of a profile, of which a tenth is careless."""
     return ratings(settings, quality(settings, items), settings.panel, settings.seed, SimulatedListeners(careless=0.1))

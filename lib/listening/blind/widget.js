@@ -1,12 +1,12 @@
-// The blind test: one page at a time, as the kernel hands it out. It knows letters and sounds, nothing else.
+// The blind test, one page at a time. It receives letters and sounds only.
 
 const BANDS = ["Bad", "Poor", "Fair", "Good", "Excellent"]; // ITU-R BS.1534-3: 0 to 100 in five equal bands
-const ANSWER_SECONDS = 8; // after which a silent kernel counts as gone
+const ANSWER_SECONDS = 8; // without a reply, after which the connection counts as lost
 
 function render({ model, el }) {
   const root = make("div", { className: "listening blind", role: "form", tabIndex: 0 });
   el.append(root);
-  const asked = new Map(); // messages without an answer yet
+  const asked = new Map(); // messages without a reply
   let end = () => {};
 
   function ask(message) {
@@ -14,7 +14,7 @@ function render({ model, el }) {
     note("saving ...");
     asked.set(id, setTimeout(() => {
       lock();
-      note("The connection is lost. Everything you submitted is kept: reload this page and enter your code again.", true);
+      note("The connection is lost. All submitted answers are saved. Please reload this page and enter your code again.", true);
     }, 1000 * ANSWER_SECONDS)); // prettier-ignore
     model.send({ ...message, id });
   }
@@ -56,22 +56,22 @@ function render({ model, el }) {
       ask({ type: "begin", code: code.value });
     });
     root.append(
-      make("p", { textContent: "Please use headphones in a quiet room, and set a comfortable level on the next page, then leave it." }),
+      make("p", { textContent: "Please use headphones in a quiet room. Set a comfortable level on the next page, and do not change it afterwards." }),
       ...page.protocol.map((line) => make("p", { textContent: line })),
-      make("p", { textContent: "Enter the code you were given, or the one you had when you stopped: you go on where you were. Leave it empty to get a new one. Please do not use your name." }),
+      make("p", { textContent: "Enter the code you were given, or your earlier code to continue. Leave the field empty for a new code. Please do not use your name." }),
       form,
     );
   }
 
   function done(page) {
-    root.append(make("p", {}, "That was the last page. All your answers are kept under the code ", make("b", { textContent: page.code }), ". You may close this window."));
+    root.append(make("p", {}, "That was the last page. Your answers are saved under the code ", make("b", { textContent: page.code }), ". You may close this window."));
   }
 
   async function listened(page) {
     const training = page.view === "training";
     const offset = page.letters[0] === "Reference" ? 1 : 0;
     const buffers = await Promise.all(page.signals.map((view) => decode(view, page.rate)));
-    if (page !== model.get("page")) return; // another page came meanwhile
+    if (page !== model.get("page")) return; // replaced in the meantime
     let selected = 0;
     const heard = page.letters.map(() => false);
     const values = page.letters.slice(offset).map((_, i) => page.drafts[i] ?? null);
@@ -111,7 +111,7 @@ function render({ model, el }) {
         const letter = page.letters[i + offset];
         const slider = make("input", { type: "range", min: 0, max: 100, step: 1, value: value ?? 50, "aria-label": `rating of ${letter}` });
         const shown = make("span", { className: "rating", "aria-hidden": "true", textContent: value ?? "–" });
-        const told = () => {
+        const show = () => {
           values[i] = Number(slider.value);
           shown.textContent = slider.value;
           slider.classList.remove("unset");
@@ -120,13 +120,13 @@ function render({ model, el }) {
         };
         slider.classList.toggle("unset", value === null);
         slider.addEventListener("focus", () => listen(i + offset));
-        slider.addEventListener("input", told);
+        slider.addEventListener("input", show);
         const given = () => {
-          told();
+          show();
           if (!training) ask({ type: "rate", trial: page.trial, slot: i, value: values[i] });
         };
         slider.addEventListener("change", given);
-        // a slider let go where it stood, in the middle, changes nothing: that is a rating of 50 all the same
+        // a slider released in its initial position fires no change: a rating of 50
         slider.addEventListener("pointerup", () => values[i] === null && given());
         table.append(make("div", { className: "condition" }, picks[i + offset], slider, shown));
       });
@@ -216,11 +216,11 @@ function render({ model, el }) {
 }
 
 function hints(test) {
-  const shared = "Press Play (or the space bar), then switch between the sounds with their buttons or the digit keys; they play on in step. Drag over the waveform to loop a part. ";
+  const shared = "Press Play (or the space bar), then switch between the sounds with their buttons or the digit keys; they stay synchronous. Drag over the waveform to loop a part. ";
   return shared + {
-    mushra: "Move every slider: 100 means no difference from the reference. One of the sounds is the reference itself, so that at least one should get 100. Listen to all sounds here to learn how far they differ.",
+    mushra: "Move every slider: 100 means no difference from the reference. One of the sounds is the reference itself: at least one should get 100. Listen to all sounds here to learn the range of quality.",
     preference: "Listen to the reference and both sounds as often as you like, then choose.",
-    abx: "Listen to A, B and X as often as you like, then say which of the two X is. If you cannot tell, guess.",
+    abx: "Listen to A, B and X as often as you like, then choose which of the two is X. If you are unsure, guess.",
   }[test]; // prettier-ignore
 }
 
