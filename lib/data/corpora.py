@@ -12,6 +12,7 @@ import soundfile
 from lib import STEMS, UserError
 from lib.data import fma, folder, musdb18
 from lib.data.collection import Collection
+from lib.data.sources import SOURCES
 from lib.data.tracks import Candidate, Skipped, Track, content_digest, scan
 from lib.profile.fields import FMA, MUSDB, RENDERED, Corpus, Profile
 from lib.store.files import atomic
@@ -22,7 +23,7 @@ CUT = 0.1
 
 
 def provide(profile: Profile) -> None:
-    """Download and unpack the profile's published data sets, where ``corpus.download`` allows, or check them.
+    """Fetch and unpack the profile's music that goes by its name, where ``corpus.download`` allows, or check them.
 
     Raises: UserError, one line that says what to put where or which field to set.
     """
@@ -36,6 +37,8 @@ def _provide(corpus: Corpus, source: str) -> None:
         musdb18.provide(corpus.folder_of(source), corpus.download)
     elif source.startswith(FMA):
         fma.provide(corpus.folder_of(source), source.removeprefix(FMA), corpus.download)
+    elif source in SOURCES:
+        SOURCES[source].provide(corpus.folder_of(source), corpus.download, corpus.workers)
 
 
 def available(profile: Profile) -> bool:
@@ -45,6 +48,8 @@ def available(profile: Profile) -> bool:
         root = profile.corpus.folder_of(part)
         if part.startswith(FMA):
             return profile.corpus.download or fma.there(root, part.removeprefix(FMA))
+        if part in SOURCES:
+            return profile.corpus.download or SOURCES[part].there(root)
         return part == RENDERED or root.is_dir()
 
     return all(map(found, profile.corpus.unlabeled_parts))

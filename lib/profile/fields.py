@@ -15,11 +15,13 @@ from lib import ROOT, STEMS, UserError
 PROFILES = ROOT / "notebooks" / "profiles"
 RENDERED, MUSDB, FMA = "rendered", "musdb18hq", "fma:"
 """Sources of music that are named: composed, and published data sets (``fma:small`` and so on)."""
+RECORDED, STEMMED = ("debian", "debian-more"), ("everythingisremixed", "mdb")
+"""Sources of recorded music that are fetched (`lib.data.sources`): in the wild, and songs with stems."""
 
 
 def is_named(source: str) -> bool:
     """Whether a source of music goes by its name, as against a folder."""
-    return source in (RENDERED, MUSDB) or source.startswith(FMA)
+    return source in (RENDERED, MUSDB, *RECORDED, *STEMMED) or source.startswith(FMA)
 
 
 def parts_of(source: str) -> tuple[str, ...]:
@@ -74,10 +76,15 @@ Text = Annotated[TextOrEmpty, Field(min_length=1)]
 Word = Annotated[
     Text, must(lambda name: Path(name).name == name and name.strip("."), "must be a word, not a path: {value}")
 ]
-Labeled = Annotated[Text, must(lambda source: not source.startswith(FMA), "cannot be FMA, which has no stems")]
+Labeled = Annotated[
+    Text,
+    must(lambda source: not source.startswith(FMA), "cannot be FMA, which has no stems"),
+    must(lambda source: source not in RECORDED, "cannot be {value}, which has no stems"),
+]
 Unlabeled = Annotated[
     Text,
     must(lambda source: MUSDB not in parts_of(source), f"cannot be {MUSDB}, whose stems would be taken for songs"),
+    must(lambda source: not {*parts_of(source)} & {*STEMMED}, "cannot be {value}, for stems are no songs"),
     must(
         lambda source: source in FMA_SETS or not any(part.startswith(FMA) for part in parts_of(source)),
         f"must be one of {', '.join(FMA_SETS)}, alone, or folders and rendered, not {{value}}",
@@ -123,14 +130,15 @@ class Rendered:
 class Corpus:
     """Where the music comes from, and the rules that cut it into segments."""
 
-    labeled: Annotated[Labeled, doc("rendered, musdb18hq, or a folder of songs with stems")] = "rendered"
+    labeled: Annotated[Labeled, doc("rendered, or songs with stems: a folder or musdb18hq, mdb, ...")] = "rendered"
     tested: Annotated[TextOrEmpty, doc("folder of songs with stems to test on; empty: labelled ones of their own")] = ""
-    unlabeled: Annotated[Unlabeled, doc('fma:small to fma:full, or rendered and folders, joined by " + "')] = "rendered"
+    unlabeled: Annotated[Unlabeled, doc('fma:SUBSET, or rendered, debian and folders, joined by " + "')] = "rendered"
     rendered: Rendered = field(default_factory=Rendered)
     fma_subset: Annotated[FmaSubset, doc("subset that is read of a folder of FMA")] = "large"
     fma_root: Annotated[Text, doc("folder of FMA")] = "data/fma"
     musdb_root: Annotated[Text, doc("folder of MUSDB18-HQ")] = "data/musdb18hq"
-    download: Annotated[Flag, doc("fetch what is missing of FMA or MUSDB18-HQ")] = False
+    sources_root: Annotated[Text, doc("folder of other music that is fetched by name")] = "data"
+    download: Annotated[Flag, doc("fetch what is missing of music that goes by its name")] = False
     unlabeled_fraction: Annotated[Share, doc("share of the unlabelled songs that is used")] = 1.0
     validation_songs: Annotated[Count, doc("validation songs, of a fold or where MUSDB18's own are absent")] = 4
     folds: Annotated[Folds, doc("groups that labelled songs are tested in, once each; 0: the corpus's own splits")] = 0
@@ -148,6 +156,8 @@ class Corpus:
         """The folder of what ``labeled`` or a part of ``unlabeled`` names; None for composed music."""
         if source == RENDERED:
             return None
+        if source in (*RECORDED, *STEMMED):
+            return project_path(self.sources_root) / source
         return project_path({MUSDB: self.musdb_root}.get(source, self.fma_root if source.startswith(FMA) else source))
 
 

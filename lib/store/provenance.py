@@ -66,7 +66,7 @@ def describe(profile: profiles.Profile) -> dict:
     content = profiles.to_dict(profile)
     content["compute"]["precision"] = resolve_precision(profile.compute)  # of the runs, wherever the record is read
     content["results"] = os.path.relpath(profiles.project_path(profile.results), ROOT)
-    for key in ("fma_root", "musdb_root"):
+    for key in ("fma_root", "musdb_root", "sources_root"):
         content["corpus"][key] = os.path.relpath(profiles.project_path(content["corpus"][key]), ROOT)
     for key in ("labeled", "unlabeled"):
         parts = _parts(profile, key)
