@@ -63,8 +63,9 @@ def delta(tmp_path):
     for song in ("Rock", "Zeppelin", "Reggae", "Britpop", "FreeJazz"):
         folder = f"MDB Drums/audio/multi-tracks/MusicDelta_{song}"
         for seed, track in enumerate(("kick", "snare", "bass", "voice", "guitar")):
+            wave = noise(2 + 0.01 * seed, [seed, len(song)])
             if (song, track) != ("Reggae", "bass"):
-                made.write(f"{folder}/MusicDelta_{song}_RAW/{track}.wav", noise(2 + 0.01 * seed, [seed, len(song)]), subtype="FLOAT")
+                made.write(f"{folder}/MusicDelta_{song}_RAW/{track}.wav", wave, subtype="FLOAT")
         text = META.format(song=song) if song != "Britpop" else "stems: [no, map]"
         (made.folder / folder / "MusicDelta_METADATA.yaml").write_text(text)
     made.write("MDB Drums/audio/full_mix/large.wav", noise(1, 0))
