@@ -177,7 +177,10 @@ class Pretraining(Training):
         return self._common() | {
             "pretrain": _identifying(self.schedule, "seeds", "checkpoint", *["objective"] * self.is_mixit),
             "model": self.study.profile.model,
-            "segments": [corpus.segment_seconds, corpus.segment_hop_seconds],
+            "segments": [
+                *(corpus.segment_seconds, corpus.segment_hop_seconds),
+                *["whole tracks"] * corpus.drop_whole_track,
+            ],
             "corpus": self.study.unlabeled_content(),
         }
 
@@ -267,7 +270,7 @@ class Finetuning(Training):
             stage = stage.lengthened(equivalent_steps(self.study))
             stage = stage if self.kind.patient else dataclasses.replace(stage, patience=0)
         if not self.kind.transfer:
-            return stage
+            return dataclasses.replace(stage, frozen_blocks=False)
         return dataclasses.replace(stage, learning_rate=stage.transfer_learning_rate or stage.learning_rate)
 
     @property
@@ -284,7 +287,8 @@ class Finetuning(Training):
         by_songs = stage.validate_on == "songs"
         identity = self._common(*([separate] if by_songs else []), *([transfer] if self.kind.transfer else [])) | {
             "finetune": _identifying(
-                stage, "seeds", "labeled_songs", "transfers", "controls", "transfer_learning_rate"
+                *(stage, "seeds", "labeled_songs", "transfers", "controls", "transfer_learning_rate"),
+                *("frozen_blocks", "validation_from_budget"),
             ),
             "model": model if self.kind.transfer else {k: v for k, v in model.items() if k != "sources"},
             "activity": profile.corpus.activity_seconds,
@@ -292,6 +296,7 @@ class Finetuning(Training):
             "from": f"{'shuffled ' * self.kind.shuffled}{self.transfer}" or SCRATCH,
         }
         identity |= {"separate": profile.separate} if by_songs else {}
+        identity |= {"frozen": "blocks"} if stage.frozen_blocks else {}
         return identity | ({"pretrained": self.pretraining.run.name} if self.kind.transfer else {})
 
     def start(self) -> Separator:
@@ -304,7 +309,8 @@ class Finetuning(Training):
                 f"{self.pretraining.schedule.objective} does not train: use body, blocks or encoder"
             )
         pretrained = self.pretraining.load()
-        statistics = partial(validation_statistics, self.study, pretrained)
+        held_out = self.study.labeled_splits(self.songs)[1]
+        statistics = partial(validation_statistics, self.study, pretrained, held_out)
         begun = transfer.transfer(pretrained, self.transfer, statistics, self.seed)
         return transfer.shuffled(begun, self.seed) if self.kind.shuffled else begun
 
@@ -312,7 +318,7 @@ class Finetuning(Training):
         """Train it here, in this process."""
         profile, stage, study = self.study.profile, self.schedule, self.study
         with rank_zero_first():
-            songs, held_out = study.budget(self.songs), study.songs("validation")
+            songs, held_out = study.labeled_splits(self.songs)
             segments = study.stem_segments(songs)
             self._begin()
         samples, rate, seed = self._mixing(stage.crop_seconds)
@@ -337,19 +343,16 @@ def whole_song(study: Study, model: Separator, mixture: Tensor, mixture_consiste
     return separate.separate(model, mixture, window, hop, settings.batch, **options)
 
 
-def validation_statistics(study: Study, model: Separator) -> list[list[Statistics]]:
+def validation_statistics(study: Study, model: Separator, songs: list[Track]) -> list[list[Statistics]]:
     """What the outputs of ``model`` hold of every segment of each validation song: all that choices may look at."""
-    seconds, songs = (
-        study.samples(study.profile.finetune.crop_seconds) / study.profile.audio.rate,
-        study.songs("validation"),
-    )
+    seconds = study.samples(study.profile.finetune.crop_seconds) / study.profile.audio.rate
     expect(songs, "validation")
     return [segment_statistics(model, song, seconds) for song in songs]
 
 
 def song_statistics(study: Study, model: Separator) -> list[Statistics]:
-    """The same, added up over the segments of each song."""
-    return [reduce(add, song) for song in validation_statistics(study, model)]
+    """The same of all validation songs, added up over the segments of each song."""
+    return [reduce(add, song) for song in validation_statistics(study, model, study.songs("validation"))]
 
 
 def equivalent_steps(study: Study) -> int:

@@ -110,10 +110,32 @@ class Study:
         Raises: UserError if there are fewer.
         """
         songs = self.songs("train")
-        if count > len(songs):
-            raise UserError(f"finetune.labeled_songs: {count} songs asked for, the labelled corpus has {len(songs)}")
-        order = np.random.default_rng([self.profile.corpus.rendered.seed, 0]).permutation(len(songs))
-        return [songs[i] for i in sorted(order[:count])]
+        return [songs[i] for i in sorted(self._drawn(count, len(songs)))]
+
+    def labeled_splits(self, count: int) -> tuple[list[Track], list[Track]]:
+        """Labelled songs that a budget trains on, and those that its checkpoints and outputs are chosen on.
+
+        The latter lie beside the budget, or are a quarter of it (``finetune.validation_from_budget``).
+        Raises: UserError if there are too few.
+        """
+        if not self.profile.finetune.validation_from_budget:
+            return self.budget(count), self.songs("validation")
+        songs = self.songs("train")
+        return folds.of_budget([songs[i] for i in self._drawn(count, len(songs))])
+
+    def labeled_songs_used(self, count: int) -> dict[str, float]:
+        """``training_songs`` and ``validation_songs`` that a budget takes, in the first fold; of a cut song, parts."""
+        study = self.folds[0]
+        if study.profile.finetune.validation_from_budget and count == 1:
+            return {"training_songs": 1 - folds.HELD_OUT, "validation_songs": folds.HELD_OUT}
+        training, held_out = study.labeled_splits(count)
+        return {"training_songs": len(training), "validation_songs": len(held_out)}
+
+    def _drawn(self, count: int, songs: int) -> list[int]:
+        if count > songs:
+            raise UserError(f"finetune.labeled_songs: {count} songs asked for, the labelled corpus has {songs}")
+        generator = np.random.default_rng([self.profile.corpus.rendered.seed, 0])
+        return generator.permutation(songs)[:count].tolist()
 
     def unlabeled_splits(self) -> tuple[Sequence[Track], Sequence[Track]]:
         """Unlabelled songs to train on and to validate on: the same where none are held out."""
@@ -126,13 +148,13 @@ class Study:
 
     def labeled_content(self, count: int) -> object:
         """What identifies the first ``count`` labelled songs and the validation songs."""
-        return corpus_fingerprint([*self.budget(count), *self.songs("validation")])
+        return corpus_fingerprint(chain(*self.labeled_splits(count)))
 
     def mixture_segments(self, songs: Sequence[Track]) -> Manifest:
         """The segments of unlabelled songs that are heard."""
         corpus = self.profile.corpus
         rules = (corpus.segment_seconds, corpus.segment_hop_seconds)
-        manifest = mixture_manifest(songs, *rules, self.cache, corpus.workers)
+        manifest = mixture_manifest(songs, *rules, self.cache, corpus.workers, corpus.drop_whole_track)
         self._list(f"unlabeled segments, {corpus.unlabeled}, {songs[0].split}", manifest.skipped)
         return manifest
 

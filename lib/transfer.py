@@ -146,12 +146,17 @@ def group_outputs(separator: Separator, groups: np.ndarray) -> Separator:
     return grouped
 
 
+def is_block(name: str) -> bool:
+    """Whether a weight belongs to the blocks."""
+    return ".blocks." in name
+
+
 def is_body(name: str) -> bool:
     """Whether a weight belongs to the encoder or to the blocks: all but the decoders and the stem matrix."""
-    return ".blocks." in name or ".encoder" in name
+    return is_block(name) or ".encoder" in name
 
 
-PARTS = {"body": is_body, "blocks": lambda name: ".blocks." in name, "encoder": lambda name: ".encoder" in name}
+PARTS = {"body": is_body, "blocks": is_block, "encoder": lambda name: ".encoder" in name}
 """Which weights the transfers keep that make new decoders."""
 
 

@@ -46,6 +46,10 @@ ALL, LABELLED, STARTED = ("MixIT", "scratch", "sliced"), ("scratch", "sliced"), 
         ({"corpus.segment_seconds": 3.0}, STARTED),
         ({"finetune.accumulate": 2, "pretrain.accumulate": 2, "pretrain.checkpoint_every": 1}, ()),
         ({"separate.window_seconds": 1.5}, ()),
+        ({"corpus.drop_whole_track": True}, STARTED),
+        ({"finetune.frozen_blocks": True}, ("sliced",)),
+        ({"finetune.validation_from_budget": True}, LABELLED),
+        ({"scoring.primary": "uSDR per channel"}, ()),
         ({"compute.threads": 2, "corpus.workers": 1, "name": "another"}, ()),
         ({"finetune.seeds": [0, 1], "finetune.labeled_songs": [1, 2]}, ()),
     ],
@@ -217,3 +221,18 @@ def test_what_was_not_trained_is_not_trained_where_that_is_forbidden(study):
     closed = study.variant({"compute.training": False})
     with pytest.raises(UserError, match=r"compute\.training=false: set it to true to train it"):
         Pretraining(closed, 0).trained()
+
+
+def test_frozen_blocks_stay_as_they_were_pretrained_while_encoder_and_decoders_learn(study):
+    study = study.variant(
+        {"finetune.frozen_blocks": True, "finetune.weight_decay": 0.5, "finetune.learning_rate": 0.01}
+    )
+    training = Finetuning(study, "sliced", 0, 1)
+    before = training.start().state_dict()
+    after = checkpoints.load(training.trained().folder).state_dict()
+    same = {name: torch.equal(value, after[name]) for name, value in before.items() if name.startswith("masker.")}
+    assert all(same[name] for name in same if ".blocks." in name) and any(".blocks." in name for name in same)
+    assert not any(same[name] for name in same if ".encoder" in name and name.endswith("weight"))
+    assert not all(same[name] for name in same if ".blocks." not in name and ".encoder" not in name)
+    scratch = Finetuning(study, "scratch", 0, 1)
+    assert not scratch.schedule.frozen_blocks

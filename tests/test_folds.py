@@ -30,6 +30,33 @@ def tracks(sources):
     ]
 
 
+@pytest.mark.parametrize(
+    ("count", "validating"), [(2, [1]), (3, [2]), (4, [3]), (5, [3]), (8, [3, 7]), (16, [3, 7, 11, 15])]
+)
+def test_a_quarter_of_a_budget_validates_and_larger_budgets_contain_smaller_ones(count, validating):
+    songs = tracks({"": count})
+    training, held_out = folds.of_budget(songs)
+    assert [song.name for song in held_out] == [str(i) for i in validating]
+    assert [song.name for song in training] == [str(i) for i in range(count) if i not in validating]
+    assert {song.split for song in held_out} == {"validation"}
+
+
+def test_a_single_song_is_cut_and_no_frame_is_in_both_parts(tmp_path):
+    frames = np.arange(1, 10_001, dtype=np.float32) / 10_001
+    audio.write(tmp_path / "song.wav", np.stack([frames, frames]), 1000)
+    song = Track("song", "train", 1000, 10_000, {"mixture": tmp_path / "song.wav"}, "d")
+    (training,), (held_out,) = folds.of_budget([song])
+    assert (training.seconds, held_out.seconds) == (7.5, 2.5)
+    assert len({song.digest, training.digest, held_out.digest}) == 3
+    whole, parts = song.mixture(), (training.mixture(), held_out.mixture())
+    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+    beyond = training.read("mixture", 7.0, 1.0)
+    assert np.array_equal(beyond[:, :500], whole[:, 7000:7500]) and not beyond[:, 500:].any()
+    assert not training.read("mixture", 9.0, 1.0).any()
+    resampled = training.read("mixture", 7.0, 1.0, 500)
+    assert resampled.shape == (2, 500) and resampled[:, :240].all() and not resampled[:, 260:].any()
+
+
 counts = st.dictionaries(st.sampled_from(["", "a", "b", "c d"]), st.integers(1, 12), min_size=1)
 
 

@@ -1,12 +1,14 @@
 """No leaks: what is learned, validated, chosen and scored is kept apart, song by song."""
 
 import contextlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lib import STEMS, finetune, mixing, pretrain
 from lib.arms import ARMS, Finetuning, Pretraining
+from lib.data import audio
 from lib.data.tracks import Track
 from lib.experiments import evaluate, outputs, probes, search
 from lib.store.runs import Run
@@ -80,6 +82,60 @@ def test_finetuning_learns_from_training_songs_and_validates_on_others(study, ta
     with heard() as validated:
         given.validate(given.separator)
     assert (learned, validated) == ({"train"}, {"validation"})
+
+
+@pytest.fixture
+def frames(monkeypatch):
+    """Within ``frames()``, by file the frames that are read of it."""
+    logs, read = [], audio.read
+
+    def logged(path, start=0, count=None, rate=None):
+        for log in logs:
+            log.setdefault(Path(path), set()).update(range(start, start + count))
+        return read(path, start, count, rate)
+
+    monkeypatch.setattr(audio, "read", logged)
+
+    @contextlib.contextmanager
+    def log():
+        logs.append(read := {})
+        yield read
+        logs.pop()
+
+    return log
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("validate_on", ["segments", "songs"])
+def test_what_validates_of_a_budget_is_neither_learned_nor_anything_else(
+    study, task, frames, monkeypatch, validate_on, count
+):
+    """Nothing outside of the budget is read, and no frame both trains and chooses."""
+    study = study.variant({"finetune.validation_from_budget": True, "finetune.validate_on": validate_on})
+    monkeypatch.setattr(Pretraining, "load", lambda training: training.start().eval())
+    arm = Finetuning(study, "sliced", 0, count)
+    with frames() as learned:
+        given = task(arm)
+        learned.clear()  # the outputs were chosen, and stem segments looked for
+        [given.dataset[index] for index in range(30)]
+    with frames() as validated:
+        given.validate(given.separator)
+    with frames() as chosen:
+        arm.start()
+    assert learned.keys() == {path for song in study.budget(count) for path in song.files.values()} - (
+        set() if count == 1 else validated.keys()
+    )
+    assert validated.keys() == chosen.keys() and len(validated) == len(STEMS)
+    budget = {path for song in study.budget(count) for path in song.files.values()}
+    assert learned.keys() | validated.keys() == budget
+    assert all(not learned.get(path, set()) & (heard | chosen[path]) for path, heard in validated.items())
+
+
+def test_labelled_songs_that_are_really_used_are_counted(study):
+    assert study.labeled_songs_used(2) == {"training_songs": 2, "validation_songs": 1}
+    inside = study.variant({"finetune.validation_from_budget": True})
+    assert inside.labeled_songs_used(2) == {"training_songs": 1, "validation_songs": 1}
+    assert inside.labeled_songs_used(1) == {"training_songs": 0.75, "validation_songs": 0.25}
 
 
 @pytest.mark.parametrize("arm", sorted(ARMS))

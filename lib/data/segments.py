@@ -12,7 +12,7 @@ import pandas as pd
 from lib import STEMS
 from lib.data.audio import UndecodableError
 from lib.data.collection import Collection
-from lib.data.silence import SILENCE_CHUNK, SILENT_PEAK, audible, chunks
+from lib.data.silence import SILENCE_CHUNK, SILENT_PEAK, audible, chunks, cuts
 from lib.data.tracks import Skipped, Track, corpus_fingerprint, in_threads, skip
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
@@ -33,16 +33,35 @@ class Manifest:
 
 
 def mixture_manifest(
-    tracks: Sequence[Track], seconds: float, hop_seconds: float, cache: Path, workers: int = 1
+    tracks: Sequence[Track],
+    seconds: float,
+    hop_seconds: float,
+    cache: Path,
+    workers: int = 1,
+    drop_whole_track: bool = False,
 ) -> Manifest:
     """`audible_segments` of every track's mixture, in threads; read back from ``cache`` if nothing changed.
 
-    A `Collection` has its own, by the same rules, from its scan.
+    A `Collection` has its own, by the same rules, from its scan. With ``drop_whole_track``, a track that has a half
+    silent segment is skipped as a whole, as in the published preparation of FMA.
     """
     if isinstance(tracks, Collection):
-        return Manifest(tracks.segments(), [])
-    rules = ["audible", seconds, hop_seconds, SILENT_PEAK, SILENCE_CHUNK]
-    return _manifest(tracks, {"mixture": lambda t: audible_segments(t, seconds, hop_seconds)}, rules, cache, workers)
+        manifest = Manifest(tracks.segments(), [])
+    else:
+        rules = ["audible", seconds, hop_seconds, SILENT_PEAK, SILENCE_CHUNK]
+        finders = {"mixture": lambda t: audible_segments(t, seconds, hop_seconds)}
+        manifest = _manifest(tracks, finders, rules, cache, workers)
+    return _whole_tracks(manifest, tracks, seconds, hop_seconds) if drop_whole_track else manifest
+
+
+def _whole_tracks(manifest: Manifest, tracks: Sequence[Track], seconds: float, hop_seconds: float) -> Manifest:
+    """The segments of tracks that have them all."""
+    count = np.bincount(manifest.table["track"], minlength=len(tracks))
+    whole = np.array([len(cuts(track.seconds, seconds, hop_seconds)) for track in tracks])
+    dropped = np.flatnonzero((count > 0) & (count < whole))
+    skipped = [skip(next(iter(tracks[i].files.values())), "a segment is half silent") for i in dropped.tolist()]
+    table = manifest.table[~manifest.table["track"].isin(dropped)].reset_index(drop=True)
+    return Manifest(table, [*manifest.skipped, *skipped])
 
 
 def stem_manifest(tracks: list[Track], seconds: float, cache: Path, workers: int = 1) -> Manifest:

@@ -22,12 +22,18 @@ def audible(peaks: np.ndarray, song_seconds: float, seconds: float, hop_seconds:
     """
     silent = peaks < SILENT_PEAK
     found = []
-    for step in range(int((song_seconds - seconds + SILENCE_CHUNK) / hop_seconds) + 1):
-        start = step * hop_seconds
+    for start, length in cuts(song_seconds, seconds, hop_seconds):
         inside = silent[round(start / SILENCE_CHUNK) : round((start + seconds) / SILENCE_CHUNK)]
-        if len(inside) and start + seconds < song_seconds + SILENCE_CHUNK and inside.mean() < 0.5:
-            found.append((start, min(seconds, song_seconds - start)))
+        if len(inside) and inside.mean() < 0.5:
+            found.append((start, length))
     return found
+
+
+def cuts(song_seconds: float, seconds: float, hop_seconds: float) -> list[tuple[float, float]]:
+    """(start, length) in seconds of all segments every ``hop_seconds``, silent or not; the last as in `audible`."""
+    steps = range(int((song_seconds - seconds + SILENCE_CHUNK) / hop_seconds) + 1)
+    starts = [step * hop_seconds for step in steps if step * hop_seconds + seconds < song_seconds + SILENCE_CHUNK]
+    return [(start, min(seconds, song_seconds - start)) for start in starts]
 
 
 def chunks(track: Track, role: str, seconds: float) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,8 @@ EDGE = 1 << 16
 class Track:
     """A song on disk: native ``rate`` (Hz) and ``frames``, one file per role ("mixture" and the stems there are).
 
-    ``digest`` identifies the content of the files it was read from, wherever they are.
+    ``digest`` identifies the content of the files it was read from, wherever they are. A `part` of a song begins
+    ``first`` frames into its files.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Track:
     frames: int
     files: dict[str, Path]
     digest: str
+    first: int = 0
 
     @property
     def seconds(self) -> float:
@@ -54,10 +56,17 @@ class Track:
             return self.stems(start_seconds, seconds, rate).sum(0)
         rate = rate or self.rate
         samples = round((max(self.seconds - start_seconds, 0.0) if seconds is None else seconds) * rate)
-        frames = math.ceil(samples * self.rate / rate)
-        wave = audio.read(self.files[role], round(start_seconds * self.rate), frames, rate)[:, :samples]
+        start = round(start_seconds * self.rate)
+        frames = min(math.ceil(samples * self.rate / rate), max(self.frames - start, 0))
+        wave = audio.read(self.files[role], self.first + start, frames, rate)[:, :samples]
         missing = samples - wave.shape[1]
         return np.pad(wave, ((0, 0), (0, missing))) if missing else wave
+
+    def part(self, begin: float, end: float) -> Track:
+        """The song from one share of its length to another, as a song of its own; no sound beyond is read."""
+        first, last = (round(share * self.frames) for share in (begin, end))
+        digest = f"{self.digest}, frames {first} to {last}"
+        return replace(self, first=self.first + first, frames=last - first, digest=digest)
 
     def mixture(self, start_seconds: float = 0.0, seconds: float | None = None, rate: int | None = None) -> np.ndarray:
         """`read` of the mixture -> [2, T]."""

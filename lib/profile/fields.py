@@ -52,6 +52,7 @@ Control = Literal["equal compute", "shuffled", "scratch until stalled", "pre-tra
 Precision = Literal["32-true", "bf16-mixed", "auto"]
 FmaSubset = Literal["small", "medium", "large", "full"]
 Question = Literal["target", "suppression", "artefacts"]
+Primary = Literal["uSDR", "uSDR per channel"]
 TRANSFERS, CONTROLS, PRECISIONS = get_args(Transfer), get_args(Control), get_args(Precision)
 FMA_SUBSETS, QUESTIONS = get_args(FmaSubset), get_args(Question)
 FMA_SETS = tuple(FMA + subset for subset in FMA_SUBSETS)
@@ -144,6 +145,7 @@ class Corpus:
     folds: Annotated[Folds, doc("groups that labelled songs are tested in, once each; 0: the corpus's own splits")] = 0
     segment_seconds: Annotated[Seconds, doc("length of a segment in seconds")] = 10.0
     segment_hop_seconds: Annotated[HopSeconds, doc("from one segment to the next in seconds")] = 5.0
+    drop_whole_track: Annotated[Flag, doc("one half silent segment drops an unlabelled song whole")] = False
     activity_seconds: Annotated[Real, doc("window of the activity rule in seconds", ge=0.5, le=DAY)] = 8.0
     workers: Annotated[Processes, doc("processes that read audio; 0: the training's own")] = 2
 
@@ -238,6 +240,10 @@ class Finetune(Optimisation):
     controls: Annotated[DistinctOrEmpty[Control], doc("further arms for comparison")] = ()
     gain_db: Annotated[DecibelRange, doc("dynamic mixing: [low, high] of a stem's gain in dB")] = (-10.0, 10.0)
     silence_probability: Annotated[Probability, doc("dynamic mixing: probability that a stem is silent")] = 0.05
+    frozen_blocks: Annotated[Flag, doc("pre-trained arms keep their blocks; encoder and decoders learn")] = False
+    validation_from_budget: Annotated[
+        Flag, doc("a quarter of a budget validates, in place of the validation songs: see lib.data.folds.of_budget")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -252,8 +258,9 @@ class Separate:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is measured of whole songs beside uSDR and cSDR."""
+    """What is measured of whole songs, beside uSDR in both conventions and cSDR, and what decides."""
 
+    primary: Annotated[Primary, doc("the metric of the claims; see lib.scoring")] = "uSDR"
     bss_eval: Annotated[Flag, doc("ISR, SIR, SAR of final models by museval: 10 CPU seconds or more a song")] = False
 
 

@@ -1,12 +1,15 @@
 """Silence rule and source-activity detection on songs whose silences are known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
 from lib import STEMS
-from lib.data import folder, musdb18
+from lib.data import collection, folder, musdb18
 from lib.data.segments import active_segments, audible_segments, mixture_manifest, stem_manifest
+from lib.data.tracks import Rules
 
 RATE = 8000
 
@@ -41,6 +44,33 @@ def test_segments_that_are_half_silent_are_dropped(tmp_path, suffix):
     track = song(tmp_path, [(0, 11), (24, 35)], 35, suffix)
     # 5-15: 6 s sound; 10-20: 1 s; 15-25: 1 s; 20-30: 6 s
     assert starts(audible_segments(track, 10, 5)) == [0, 5, 20, 25]
+
+
+def test_one_half_silent_segment_drops_the_whole_track_where_the_profile_says_so(tmp_path):
+    for name, spans in (("loud", [(0, 30)]), ("gap", [(0, 12), (20, 30)]), ("silent", [])):
+        soundfile.write(tmp_path / f"{name}.wav", tone(spans, 29.98), RATE)
+    songs, _ = folder.read(tmp_path, tmp_path / "cache", 1, 1)
+    place = {track.name: i for i, track in enumerate(songs)}
+    by_segment, by_track = (
+        mixture_manifest(songs, 10, 5, tmp_path / "cache", drop_whole_track=whole) for whole in (False, True)
+    )
+    rows = by_segment.table.groupby("track").size().to_dict()
+    assert rows == {place["gap.wav"]: 3, place["loud.wav"]: 5} and not by_segment.skipped
+    assert by_track.table.equals(
+        by_segment.table[by_segment.table["track"] == place["loud.wav"]].reset_index(drop=True)
+    )
+    assert [(s.path, s.reason) for s in by_track.skipped] == [(str(tmp_path / "gap.wav"), "a segment is half silent")]
+
+
+def test_a_collection_drops_whole_tracks_by_the_same_rule(tmp_path):
+    spans = {"a.wav": [(0, 30)], "b.wav": [(0, 12), (20, 30)], "c.wav": [(0, 4), (7, 30)]}
+    for name, sounding in spans.items():
+        soundfile.write(tmp_path / name, tone(sounding, 29.98), RATE)
+    listed = [(name, "train") for name in spans]
+    found, _ = collection.scan(tmp_path, [listed], Rules(10.0), 5.0, tmp_path / "cache", 1)
+    manifest = mixture_manifest(found, 10.0, 5.0, tmp_path / "cache", drop_whole_track=True)
+    assert sorted({found[i].name for i in manifest.table["track"]}) == ["a", "c"] and len(manifest.table) == 10
+    assert [Path(s.path).name for s in manifest.skipped] == ["b.wav"]
 
 
 def test_exactly_half_silent_is_dropped(tmp_path):

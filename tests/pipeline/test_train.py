@@ -88,7 +88,7 @@ def test_wrong_calls_are_one_line(capsys, arguments):
 
 @pytest.mark.parametrize("name", ["paper", "published"])
 def test_the_published_matrix_is_whole(name):
-    """Three sizes and four amounts of music pre-trained, each fine-tuned, and scratch for each size."""
+    """Three sizes and four amounts of music pre-trained, each fine-tuned, one with frozen blocks; scratch a size."""
     profile = load(name)
     trainings = [job.training for job in matrix.runs(profile, absent=True).values()]
 
@@ -108,7 +108,9 @@ def test_the_published_matrix_is_whole(name):
     assert sorted(size for size, _ in by_arm["scratch"]) == ["large", "medium", "small"]
     (transfer,) = profile.finetune.transfers
     assert transfer == {"paper": "sliced", "published": "frequent"}[name]
-    assert sorted(by_arm[transfer]) == sorted(pretrained)
+    assert sorted(by_arm[transfer]) == sorted([*pretrained, ("medium", "large")])
+    frozen = [one for one in trainings if getattr(one, "arm", "") == transfer and one.schedule.frozen_blocks]
+    assert [key(one) for one in frozen] == [("medium", "large")]
 
 
 @pytest.mark.parametrize("path", SBATCH, ids=lambda path: path.stem)

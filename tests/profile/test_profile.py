@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,14 @@ def test_every_profile_of_the_project_loads_and_survives_a_round_trip(path, writ
 
     first = load(path.stem)
     assert load(write(yaml.safe_dump(to_dict(first)))) == first
+
+
+def test_every_field_that_published_sets_back_stands_in_the_table_of_differences():
+    paper, published = (dict(schema.leaves(load(name))) for name in ("paper", "published"))
+    different = {field for field in paper if paper[field] != published[field]} - {"name", "results"}
+    text = (PROFILES / "README.md").read_text("utf-8")
+    named = set(re.findall(r"`(\w+\.\w+)`", text)) - {"paper.yaml", "published.yaml", "scores.csv"}
+    assert different <= named <= set(paper) and len(different) >= 7
 
 
 def test_base_is_merged_but_its_name_and_results_are_not_inherited(write):
