@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 usage: ./run_all.sh [PROFILE] [key=value ...]   run the study (default profile: demo)
        ./run_all.sh [PROFILE] --plan [...]      estimate runs, steps, disk and hours; runs and writes nothing
-       ./run_all.sh test [pytest arguments]     run the test suite
+       ./run_all.sh test [pytest arguments]     run the test suite; test --quick: the musical units, within a minute
        ./run_all.sh --help
 
 PROFILE    smoke, demo, study, single_gpu, paper (notebooks/profiles), or the path of a .yaml file.
@@ -36,7 +36,8 @@ case ${1:-} in
         ;;
     test)
         shift
-        task=(-m pytest -q -n auto --maxprocesses 8 --dist loadfile "$@")
+        [[ ${1:-} != --quick ]] || set -- -m quick "${@:2}"
+        task=(-m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@")
         ;;
     *)
         profile=demo

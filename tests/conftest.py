@@ -1,9 +1,11 @@
 """Shared fixtures: reference vectors, a separator small enough to train inside a test, and a server of archives."""
 
 import http.server
+import multiprocessing
 import os
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,40 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell; its children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TESTS = Path(__file__).parent
+QUICK = {
+    *("model", "profile", "data/test_audio.py", "data/test_corpora.py", "data/test_segments.py"),
+    *("experiments/test_intervals.py", "experiments/test_probes.py", "report/test_conclusions.py"),
+    *("report/test_readme.py", "test_arms.py", "test_losses.py", "test_mixing.py", "test_mutations.py"),
+    *("test_order.py", "test_pinned.py", "test_properties.py", "test_scoring.py", "test_separate.py"),
+    *("test_training.py", "test_transfer.py", "test_trust.py"),
+}
+"""Files and folders of tests that have the marker ``quick``."""
+LONGEST = (
+    *("machine/test_distributed.py", "hostile/test_hostile.py", "test_randomness.py", "experiments/test_jobs.py"),
+    *("machine/test_faults.py", "pipeline/test_smoke.py"),
+)
+"""Files that come first, so that no process is left alone with a long one at the end."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m quick`` other files are not even imported."""
+    aside = config.option.markexpr == "quick" and collection_path.name.startswith("test_")
+    return True if aside and not _is_quick(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is deselected by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_quick(item.path):
+            item.add_marker(pytest.mark.quick)
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def _is_quick(path: Path) -> bool:
+    return any(path.is_relative_to(TESTS / name) for name in QUICK)
 
 
 @pytest.fixture
@@ -35,6 +71,14 @@ def golden():
 def tiny():
     """A small separator with five outputs at 8 kHz, in evaluation mode."""
     return Separator.from_size("tiny", 5, seed=3, rate=8000, n_fft=256, hop=64, band_scale=4.0, dropout=0.0).eval()
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    """Starts processes as forks of one that has imported torch and trainings once: twenty times as fast as new ones."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.machine.one_of_many", "lightning_fabric", "torch.distributed"])
+    return context
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -12,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from filelock import Timeout
 
 from lib import ROOT, UserError
 from lib import profile as profiles
@@ -74,21 +75,17 @@ def _interrupt(number: int, frame: object) -> None:
 @contextlib.contextmanager
 def locked(results: Path) -> Iterator[None]:
     """Lock the results folder. Raises: UserError if it is not writable or another process holds it."""
+    path = results / "runs" / "lock"
     try:
-        (results / "runs").mkdir(parents=True, exist_ok=True)
-        lock = open(results / "runs" / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = file_lock(path).acquire(blocking=False)
+    except Timeout:
+        holder = path.read_text("utf-8").strip()
+        raise UserError(f"{results} is in use by process {holder}: wait for it, or set results=FOLDER") from None
     except OSError as error:
         raise UserError(f"results folder {results} cannot be written: {error.strerror}") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip()
-            raise UserError(f"{results} is in use by process {holder}: wait for it, or set results=FOLDER") from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        path.write_text(f"{os.getpid()}\n", "utf-8")
         yield
 
 

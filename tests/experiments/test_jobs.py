@@ -22,6 +22,12 @@ def two(tmp_path):
     return toys.study(tmp_path, {"compute.jobs": 2, "pretrain.seeds": [0, 1]})
 
 
+@pytest.fixture
+def forked(fork_server, monkeypatch):
+    """Processes start as forks; those of the first test are new ones, as in a study."""
+    monkeypatch.setattr(jobs.multiprocessing, "get_context", lambda method: fork_server)
+
+
 def weights(study: Study) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in study.results.glob("runs/*-*/model.safetensors")}
 
@@ -43,7 +49,7 @@ def test_two_processes_make_the_bits_of_one(two, tmp_path):
     assert len(list(two.results.glob("runs/*-*/scores-*.csv"))) == 3
 
 
-def test_processes_measure_what_the_notebook_asks_for_later(two, monkeypatch):
+def test_processes_measure_what_the_notebook_asks_for_later(two, forked, monkeypatch):
     study = two.variant({"probes.seeds": [0, 1], "probes.same_song": True})
     found = {(kind, training.seed): training for kind, training in probes.pretrainings(study)}
     assert {kind for kind, _ in found} == {probes.COMPOSED, probes.ONE_SONG}
@@ -55,7 +61,7 @@ def test_processes_measure_what_the_notebook_asks_for_later(two, monkeypatch):
     assert set(seeds) == {seed for kind, seed in found if kind == probes.COMPOSED}
 
 
-def test_a_record_counts_as_done_and_its_weights_are_made_again_for_what_starts_from_them(two):
+def test_a_record_counts_as_done_and_its_weights_are_made_again_for_what_starts_from_them(two, forked):
     start, scratch, body = Pretraining(two, 0), Finetuning(two, SCRATCH, 0, 1), Finetuning(two, "body", 0, 1)
     start.trained()
     evaluate.scores(scratch, "validation")
@@ -83,7 +89,7 @@ def test_what_others_start_from_comes_first_and_every_run_once(two):
     assert [job.turn for job in plan.values()] == [0, 0, 2, 3, 3]
 
 
-def test_a_fault_in_a_process_is_the_callers(two):
+def test_a_fault_in_a_process_is_the_callers(two, forked):
     training = Finetuning(two, SCRATCH, 0, 1)
     (training.run.begin().folder / "last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"last\.ckpt: damaged checkpoint"):
@@ -95,7 +101,7 @@ def kill_oneself(training: Finetuning) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_is_named(two):
+def test_a_killed_process_is_named(two, forked):
     training = Finetuning(two, SCRATCH, 0, 1)
     with pytest.raises(UserError, match=r"lower compute\.jobs"):
         train_in_parallel([Job(training, kill_oneself)])

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from lib.data import collection
 from lib.data import folder as reader
-from lib.data.collection import scan
 from lib.data.tracks import Rules
 from lib.listening import examples
 from lib.pipeline import notebooks
@@ -123,7 +123,7 @@ def _damaged(file: Path, content: bytes | None) -> None:
 
 def _scanned(content: bytes | None, folder: Path) -> None:
     written(folder / "a.wav", encoded(noise()))
-    look: Callable = lambda: scan(folder, [[("a.wav", "train")]], Rules(0.5), 0.5, folder / "cache", 1)  # noqa: E731
+    look: Callable = lambda: collection.scan(folder, [[("a.wav", "train")]], Rules(0.5), 0.5, folder / "cache", 1)  # noqa: E731
     _no_processes()
     look()
     (manifest,) = (folder / "cache" / "collection").glob("manifest-*")
@@ -132,9 +132,7 @@ def _scanned(content: bytes | None, folder: Path) -> None:
 
 
 def _no_processes() -> None:
-    from lib.machine import processes
-
-    processes.in_processes = lambda function, items, workers: enumerate(map(function, items))
+    collection.in_processes = lambda function, items, workers: enumerate(map(function, items))
 
 
 def _listed(content: bytes | None, folder: Path) -> list[str]:

@@ -5,7 +5,6 @@ Most of them are forks of one process that has imported everything, with the env
 """
 
 import csv
-import multiprocessing
 import os
 import random
 import shutil
@@ -61,22 +60,15 @@ class Done(NamedTuple):
     said: list[str]
 
 
-@pytest.fixture(scope="module")
-def server():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.machine.one_of_many", "lightning_fabric", "torch.distributed"])
-    return context
-
-
 @pytest.fixture
-def together(server, tmp_path):
+def together(fork_server, tmp_path):
     """Run ``lib.pipeline.train`` on several processes at once, with an environment for each."""
 
     def run(arguments: list[str], environments: list[dict]) -> Done:
         files = [str(tmp_path / f"said-{number}") for number in range(len(environments))]
         given = [{name: str(value) for name, value in one.items()} for one in environments]
         plan = [(arguments, *one) for one in zip(given, files, strict=True)]
-        processes = [server.Process(target=one_of_many.forked, args=one) for one in plan]
+        processes = [fork_server.Process(target=one_of_many.forked, args=one) for one in plan]
         for process in processes:
             process.start()
         for process in processes:

@@ -5,6 +5,8 @@ import pytest
 
 from lib.report import sentences
 
+ROW = {"labeled_songs": 4, "stem": "mean", "metric": "uSDR", "n_songs": 12, "n_seeds": 3, "n_origins": 3, "effect": 1.0}
+
 
 @pytest.mark.parametrize(
     ("difference", "p", "songs", "pretrainings", "said"),
@@ -25,16 +27,7 @@ def test_the_answer_has_the_arms_that_stall_against_each_other():
     long = "pre-trained, until it stalls"
     rows = [("pre-trained (group)", "scratch"), ("pre-trained (sliced)", "scratch"), (long, "scratch")]
     rows += [("pre-trained (group)", "pre-trained, shuffled"), (long, "scratch, until it stalls")]
-    same = {
-        "labeled_songs": 4,
-        "stem": "mean",
-        "metric": "uSDR",
-        "n_songs": 12,
-        "n_seeds": 3,
-        "n_origins": 3,
-        "effect": 1.0,
-    }
-    same |= {"difference": 0.2, "low": 0.1, "high": 0.3, "p_holm": 0.01}
+    same = ROW | {"difference": 0.2, "low": 0.1, "high": 0.3, "p_holm": 0.01}
     said = sentences.answer(pd.DataFrame([{"method": method, "against": against, **same} for method, against in rows]))
     assert [text.split(" by ")[0].split(", ", 1)[1] for text in said] == [
         "pre-trained (group) differs from scratch",
@@ -52,15 +45,6 @@ def test_the_answer_has_the_arms_that_stall_against_each_other():
     ],
 )
 def test_against_equal_compute_the_verdict_is_on_the_use_of_compute(method, low, high, told):
-    row = {
-        "labeled_songs": 4,
-        "stem": "mean",
-        "metric": "uSDR",
-        "n_songs": 12,
-        "n_seeds": 3,
-        "n_origins": 3,
-        "effect": 1.0,
-    }
-    row |= {"low": low, "p_holm": 0.2 if low < 0 < high else 0.01}
+    row = ROW | {"low": low, "p_holm": 0.2 if low < 0 < high else 0.01}
     row |= {"method": method, "against": "scratch, equal compute", "difference": (low + high) / 2, "high": high}
     assert sentences.claim_sentence(pd.Series(row)).endswith(f": {told}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 import re
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib import UserError
+from lib.store.files import file_lock
 
 COLUMNS = ["time", "test", "participant", "trial", "question", "song", "stem"]
 COLUMNS += ["slot", "condition", "value", "submitted"]
@@ -57,8 +57,7 @@ class Answers:
         for row in rows:
             writer.writerow({"time": now, "test": self.test, "participant": self.participant, **row})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with file_lock(self.path.with_suffix(".lock")), open(self.path, "a+b") as file:
             file.seek(0)
             content = file.read()
             whole = content.rfind(b"\n") + 1
