@@ -35,7 +35,7 @@ REASON = (
 def study(folder: Path) -> Study:
     """A study of noise with that schedule for both objectives."""
     fields = {f"{stage}.{key}": value for stage in ("pretrain", "finetune") for key, value in SCHEDULE.items()}
-    return toys.study(folder, {**fields, "finetune.body_rate": 0.5})
+    return toys.study(folder, {**fields, "finetune.body_rate": 0.5, "finetune.patience": 9})
 
 
 def numbers(study: Study) -> dict:

@@ -36,6 +36,9 @@ DROPOUT = {"dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dr
 ALLOWED = {
     # within the forked generator of a training step, and in no other mode than training
     ("lib/model/locoformer.py", "Dropout.forward", "random_"),
+    # within that generator as well, or within the one that `_validation_loss` forks
+    ("lib/pretrain.py", "reconstruction", "torch.randn_like"),
+    ("lib/pretrain.py", "hidden_bins", "torch.rand"),
     # weights as a module is made: `Separator.from_size` forks the generator, whoever loads weights replaces them
     ("lib/model/locoformer.py", "BandLinear.__init__", "nn.init.uniform_"),
     # a new participant's code, which is to be nobody else's; what they hear is drawn from it
