@@ -67,14 +67,14 @@ VALUES = {
 
 def cases() -> Iterator[Case]:
     for name, message in MESSAGES.items():
-        yield Case(f"message: {name}", partial(_said, [message]), "not understood|answered already")
+        yield Case(f"message: {name}", partial(_said, [message]), "not understood|already answered")
     for name, code in CODES.items():
         yield Case(f"code: {name}", partial(_said, [{"type": "begin", "code": code}]), "2 to 12 letters and digits")
     yield Case("code: a list", partial(_said, [{"type": "begin", "code": ["AB"]}]), "2 to 12 letters and digits")
     start = [{"type": "begin", "code": "AB12"}, {"type": "trained"}]
     for name, rating in RATINGS.items():
         message = {"type": "rate", "trial": 0, **rating}
-        yield Case(f"rating: {name}", partial(_said, [*start, message]), "whole number|understood|answered already")
+        yield Case(f"rating: {name}", partial(_said, [*start, message]), "whole number|understood|already answered")
     for name, values in VALUES.items():
         message = {"type": "submit", "trial": 0, "values": values}
         yield Case(f"values: {name}", partial(_said, [*start, message]), "whole number|understood|rate every")
