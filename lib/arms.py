@@ -331,7 +331,7 @@ class Finetuning(Training):
     def _validation(self, songs: list[Track], samples: int, rate: int) -> Callable[[Separator], float]:
         if self.schedule.validate_on == "songs":
             return finetune.song_loss(songs, rate, partial(whole_song, self.study))
-        return finetune.segment_loss(songs, samples, rate, self.schedule.batch)
+        return finetune.segment_loss(songs, samples, rate, self.schedule.part)
 
 
 def whole_song(study: Study, model: Separator, mixture: Tensor, mixture_consistency: bool = False, progress=False):

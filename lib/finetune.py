@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from lib.data.tracks import Track, expect
 from lib.losses import stem_snr_loss
 from lib.machine.distributed import all_gather, rank, world_size
-from lib.mixing import StemMixtures, song_segments
+from lib.mixing import StemMixtures, in_batches, song_segments
 from lib.model.separator import Separator
 from lib.profile.fields import Compute, Finetune
 from lib.store.runs import Run
@@ -45,15 +45,16 @@ def finetune(
 
 
 def segment_loss(songs: Sequence[Track], samples: int, rate: int, batch: int) -> Callable[[Separator], float]:
-    """Validation loss over all whole segments of validation songs, ``batch`` of them in memory at a time."""
+    """Validation loss over all whole segments of validation songs, ``batch`` of them in memory at a time.
+
+    Processes share the songs among them.
+    """
     expect(songs, "validation")
-    return partial(mean_loss, supervised, batches=lambda: _batches(songs, samples, rate, batch))
 
+    def segments() -> Iterator[Tensor]:
+        return (stems for _, stems in song_segments(songs[rank() :: world_size()], samples / rate, rate))
 
-def _batches(songs: Sequence[Track], samples: int, rate: int, batch: int) -> Iterable[Tensor]:
-    segments = (stems for _, stems in song_segments(songs, samples / rate, rate))
-    while some := list(itertools.islice(segments, batch)):
-        yield torch.stack(some)
+    return partial(mean_loss, supervised, batches=lambda: in_batches(segments(), batch))
 
 
 def song_loss(

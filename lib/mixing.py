@@ -7,7 +7,11 @@ step sees.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import itertools
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -178,9 +182,16 @@ def rms(wave: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
-def validation_mixtures(count: int, dataset: MixturesOfMixtures) -> torch.Tensor:
-    """The first ``count`` mixtures of mixtures, the same at every call -> [count, 2, C, samples]."""
-    return torch.stack([dataset[index] for index in range(count)])
+def validation_mixtures(count: int, dataset: MixturesOfMixtures, rank: int = 0, ranks: int = 1) -> list[torch.Tensor]:
+    """The first ``count`` mixtures of mixtures [2, C, samples], the same at every call; one process's share of them."""
+    return [dataset[index] for index in range(rank, count, ranks)]
+
+
+def in_batches(examples: Iterable[torch.Tensor], batch: int) -> Iterator[torch.Tensor]:
+    """The examples in tensors [batch, ...] and a rest, none of them before it is asked for."""
+    remaining = iter(examples)
+    while some := list(itertools.islice(remaining, batch)):
+        yield torch.stack(some)
 
 
 def song_segments(tracks: list[Track], seconds: float, rate: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -194,15 +205,54 @@ def song_segments(tracks: list[Track], seconds: float, rate: int) -> Iterator[tu
 
 
 def loader(
-    dataset: Dataset, batch: int, start_step: int, steps: int, workers: int, rank: int = 0, ranks: int = 1
+    dataset: Dataset,
+    batch: int,
+    start_step: int,
+    steps: int,
+    workers: int,
+    rank: int = 0,
+    ranks: int = 1,
+    pinned: bool = False,
 ) -> Iterator[torch.Tensor]:
     """Batches of steps ``start_step`` to ``steps`` in order, ``batch`` examples on each of ``ranks`` processes.
 
     The position in the data is the step alone. Worker processes run one thread each (torch sees to that) and the
-    global random state is neither read nor changed.
+    global random state is neither read nor changed. Workers hand over examples, which go through shared memory, and
+    batches are put together here, in page-locked memory if ``pinned``.
+
+    Raises: UserError if shared memory is too small for two examples a worker.
     """
     firsts = ((step * ranks + rank) * batch for step in range(start_step, steps))
-    indices = [range(first, first + batch) for first in firsts]
-    generator, pinned = torch.Generator().manual_seed(0), torch.cuda.is_available()
-    options = {"generator": generator, "pin_memory": pinned, "worker_init_fn": heed_parent_alone}
-    return iter(DataLoader(dataset, batch_sampler=indices, num_workers=workers, **options))
+    indices = (first + number for first in firsts for number in range(batch))
+    options = {"generator": torch.Generator().manual_seed(0), "worker_init_fn": heed_parent_alone}
+    if workers and start_step < steps:
+        ahead = examples_ahead(dataset[(start_step * ranks + rank) * batch].nbytes, workers)
+        options["prefetch_factor"] = min(ahead, max(2, math.ceil(2 * batch / workers)))
+    examples = iter(DataLoader(dataset, batch_size=None, sampler=indices, num_workers=workers, **options))
+    return (stacked([next(examples) for _ in range(batch)], pinned) for _ in range(start_step, steps))
+
+
+def stacked(examples: list[torch.Tensor], pinned: bool) -> torch.Tensor:
+    """The examples as one tensor [example, ...]."""
+    whole = torch.empty(len(examples), *examples[0].shape, dtype=examples[0].dtype, pin_memory=pinned)
+    return torch.stack(examples, out=whole)
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def examples_ahead(size: int, workers: int) -> int:
+    """How many examples of ``size`` bytes each worker may have ready in half of the shared memory that is free.
+
+    Raises: UserError if that is not even two.
+    """
+    if not SHARED_MEMORY.is_dir():
+        return 2
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if (ahead := int(free / 2 / size / workers)) < 2:
+        raise UserError(
+            f"{SHARED_MEMORY}: {free / 1e6:,.0f} MB of shared memory are free, {workers} processes that read audio "
+            f"need {4 * size * workers / 1e6:,.0f}: give a container more (docker run --shm-size=2g), or lower "
+            "corpus.workers"
+        )
+    return ahead

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lib.losses import mixpit_loss, mixture_loss
-from lib.mixing import MixturesOfMixtures, validation_mixtures
+from lib.machine.distributed import rank, world_size
+from lib.mixing import MixturesOfMixtures, in_batches, validation_mixtures
 from lib.model.separator import Separator
 from lib.profile.fields import Compute, Pretrain
 from lib.store.runs import Run
@@ -79,8 +80,8 @@ def pretrain(
     Returns the average of the checkpoints of lowest validation loss, which lies in the folder of ``run`` as well (see
     `lib.training.fit`).
     """
-    validation = validation_mixtures(stage.validation_moms, held_out)
-    validate = partial(_validation_loss, objective(stage), batches=lambda: validation.split(stage.batch))
+    validation = validation_mixtures(stage.validation_moms, held_out, rank(), world_size())
+    validate = partial(_validation_loss, objective(stage), batches=lambda: in_batches(validation, stage.part))
     task = Task(separator, training, objective(stage), validate)
     return fit(task, stage, run, seed, compute, workers, f"{stage.objective} pre-training, seed {seed}")
 

@@ -93,16 +93,24 @@ def _padded(mixture: Tensor | Song, start: int, length: int) -> Tensor:
 
 
 def _estimate(separator: nn.Module, mixtures: Tensor, bf16: bool) -> Tensor:
-    """One batch through the model in evaluation mode; the mode is put back as it was."""
+    """One batch through the model in evaluation mode, in halves where a GPU's memory is too small for it."""
     device = next((parameter.device for parameter in separator.parameters()), mixtures.device)
     training = separator.training
     separator.eval()
     try:
         # never across a yield: both would leak into the caller
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with (
+            contextlib.suppress(torch.OutOfMemoryError),
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=bf16),
+        ):
             return separator(mixtures.to(device)).float().cpu()
     finally:
         separator.train(training)
+    if len(mixtures) == 1:
+        seconds = mixtures.shape[-1] / separator.rate
+        raise UserError(f"GPU memory ran out with one window of {seconds:.3g} s: separate shorter windows")
+    return torch.cat([_estimate(separator, half, bf16) for half in mixtures.chunk(2)])  # what did not fit is free here
 
 
 def separate_file(
@@ -155,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (0.1 <= call.window < math.inf and 0.05 <= hop <= call.window and call.batch >= 1):
         parser.error("--window from 0.1 s, --hop from 0.05 s up to the window, --batch from 1")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if call.device == "auto" else call.device
-    bf16 = resolve_precision(Compute(accelerator=device, precision=call.precision)) == "bf16-mixed"
+    bf16 = resolve_precision(Compute(accelerator=device.partition(":")[0], precision=call.precision)) == "bf16-mixed"
     keep_freed_memory()
     try:
         separator = checkpoints.load(call.checkpoint).to(device).eval()

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib import UserError
 from lib.losses import mixit_loss, stem_snr_loss
 from lib.machine import faults, signals
-from lib.machine.devices import cpu, on_gpu
-from lib.machine.distributed import all_gather, broadcast, rank, share_weights, start_fabric, world_size
+from lib.machine.devices import cpu, gpu, on_gpu
+from lib.machine.distributed import all_gather, broadcast, share_weights, start_fabric, world_size
 from lib.machine.progress import bar
 from lib.mixing import loader
 from lib.model import checkpoints
@@ -159,7 +159,8 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
     if len(set(all_gather(state["step"]))) > 1:
         raise UserError(f"{run.folder}: not the same on all nodes; the results folder must lie on a disk they share")
     log = Log(run.folder / "log.csv", state["step"]) if first else None
-    batches = loader(task.dataset, batch, state["step"], stage.steps, workers, fabric.global_rank, fabric.world_size)
+    mine, pinned = (fabric.global_rank, fabric.world_size), fabric.device.type == "cuda"
+    batches = loader(task.dataset, batch, state["step"], stage.steps, workers, *mine, pinned)
     progress = bar(label, stage.steps, state["step"]) if first else lambda *_, **__: None
     began, before = time.monotonic(), state["seconds"]
     while state["step"] < (stage := _as_it_goes(stage, state)).steps:
@@ -174,7 +175,7 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
         state["step"], state["seconds"] = done, before + time.monotonic() - began
         validation = None
         if done % stage.validate_every == 0 or done == stage.steps:
-            validation = broadcast(_validate(task, model))
+            validation = broadcast(_validate(task, model, stage))
             checkpoints.keep_best(run, task.separator, state["best"], validation, done, stage.average_best, first)
             state["stalled_at"] = state["stalled_at"] or _stalled_at(stage, state)
         if first:
@@ -222,17 +223,17 @@ def _step_that_fits(fabric, model, optimiser, task: Task, stage: Optimisation, b
     raise faults.exhausted(fabric, task, optimiser, stage, batch)  # out here, what the step held is free again
 
 
-def _validate(task: Task, model) -> float:
+def _validate(task: Task, model, stage: Optimisation) -> float:
     model.eval()
-    with torch.inference_mode():
+    with contextlib.suppress(torch.OutOfMemoryError), torch.inference_mode():
         return task.validate(model)
+    raise faults.exhausted_by_validation(stage)
 
 
 def mean_loss(loss: Callable, separator: Separator, batches: Callable[[], Iterable[Tensor]]) -> float:
-    """Mean of ``loss`` over the examples of all batches, which the processes share among them."""
+    """Mean of ``loss`` over the examples of all batches of all processes, each of which has its own."""
     device = separator.window.device
-    mine = itertools.islice(batches(), rank(), None, world_size())
-    losses = [loss(separator, batch.to(device)) for batch in mine]
+    losses = [loss(separator, batch.to(device)) for batch in batches()]
     if world_size() > 1:
         parts = all_gather([value for part in losses for value in part.tolist()])
         losses = [torch.tensor(list(itertools.chain(*parts)))]
@@ -262,6 +263,7 @@ def _write_average(run: Run, separator: Separator, stage: Optimisation, state: d
         averaged_steps=[step for _, step in state["best"]],
         audio_seconds=stage.steps * stage.batch * stage.crop_seconds,
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **gpu(separator.window.device),
         weights=file_digest(run.weights),
         cpu=cpu(),
         processes=processes,
@@ -277,9 +279,5 @@ def example_flops(make: Callable[[], Separator], loss: Callable, mixtures: int, 
     transforms do not count.
     """
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        separator = make()
-        # the library's inverse STFT looks at values, which fake tensors have not; the shape is all that matters here
-        frames = lambda spectrum: torch.fft.irfft(spectrum, separator.n_fft)[..., : separator.hop]  # noqa: E731
-        separator.istft = lambda spectrum, length: frames(spectrum).flatten(-2)[..., :length]
-        loss(separator, torch.zeros(1, mixtures, 2, samples)).mean().backward()
+        loss(make(), torch.zeros(1, mixtures, 2, samples)).mean().backward()
     return counter.get_total_flops()

@@ -1,6 +1,7 @@
 """Training examples: pure functions of seed and index, with the levels, pairs and silences that the recipe asks for."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from lib import STEMS, UserError
+from lib import STEMS, UserError, mixing
 from lib.data.segments import Manifest, mixture_manifest, stem_manifest
 from lib.data.tracks import Track
 from lib.mixing import Crops, MixturesOfMixtures, StemMixtures, loader, rms, song_segments, validation_mixtures
@@ -212,9 +213,27 @@ def test_global_random_state_is_neither_used_nor_changed(corpus):
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
 
 
+def test_too_little_shared_memory_is_one_line_and_more_lets_workers_go_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(mixing, "SHARED_MEMORY", tmp_path)
+    disk = SimpleNamespace(free=64 * 10**6)
+    monkeypatch.setattr(mixing.shutil, "disk_usage", lambda folder: disk)
+    with pytest.raises(UserError, match=r"64 MB of shared memory are free, 8 processes .* need 128: .*--shm-size"):
+        mixing.examples_ahead(4 * 10**6, 8)
+    disk.free = 10**9
+    assert mixing.examples_ahead(4 * 10**6, 8) == 15
+
+
+def test_processes_share_validation_mixtures(corpus):
+    make = lambda: MixturesOfMixtures(*corpus[:2], SAMPLES, RATE, 5, LEVEL)  # noqa: E731
+    whole, shares = validation_mixtures(5, make()), [validation_mixtures(5, make(), rank, 2) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [3, 2]
+    assert all(map(torch.equal, shares[0] + shares[1], whole[::2] + whole[1::2]))
+    assert [len(batch) for batch in mixing.in_batches(whole, 2)] == [2, 2, 1]
+
+
 def test_validation_mixtures_are_fixed_and_may_exceed_an_epoch(corpus):
     one, two = (validation_mixtures(10, MixturesOfMixtures(*corpus[:2], SAMPLES, RATE, 5, LEVEL)) for _ in range(2))
-    assert one.shape == (10, 2, 2, SAMPLES) and torch.equal(one, two)
+    assert len(one) == 10 and one[0].shape == (2, 2, SAMPLES) and all(map(torch.equal, one, two))
 
 
 def test_mixtures_of_one_song_come_from_its_two_halves(corpus):

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from torch import nn
 
-from lib import STEMS, separate
+from lib import STEMS, UserError, separate
 from lib.data import audio, stream
 from lib.model import checkpoints
 from lib.model.separator import Separator
@@ -76,6 +76,35 @@ def test_overlaps_are_averaged_and_batches_do_not_matter():
         expected = np.repeat([0, 0.5, 1.5, 2.0, 2.5, 3], [1000, 1000, 500, 500, 1000, 500])
         assert got.shape == (3, 2, 4500)
         np.testing.assert_array_equal(got[1, 0], expected)
+
+
+def test_batches_that_do_not_fit_a_gpu_are_halved_and_a_window_that_does_not_is_one_line(identity, monkeypatch):
+    room, whole, seen = 2, identity.forward, []
+
+    def forward(mixtures):
+        seen.append(len(mixtures))
+        if len(mixtures) > room:
+            raise torch.OutOfMemoryError
+        return whole(mixtures)
+
+    mixture, expected = _noise(9000), separate.separate(identity, _noise(9000), 2000, 1000, 8)
+    monkeypatch.setattr(identity, "forward", forward)
+    torch.testing.assert_close(separate.separate(identity, mixture, 2000, 1000, 8), expected)
+    assert seen == [8, 4, 2, 2, 4, 2, 2]
+    room = 0
+    with pytest.raises(UserError, match=r"GPU memory ran out with one window of 0\.288 s: separate shorter windows"):
+        separate.separate(identity, mixture, 2000, 1000, 8)
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda", "cpu"])
+def test_any_name_of_a_gpu_has_a_gpus_precision(checkpoint, tmp_path, monkeypatch, device):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    monkeypatch.setattr(Separator, "to", lambda separator, device: separator)
+    chosen = []
+    monkeypatch.setattr(separate, "separate_file", lambda *call: chosen.append(call[-1]))
+    assert separate.main(["song", "--checkpoint", str(checkpoint), "--out", str(tmp_path), "--device", device]) == 0
+    assert chosen == [device != "cpu"]
 
 
 def test_blocks_are_bounded_and_the_callers_mode_is_left_alone(identity):

@@ -10,8 +10,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.profile.fields import Compute
+
+if TYPE_CHECKING:  # takes seconds, which a wrong call should not wait for
+    import torch
 
 
 def machine() -> dict:
@@ -30,6 +34,16 @@ def cpu() -> str:
     with contextlib.suppress(OSError, IndexError):
         return re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)[0]
     return platform.processor() or platform.machine()
+
+
+def gpu(device: torch.device) -> dict:
+    """The name of a GPU, and the most memory in MiB that this process has held there; nothing of a CPU."""
+    if device.type != "cuda":
+        return {}
+    import torch
+
+    peak = torch.cuda.max_memory_allocated(device) / 2**20
+    return {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": peak}
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h

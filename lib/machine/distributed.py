@@ -32,13 +32,20 @@ def start_fabric(compute: Compute) -> Fabric:
 
     Where torchrun or srun started several processes, they are joined (DistributedDataParallel) when this returns.
 
-    Raises: UserError if there are more processes than GPUs on a node.
+    Raises: UserError if the profile asks for a GPU and there is none, or if there are more processes than GPUs.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
+    from lib.machine.srun import SrunEnvironment
+
+    accelerator = "cuda" if on_gpu(compute) else "cpu"
+    if accelerator == "cpu" and compute.accelerator in ("gpu", "cuda"):
+        raise UserError(f"compute.accelerator={compute.accelerator}: no GPU that torch can use; set it to cpu or auto")
     keep_freed_memory()
+    # some of cuDNN's kernels drop attention weights with a probability of 1/16 or 1/8, where 1/10 is asked for
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if compute.threads:
         torch.set_num_threads(compute.threads)
     precision, (local, nodes) = resolve_precision(compute), world()
@@ -46,26 +53,51 @@ def start_fabric(compute: Compute) -> Fabric:
         torch.set_float32_matmul_precision("high")  # TF32 for what bf16 leaves in float32; full float32 stays full
     if local * nodes == 1:
         here = LightningEnvironment()  # no allocation of several tasks around this process is its business
-        return Fabric(accelerator=compute.accelerator, devices=1, precision=precision, plugins=here)
-    if on_gpu(compute) and local > torch.cuda.device_count():
-        raise UserError(f"{local} processes on a node with {torch.cuda.device_count()} GPUs: start one process a GPU")
+        return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=here)
+    there = TorchElasticEnvironment() if dist.is_torchelastic_launched() else SrunEnvironment()
     # the separator's only buffer is a constant; sent along at every forward pass, it would tie validations together
-    strategy = DDPStrategy(timeout=STEP_TIMEOUT, broadcast_buffers=False, gradient_as_bucket_view=True)
-    fabric = Fabric(
-        accelerator=compute.accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=precision
+    strategy = DDPStrategy(
+        parallel_devices=process_devices(accelerator, local),
+        cluster_environment=there,
+        timeout=STEP_TIMEOUT,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
     )
+    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
 
 
+def process_devices(accelerator: str, local: int) -> list[torch.device]:
+    """The device of each of a node's ``local`` processes: all the same where each is shown one GPU of its own.
+
+    Raises: UserError if there are fewer GPUs than processes.
+    """
+    if accelerator == "cpu":
+        return [torch.device("cpu")] * local
+    seen = torch.cuda.device_count()
+    if 1 < seen < local:
+        raise UserError(f"{local} processes on a node with {seen} GPUs: start one process a GPU")
+    if seen == 1 < local and not dist.is_torchelastic_launched():  # --gpus-per-task=1 shows each task its own
+        return [torch.device("cuda", 0)] * local
+    if seen < local:
+        raise UserError(f"{local} processes on a node with {seen} GPU: start one process a GPU")
+    return [torch.device("cuda", number) for number in range(local)]
+
+
 def world() -> tuple[int, int]:
-    """(processes a node, nodes) of the job that torchrun or srun started this process in; (1, 1) outside of one."""
+    """(processes a node, nodes) of the job that torchrun or srun started this process in; (1, 1) outside of one.
+
+    Raises: UserError for a step of srun with unlike numbers of tasks on its nodes.
+    """
     environment = os.environ
     if dist.is_torchelastic_launched():
         local = int(environment["LOCAL_WORLD_SIZE"])
         return local, int(environment["WORLD_SIZE"]) // local
-    # set within a step of srun alone, and not in the batch script around it
+    # set within a step of srun alone, and not in the batch script or the interactive shell around it
     tasks, nodes = (int(environment.get(f"SLURM_STEP_NUM_{name}", 1)) for name in ("TASKS", "NODES"))
+    if tasks % nodes:
+        raise UserError(f"srun started {tasks} tasks on {nodes} nodes: start as many on each (--ntasks-per-node)")
     return tasks // nodes, nodes
 
 

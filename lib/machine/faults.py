@@ -108,7 +108,17 @@ def explained(stage: Optimisation, share: int, processes: int, fits: int) -> Use
     accumulate = math.ceil(share / fits) * processes
     return UserError(
         f"{name}: GPU memory ran out with {had} examples at a time; about {fits} fit: set "
-        f"{name}.accumulate={accumulate} for smaller parts of a batch of {stage.batch}, or compute.recompute=true"
+        f"{name}.accumulate={accumulate} for smaller parts of a batch of {stage.batch}, or compute.recompute=true: "
+        "the run resumes from its checkpoint"
+    )
+
+
+def exhausted_by_validation(stage: Optimisation) -> UserError:
+    """The error for a validation that did not fit, which takes less memory for an example than a step does."""
+    name = type(stage).__name__.lower()
+    return UserError(
+        f"{name}: GPU memory ran out in validation with {stage.part} examples at a time: is the GPU shared? "
+        f"Set {name}.accumulate={min(2 * stage.accumulate, stage.batch)} or more; the run resumes from its checkpoint"
     )
 
 

@@ -23,6 +23,7 @@ PUBLISHED_RATE, PUBLISHED_FFT = 44100, 2048
 KERNEL = 8
 MAX_WEIGHTS = 1 << 22  # attention weights held at once where no gradient needs them: they fit the cache
 TINY = torch.finfo(torch.float32).tiny
+ROWS = 65_535  # of a kernel's grid
 MASK_PARTS = 4  # (value, gate) x (real, imaginary)
 
 
@@ -194,7 +195,11 @@ class Attention(nn.Module):
         return self.dropout(weights) @ v
 
     def attend_fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The library's kernel: on GPUs it keeps no weights [sequence, sequence] in memory."""
+        """The library's kernel: on GPUs it keeps no weights [sequence, sequence] in memory, and takes `ROWS` rows."""
+        if len(q) > ROWS:
+            return torch.cat(
+                [self.attend_fused(*part) for part in zip(*(x.split(ROWS) for x in (q, k, v)), strict=True)]
+            )
         return F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.p if self.training else 0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -197,6 +198,11 @@ class Optimisation:
     checkpoint_every: Annotated[Count, doc("steps from one checkpoint to resume from to the next")] = 100
     patience: Annotated[CountOrZero, doc("validations without a new lowest loss that begin the decay; 0: off")] = 0
 
+    @property
+    def part(self) -> int:
+        """Examples that are computed at a time."""
+        return math.ceil(self.batch / self.accumulate)
+
     def lengthened(self, steps: int) -> Optimisation:
         """The same schedule with ``steps`` more at the full learning rate, before the decay."""
         return replace(self, steps=self.steps + steps, decay_start=self.decay_start + steps)
@@ -353,7 +359,7 @@ class Listening:
 class Compute:
     """Machine and precision. On CPUs two runs of one thread each end sooner than two of two threads in turn."""
 
-    accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], doc("device")] = "auto"
+    accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda"], doc("device")] = "auto"
     precision: Annotated[Precision, doc("auto: bfloat16 where that is faster")] = "32-true"
     threads: Annotated[Processes, doc("CPU threads of a run; 0: torch's choice")] = 0
     jobs: Annotated[Whole, doc("runs at a time", gt=0, le=1024)] = 1

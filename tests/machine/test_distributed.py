@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lib import ROOT, UserError
 from lib.arms import Finetuning, Pretraining
-from lib.machine import torchrun
+from lib.machine import distributed, torchrun
 from lib.pipeline import train
 from lib.profile.fields import Compute
 from lib.store.runs import Run
@@ -134,14 +135,45 @@ def test_a_signal_to_the_whole_group_leaves_the_loaders_processes_to_their_step_
     assert_same(trainings(alone)[0].run, run)
 
 
-def test_tasks_of_srun_join(alone, beside, together):
+@pytest.mark.parametrize(("name", "allocated"), [("study", 2), ("interactive", 2), ("bash", 8)])
+def test_tasks_of_srun_join_in_batch_jobs_and_in_interactive_allocations_larger_than_the_step(
+    alone, beside, together, name, allocated
+):
     study, arguments = beside
-    job = {"JOB_ID": random.SystemRandom().randrange(10**6), "JOB_NAME": "study", "NODELIST": "localhost"}
-    job |= {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "NODEID": 0}
+    job = {"JOB_ID": random.SystemRandom().randrange(10**6), "JOB_NAME": name, "NODELIST": "nowhere,localhost"}
+    job |= {"NTASKS": allocated, "NTASKS_PER_NODE": allocated, "NNODES": 2, "NODEID": 1}
+    job |= {"STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "STEP_NODELIST": "localhost", "STEP_ID": 3}
     tasks = [{f"SLURM_{key}": value for key, value in {**job, "PROCID": n, "LOCALID": n}.items()} for n in (0, 1)]
     done = together([*PRETRAIN, *arguments], tasks)
     assert done.status == [0, 0], done.said
     assert_same(trainings(alone)[0].run, trainings(study)[0].run)
+
+
+def test_unlike_numbers_of_tasks_on_two_nodes_are_refused_in_one_line(beside, monkeypatch, capsys):
+    for key, value in {"STEP_NUM_TASKS": 3, "STEP_NUM_NODES": 2, "PROCID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{key}", str(value))
+    assert train.main([*PRETRAIN, *beside[1]]) == 2
+    message = capsys.readouterr().err
+    assert message == "srun started 3 tasks on 2 nodes: start as many on each (--ntasks-per-node)\n"
+
+
+def test_a_process_that_is_shown_one_gpu_takes_it(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert distributed.process_devices("cuda", 4) == [torch.device("cuda", 0)] * 4
+    assert distributed.process_devices("cpu", 2) == [torch.device("cpu")] * 2
+    in_a_job_of(monkeypatch, 2)
+    with pytest.raises(UserError, match="2 processes on a node with 1 GPU"):
+        distributed.process_devices("cuda", 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert [device.index for device in distributed.process_devices("cuda", 3)] == [0, 1, 2]
+
+
+def test_attention_drops_what_it_is_told_to_and_a_gpu_that_is_not_there_is_one_line():
+    distributed.start_fabric(Compute(accelerator="cpu"))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"compute\.accelerator=gpu: no GPU that torch can use"):
+            distributed.start_fabric(Compute(accelerator="gpu"))
 
 
 def test_an_allocation_of_several_tasks_does_not_bother_a_process_outside_of_srun(beside, monkeypatch):

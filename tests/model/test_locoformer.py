@@ -104,6 +104,20 @@ def test_both_attentions_drop_weights_in_training_alone(kind):
     torch.testing.assert_close(getattr(attention.eval(), kind)(q, k, v) * length, torch.ones_like(q))
 
 
+def test_more_rows_than_a_kernels_grid_has_are_attended_to(monkeypatch):
+    q, k, v = torch.randn(3, 5, 4, 11, 4, generator=torch.Generator().manual_seed(0))
+    attention = Attention(16, 4, dropout=0.0)
+    whole, kernel, rows = attention.attend_fused(q, k, v), torch.nn.functional.scaled_dot_product_attention, []
+    monkeypatch.setattr("lib.model.locoformer.ROWS", 2)
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda q, *others, **options: rows.append(len(q)) or kernel(q, *others, **options),
+    )
+    torch.testing.assert_close(attention.attend_fused(q, k, v), whole)
+    assert rows == [2, 2, 1]
+
+
 def test_attention_in_slices_is_attention(monkeypatch):
     attention = Attention(16, 4, dropout=0.0)
     x = torch.randn(2, 7, 11, 16, generator=torch.Generator().manual_seed(0))
