@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
+from lib import ROOT
 from lib.report.sentences import counted, sentence
 from lib.store import provenance
 from lib.store.runs import Run
 from lib.study import Study
+
+COMMITTED = ROOT / "results" / "study" / "figures"
 
 
 def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
@@ -71,6 +75,15 @@ def protocol(study: Study) -> pd.DataFrame:
         "corpus seed": str(profile.corpus.rendered.seed),
     }
     return pd.DataFrame({"this profile": rows})
+
+
+def committed(*figures: str) -> HTML:
+    """Figures of profile `study` from the repository, marked as such, for what a smaller profile leaves out."""
+    files = [COMMITTED / f"{name}.svg" for name in figures]
+    images = [base64.b64encode(file.read_bytes()).decode() for file in files if file.exists()]
+    note = "From the committed results of profile <code>study</code>:" if images else "Left out by this profile."
+    html = [f'<img style="max-width: 45rem" src="data:image/svg+xml;base64,{image}">' for image in images]
+    return HTML("".join([f"<p><b>{note}</b></p>", *html]) if figures else "None.")
 
 
 def bullets(texts: Iterable[str]) -> Markdown:
