@@ -66,7 +66,8 @@ class Study:
 
     @property
     def labeled(self) -> list[Track]:
-        """All songs with stems; what could not be read is listed in ``tables/skipped.csv``.
+        """All songs with stems; what could not be read is listed in ``tables/skipped.csv``, what was done to songs (a
+        stem cut by some samples, channels folded down) in ``tables/adjusted.csv``.
 
         With folds, and outside of one, all of them are of the split ``test``: nothing can be learned or chosen there.
         """
@@ -173,28 +174,38 @@ class Study:
 
     def _listed(self, kind: str, songs: Sequence[Track], skipped: Iterable[Skipped]) -> Sequence[Track]:
         self._list(kind, skipped)
+        noted = [(song.name, song.note) for song in songs if song.note] if isinstance(songs, list) else []
+        self._replace("adjusted", kind, pd.DataFrame(noted, columns=["song", "note"]))
         return songs
 
     def _list(self, kind: str, skipped: Iterable[Skipped]) -> None:
-        """Put what was left out, and why, into ``tables/skipped.csv`` in place of an earlier look at the same.
+        """Put what was left out, and why, into ``tables/skipped.csv``.
 
         Files within the project's folder are named from there. ``tables/skipped_reasons.csv`` counts the files of every
         reason, numbers aside ("N s long, shorter than N s").
         """
-        path = self.results / "tables" / "skipped.csv"
+        inside = f"{ROOT}/"
+        rows = [(item.path.removeprefix(inside), item.reason) for item in skipped]
+        self._replace("skipped", kind, pd.DataFrame(rows, columns=["file", "reason"]))
+
+    def _replace(self, name: str, kind: str, rows: pd.DataFrame) -> None:
+        """Put rows about a corpus into ``tables/NAME.csv`` in place of an earlier look at the same."""
+        path = self.results / "tables" / f"{name}.csv"
         if rank() > 0:
             return
         with file_lock(self.results / "runs" / "skipped.lock"):
-            rows = [] if not path.exists() else tables.read_table(path).to_dict("records")
-            rows = [row for row in rows if row["corpus"] != kind]
-            inside = f"{ROOT}/"
-            rows += [{"corpus": kind, "file": s.path.removeprefix(inside), "reason": s.reason} for s in skipped]
-            rows.sort(key=lambda row: (row["corpus"], row["file"]))
-            table = pd.DataFrame(rows, columns=["corpus", "file", "reason"])
+            table = rows.assign(corpus=kind)[["corpus", *rows]]
+            if path.exists():
+                others = tables.read_table(path)
+                table = pd.concat([others[others["corpus"] != kind], table])
+            elif name == "adjusted" and rows.empty:
+                return
+            table = table.sort_values(list(table)[:2], ignore_index=True)
             tables.write_table(path, table)
-            table["reason"] = table["reason"].str.replace(r"\d+(\.\d+)?", "N", regex=True)
-            counts = table.groupby(["corpus", "reason"]).size().rename("files").reset_index()
-            tables.write_table(path.with_name("skipped_reasons.csv"), counts)
+            if name == "skipped":
+                table["reason"] = table["reason"].str.replace(r"\d+(\.\d+)?", "N", regex=True)
+                counts = table.groupby(["corpus", "reason"]).size().rename("files").reset_index()
+                tables.write_table(path.with_name("skipped_reasons.csv"), counts)
 
     # Model
 

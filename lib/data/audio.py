@@ -15,11 +15,17 @@ import soundfile
 from scipy.signal import resample_poly
 
 from lib import UserError, one_line
+from lib.data import lengths
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
 BLOCK = 1 << 19  # frames decoded at once: a training crop is one block, because soundfile seeks after each one
 FFMPEG_SECONDS = 600
+SILENT_PEAK = 1e-4
+"""What stays below -80 dBFS is digitally silent: three steps of 16 bits leave room for dither and lossy coding."""
+VORBIS_BLOCK = 8192
+MPEG_SLACK = 4 * 1152
+"""Samples by which two counts of an MP3 may differ: its encoder's delay and padding, which players take away."""
 FORMATS = (
     *("mov", "mp3", "aac", "ogg", "flac", "wav", "w64", "aiff", "caf", "au", "asf", "matroska", "ape", "wv", "tta"),
     *("mpc", "mpc8", "ac3", "eac3", "dts", "amr", "avi", "flv", "mpeg", "mpegts", "dsf", "tak", "shn", "voc", "rm"),
@@ -96,7 +102,7 @@ def read(path: Path | str, start: int = 0, frames: int | None = None, rate: int 
             wave = np.empty((2, max(stop - start, 0)), np.float32)
         except MemoryError as error:
             raise UndecodableError(path, f"absurd header: {info.frames} frames") from error
-        file.seek(min(start, info.frames))
+        _seek(file, path, min(start, info.frames))
         for at in range(0, wave.shape[1], BLOCK):
             count = min(BLOCK, wave.shape[1] - at)
             block = file.read(count, dtype="float32", always_2d=True)
@@ -109,6 +115,20 @@ def read(path: Path | str, start: int = 0, frames: int | None = None, rate: int 
             wave[:, at : at + len(block)] = block[:, :2].T
             wave[:, at + len(block) : at + count] = 0
     return wave if rate is None else resample(wave, info.rate, rate)
+
+
+def _seek(file: soundfile.SoundFile, path: Path | str, frame: int) -> None:
+    """Go to ``frame``. Within the last page of a Vorbis file libsndfile is off by what its end trims: read up to it."""
+    file.seek(frame)
+    if file.subtype == "VORBIS" and frame > (sure := max(lengths.last_page(Path(path)) - VORBIS_BLOCK, 0)):
+        file.seek(sure)
+        file.read(frame - sure, dtype="float32")
+
+
+def is_silent(path: Path | str) -> bool:
+    """Whether a file stays below `SILENT_PEAK`; decodes up to the first block that does not. Raises: as `read`."""
+    frames = probe(path).frames
+    return all(np.abs(read(path, at, 1 << 16)).max() < SILENT_PEAK for at in range(0, frames, 1 << 16))
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -126,24 +146,63 @@ def stamp(path: Path) -> list[int]:
 
 
 def seekable(path: Path | str, cache: Path | str) -> Path:
-    """``path`` if libsndfile opens it, else its first audio stream as 16-bit FLAC in ``cache``, made once by ffmpeg."""
-    path = Path(path)
+    """``path`` if libsndfile reads all of it, else its first audio stream as float WAV in ``cache``, made once.
+
+    More than two channels are folded down to stereo by their layout (ITU-R BS.775). Raises: UndecodableError.
+    """
+    path, strict = Path(path), True
     try:
-        probe(path)
-        return path
+        if _whole(path):
+            return path
     except UndecodableError as error:
-        if error.reason.startswith(("no such file", "absurd", "truncated", "holds")):
+        if error.reason.startswith(("no such file", "absurd", "truncated", "holds NaN")):
             raise
-    decoded = Path(cache) / f"{fingerprint([str(path.resolve()), stamp(path)])}.flac"
+        strict = error.reason != "holds no audio"  # a WAV that was never finished: to its end, wherever that is
+    decoded = Path(cache) / f"{fingerprint([str(path.resolve()), stamp(path)])}.wav"
     if not decoded.exists():
         with atomic(decoded) as temporary:
-            _flac_from(path, temporary)
+            _decode(path, temporary, strict)
     return decoded
 
 
-def run_ffmpeg(arguments: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess:
-    """Run ffmpeg with ``data`` on its standard input; -xerror makes damage in what it reads an error."""
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-xerror", *arguments]
+def channels(path: Path | str) -> int:
+    """How many channels a file has, 0 if neither libsndfile nor ffprobe can say."""
+    with contextlib.suppress(UndecodableError):
+        return probe(path).channels
+    shown = ["-select_streams", "a:0", "-show_entries", "stream=channels", "-of", "csv=p=0"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        command = ["ffprobe", "-v", "error", *shown, f"file:{Path(path).resolve()}"]
+        found = subprocess.run(command, capture_output=True, timeout=FFMPEG_SECONDS, text=True).stdout
+        return int(re.match(r"\d*", found)[0] or 0)
+    return 0
+
+
+def _whole(path: Path) -> bool:
+    """Whether what libsndfile reads of a file is all of it. Raises: UndecodableError if it cannot, or part is gone."""
+    with _opened(path) as file:
+        info, kind, coding = _checked(path, file), file.format, file.subtype
+    if kind == "MP3":
+        held = lengths.mpeg(path)
+        if held.declared - held.samples > MPEG_SLACK:
+            raise UndecodableError(path, f"truncated: {held.samples} of {held.declared} samples")
+        return info.channels <= 2 and (not held.samples or abs(held.samples - info.frames) <= MPEG_SLACK)
+    if kind == "OGG" and (lengths.links(path) > 1 or (coding == "OPUS" and not _decodes(path))):
+        return False
+    return info.channels <= 2
+
+
+def _decodes(path: Path) -> bool:
+    """Whether libsndfile gets through a file: in ffmpeg's Opus files it takes some pages for malformed."""
+    with contextlib.suppress(UndecodableError), _opened(path) as file:
+        while file.read(BLOCK, dtype="float32").shape[0]:
+            pass
+        return file.tell() >= file.frames
+    return False
+
+
+def run_ffmpeg(arguments: Sequence[str], data: bytes = b"", strict: bool = True) -> subprocess.CompletedProcess:
+    """Run ffmpeg with ``data`` on its standard input; if ``strict``, damage in what it reads is an error."""
+    command = ["ffmpeg", "-v", "error", "-nostdin", *(["-xerror"] if strict else []), *arguments]
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=FFMPEG_SECONDS)
     except FileNotFoundError as error:
@@ -152,25 +211,44 @@ def run_ffmpeg(arguments: Sequence[str], data: bytes = b"") -> subprocess.Comple
     return done
 
 
-def _flac_from(source: Path, target: Path) -> None:
+def _decode(source: Path, target: Path, strict: bool) -> None:
     # "file:" keeps ffmpeg from reading options or protocols out of odd names
     allowed = ["-protocol_whitelist", "file", "-format_whitelist", ",".join(FORMATS)]
-    stream = [*allowed, "-i", f"file:{source.resolve()}", "-map", "0:a:0"]
-    coding = ["-map_metadata", "-1", "-fflags", "+bitexact", "-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"]
+    # samples follow one another, whatever the stamps of streams in a chain say
+    filters = "asetpts=N/SR/TB,aformat=sample_fmts=flt:channel_layouts=mono|stereo"
+    stream = [*allowed, "-i", f"file:{source.resolve()}", "-map", "0:a:0", "-af", filters]
+    coding = ["-map_metadata", "-1", "-fflags", "+bitexact", "-c:a", "pcm_f32le", "-rf64", "auto", "-f", "wav"]
+    arguments = [*stream, *coding, "-y", f"file:{target.resolve()}"]
     try:
-        done = run_ffmpeg([*stream, *coding, "-y", f"file:{target.resolve()}"])
+        done = run_ffmpeg(arguments, strict=strict)
+        if done.returncode and _joined(source):
+            done = run_ffmpeg(arguments, strict=False)
     except subprocess.TimeoutExpired as error:
         raise UndecodableError(source, f"ffmpeg took longer than {FFMPEG_SECONDS} s") from error
     if done.returncode:
-        raise UndecodableError(source, _why(done.stderr.replace(f"file:{source.resolve()}: ", "")))
+        begun = target.exists() and target.stat().st_size > 1 << 12
+        raise UndecodableError(source, _why(done.stderr.replace(f"file:{source.resolve()}: ", ""), begun))
+    try:
+        probe(target)
+    except UndecodableError as error:
+        raise UndecodableError(source, error.reason) from error
 
 
-def _why(messages: str) -> str:
+def _joined(path: Path) -> bool:
+    """Whether a file is MPEG audio almost throughout: tags between files that were put together are no damage."""
+    with contextlib.suppress(OSError, ValueError):
+        return lengths.mpeg(path).bytes > 0.99 * path.stat().st_size
+    return False
+
+
+def _why(messages: str, begun: bool) -> str:
     """One line out of ffmpeg's: the last ones are often about its options, or about what one error led to."""
     if "matches no streams" in messages:
         return "no audio in it"
     lines = re.sub(r"\[(\S+) @ \w+\]", r"\1:", messages.strip()).splitlines() or ["unknown error"]
     said = next((line for line in lines if "Invalid data found" in line), lines[-1])
+    if begun:
+        return f"damaged or cut off: ffmpeg cannot decode all of it. {said}"
     return f"ffmpeg cannot decode it, is it audio at all? {said}"
 
 

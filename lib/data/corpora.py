@@ -176,7 +176,8 @@ def dealt(songs: list[Track]) -> list[Track]:
     found = []
     for i, song in enumerate(songs):
         sources = [songs[(i + k * max(1, len(songs) // len(STEMS))) % len(songs)] for k in range(len(STEMS))]
-        files = {stem: source.files[stem] for stem, source in zip(STEMS, sources, strict=True)}
+        pairs = zip(STEMS, sources, strict=True)
+        files = {stem: source.files[stem] for stem, source in pairs if stem in source.files}
         frames, digest = min(source.frames for source in sources), fingerprint([source.digest for source in sources])
         found.append(replace(song, name=f"{song.name}, re-dealt", frames=frames, files=files, digest=digest))
     return found

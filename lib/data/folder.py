@@ -10,9 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from lib.data.tracks import Candidate, Rules, Skipped, Track, scan, skip
+from lib.data.tracks import DIGEST, Candidate, Rules, Skipped, Track, scan, skip
 
-MUSIC = re.compile(r"\.(wave?|w64|flac|og[ga]|opus|mp[34]|m4a|aac|aif[fc]?|caf|au|wma|wv|ape|mka)$", re.IGNORECASE)
+MUSIC = re.compile(
+    r"\.(wave?|w64|rf64|bwf|flac|og[gax]|opus|spx|mp[1234ac]|m4[abrv]|aac|adts|aif[fc]?|caf|au|snd|wma|asf|wv|ape|mk[av]"
+    r"|webm|tta|tak|shn|e?ac3|dts|amr|dsf|voc|ra|rm|mov|avi|flv|mpe?g|ts)$",
+    re.IGNORECASE,
+)
+"""Names of files that may hold music."""
 
 
 def read(
@@ -32,9 +37,10 @@ def read(
         else:
             skipped.append(skip(path, "file name holds control characters or invalid UTF-8: rename it"))
     tracks, unusable = scan(candidates, cache, workers, Rules(min_seconds))
-    leaks = [track for track in tracks if track.digest in tested]
-    skipped += [skip(root / t.name, f"belongs to '{tested[t.digest]}', which is tested") for t in leaks]
-    return _with_validation([track for track in tracks if track.digest not in tested]), skipped + unusable
+    songs = [tested.get(track.digest[:DIGEST]) for track in tracks]
+    pairs = list(zip(tracks, songs, strict=True))
+    skipped += [skip(root / track.name, f"belongs to '{song}', which is tested") for track, song in pairs if song]
+    return _with_validation([track for track, song in pairs if not song]), skipped + unusable
 
 
 def _music(root: Path) -> Iterator[Path]:

@@ -110,9 +110,8 @@ def _candidate(path: Path, name: str, split: str) -> Candidate | Skipped:
     files = _files(path)
     if twice := [role for role, paths in files.items() if len(paths) > 1]:
         return skip(path, f"several files of {twice[0]}: {', '.join(file.name for file in files[twice[0]])}; keep one")
-    missing = [stem for stem in STEMS if stem not in files]
-    if missing:
-        return skip(path, f"incomplete: no {', '.join(missing)}")
+    if not set(STEMS) & set(files):
+        return skip(path, f"no stem in it: {', '.join(STEMS)}, in any format")
     # without a mixture the song is the sum of its stems, as MUSDB18's mixtures are but for mastering
     return Candidate(name, split, {role: file for role, (file,) in files.items()})
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lib.data.audio import SILENT_PEAK
 from lib.data.tracks import Track
 
-SILENT_PEAK = 1e-4
-"""A chunk that stays below -80 dBFS is digitally silent: three steps of 16 bits leave room for dither and MP3."""
 SILENCE_CHUNK = 0.5
 BLOCK_CHUNKS = 100
 

@@ -21,15 +21,24 @@ from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
 ROLES = ("mixture", *STEMS)
-EDGE = 1 << 16
+EDGE, DIGEST = 1 << 16, 24
+VERSION = 2
+"""Raise it when the same files give another `Track`: they are inspected again."""
+DECODED = 1
+"""Raise it when Vorbis, or what libsndfile does not read whole, decodes otherwise: digests of such songs end in it."""
+VORBIS = (".ogg", ".oga")
+ALIGNED = 0.05
+"""Seconds by which stems may differ in length; beyond that they may not belong together."""
+BLEED_DB = -20.0
+"""What a mixture holds beyond the sum of its stems, in dB to it, from which on a stem's file must be missing."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """A song on disk: native ``rate`` (Hz) and ``frames``, one file per role ("mixture" and the stems there are).
+    """A song on disk: native ``rate`` (Hz) and ``frames``, one file per role: "mixture", and the stems that sound.
 
-    ``digest`` identifies the content of the files it was read from, wherever they are. A `part` of a song begins
-    ``first`` frames into its files.
+    ``digest`` identifies the content of the files it was read from, wherever they are; ``note`` says what was done to
+    make it a song of this form. A `part` of a song begins ``first`` frames into its files.
     """
 
     name: str
@@ -39,6 +48,7 @@ class Track:
     files: dict[str, Path]
     digest: str
     first: int = 0
+    note: str = ""
 
     @property
     def seconds(self) -> float:
@@ -50,12 +60,14 @@ class Track:
         """A stem or the mixture -> float32 [2, round(seconds * rate)], zeros beyond the song's end.
 
         Without ``seconds`` to the end, without ``rate`` at the native rate. A song without a mixture file is the sum
-        of its stems.
+        of its stems; a stem without a file is silent.
         """
         if role == "mixture" and role not in self.files:
             return self.stems(start_seconds, seconds, rate).sum(0)
         rate = rate or self.rate
         samples = round((max(self.seconds - start_seconds, 0.0) if seconds is None else seconds) * rate)
+        if role not in self.files:
+            return np.zeros((2, samples), np.float32)
         start = round(start_seconds * self.rate)
         frames = min(math.ceil(samples * self.rate / rate), max(self.frames - start, 0))
         wave = audio.read(self.files[role], self.first + start, frames, rate)[:, :samples]
@@ -153,12 +165,15 @@ def scan(
 ) -> tuple[list[Track], list[Skipped]]:
     """Inspect every candidate and keep those that decode, agree in rate and length, and obey ``rules``.
 
+    Stems that differ in length by up to `ALIGNED` are cut, or lengthened by silence, to that of the mixture, without
+    one to the longest. Stems that are digitally silent are absent; two at least must sound.
+
     Usable songs are stored in ``cache`` as CSV under a key over names, sizes and times of all files. What was skipped
     is inspected again at every call: its cause may be gone (permissions, a codec), and a stale cache would hide it.
     ``unpack(files, cache)`` turns source files into one seekable file per role.
     """
     identity = [[candidate, [audio.stamp(path) for path in candidate.files.values()]] for candidate in candidates]
-    table = cache / f"scan-{fingerprint([identity, rules, str(cache.resolve())])}.csv"
+    table = cache / f"scan-{fingerprint([identity, rules, str(cache.resolve()), VERSION])}.csv"
     known = _load(table)
     found = in_threads(
         lambda i: known.get(i) or _inspect(candidates[i], cache, rules, unpack), range(len(candidates)), workers, "scan"
@@ -175,20 +190,79 @@ def _inspect(candidate: Candidate, cache: Path, rules: Rules, unpack: Callable) 
     try:
         files = unpack(candidate.files, cache)
         infos = {role: audio.probe(path) for role, path in files.items()}
-        digest = content_digest(candidate.files)
+        info = infos.get("mixture") or max(infos.values(), key=lambda info: info.frames)
+        if problem := _mismatch(infos) or rules.broken_by(info):
+            return skip(source, problem)
+        notes = [*_folded(candidate.files, files), *_fitted(infos, info)]
+        if set(files) != {"mixture"}:
+            silent = [stem for stem in STEMS if stem in files and audio.is_silent(files[stem])]
+            missing = [stem for stem in STEMS if stem not in files]
+            if problem := _incomplete(files, missing, silent):
+                return skip(source, problem)
+            files = {role: path for role, path in files.items() if role not in silent}
+            notes += [f"no {' and no '.join([*missing, *silent])}"] if missing or silent else []
+        digest = content_digest(candidate.files) + _decoding(candidate.files, files)
     except audio.UndecodableError as error:
         return skip(error.path, error.reason)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(f"{cache}: no space left on the disk for decoded music: free some") from error
         return skip(source, f"cannot be read: {error.strerror or error}")
-    if len({(info.rate, info.frames) for info in infos.values()}) > 1:
-        lengths = ", ".join(f"{role} {info.frames} at {info.rate} Hz" for role, info in infos.items())
-        return skip(source, f"stems differ in length or sample rate: {lengths}")
-    info = next(iter(infos.values()))
-    if broken := rules.broken_by(info):
-        return skip(source, broken)
-    return Track(candidate.name, candidate.split, info.rate, info.frames, files, digest)
+    return Track(candidate.name, candidate.split, info.rate, info.frames, files, digest, note="; ".join(notes))
+
+
+def _mismatch(infos: dict[str, audio.Info]) -> str:
+    """Why files cannot be the stems of one song; empty if they can."""
+    rates, frames = ([info[i] for info in infos.values()] for i in (0, 2))
+    if len(set(rates)) == 1 and max(frames) - min(frames) <= ALIGNED * rates[0]:
+        return ""
+    lengths = ", ".join(f"{role} {info.frames} at {info.rate} Hz" for role, info in infos.items())
+    return f"stems differ in sample rate, or in length by more than {ALIGNED * 1000:g} ms: {lengths}"
+
+
+def _folded(sources: dict[str, Path], files: dict[str, Path]) -> list[str]:
+    """What was folded down to two channels."""
+    counts = {role: audio.channels(path) for role, path in sources.items() if files.get(role, path) != path}
+    return [f"{role}: {count} channels folded down to 2" for role, count in counts.items() if count > 2]
+
+
+def _fitted(infos: dict[str, audio.Info], song: audio.Info) -> list[str]:
+    """What was cut, or lengthened by silence, to the length of the song."""
+    off = {role: (song.frames - info.frames) / song.rate * 1000 for role, info in infos.items()}
+    return [f"{role}: {ms:.1f} ms of silence at its end" for role, ms in off.items() if ms > 0] + [
+        f"{role}: last {-ms:.1f} ms cut off" for role, ms in off.items() if ms < 0
+    ]
+
+
+def _incomplete(files: dict[str, Path], missing: list[str], silent: list[str]) -> str:
+    """Why a song that lacks files of stems, or has silent ones, cannot be used; empty if it can."""
+    sounding = [stem for stem in STEMS if stem not in (*missing, *silent)]
+    if len(sounding) < 2:
+        return f"{' and '.join(sounding) or 'nothing'} alone sounds: two stems are needed at least"
+    if missing and "mixture" in files:
+        level = _remainder_db(files["mixture"], [files[stem] for stem in sounding])
+        if level > BLEED_DB:
+            return f"no {', '.join(missing)}, which the mixture seems to hold: it is not the sum of the other stems"
+    return ""
+
+
+def _remainder_db(mixture: Path, stems: list[Path]) -> float:
+    """The level of a mixture less its stems, in dB under the mixture."""
+    whole = rest = 1e-12
+    for at in range(0, audio.probe(mixture).frames, audio.BLOCK):
+        wave = audio.read(mixture, at, audio.BLOCK).astype(np.float64)
+        whole += np.square(wave).sum()
+        for stem in stems:
+            part = audio.read(stem, at, audio.BLOCK)[:, : wave.shape[1]]
+            wave[:, : part.shape[1]] -= part
+        rest += np.square(wave).sum()
+    return 10 * math.log10(rest / whole)
+
+
+def _decoding(sources: dict[str, Path], files: dict[str, Path]) -> str:
+    """A suffix to the digest of a song whose samples depend on `DECODED`."""
+    ours = any(files.get(role, path) != path or path.suffix.lower() in VORBIS for role, path in sources.items())
+    return f"-{DECODED}" if ours else ""
 
 
 def content_digest(files: dict[str, Path]) -> str:
@@ -201,13 +275,13 @@ def content_digest(files: dict[str, Path]) -> str:
             digest.update(f"{role} {size} ".encode() + file.read(EDGE))
             file.seek(max(0, size - EDGE))
             digest.update(file.read(EDGE))
-    return digest.hexdigest()[:24]
+    return digest.hexdigest()[:DIGEST]
 
 
 def _save(table: Path, tracks: dict[int, Track]) -> None:
     rows = [{"index": index, **vars(track), **track.files} for index, track in tracks.items()]
     with atomic(table) as temporary:
-        columns = ["index", "name", "split", "rate", "frames", "digest", *ROLES]
+        columns = ["index", "name", "split", "rate", "frames", "digest", "note", *ROLES]
         pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False, errors="surrogateescape")
 
 
@@ -226,5 +300,7 @@ def _tracks(rows: pd.DataFrame) -> dict[int, Track]:
         files = {role: Path(row[role]) for role in ROLES if row[role]}
         if all(path.exists() for path in files.values()):  # a decoded copy may have been deleted
             numbers = int(row["rate"]), int(row["frames"])
-            tracks[int(row["index"])] = Track(row["name"], row["split"], *numbers, files, row["digest"])
+            tracks[int(row["index"])] = Track(
+                row["name"], row["split"], *numbers, files, row["digest"], note=row["note"]
+            )
     return tracks

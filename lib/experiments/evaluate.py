@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import scoring, separate
+from lib import STEMS, scoring, separate
 from lib.arms import Finetuning, whole_song
 from lib.data.tracks import Track, corpus_fingerprint
 from lib.experiments import hdemucs
@@ -108,7 +108,7 @@ def scored(
         for experiment, song in chosen:
             stems = song.stems(rate=rate)
             estimates = function(stems)
-            frames = framewise(stems, estimates, rate)
+            frames = _of_sounding(framewise, song, stems, estimates, rate)
             values = scoring.score_song(stems, estimates, frames)
             rows.extend(tables.song_rows(song.name, values, experiment=experiment))
             if split == "test":
@@ -116,7 +116,21 @@ def scored(
         return tables.table(rows)
 
     known = [corpus_fingerprint([song for _, song in chosen]), study.profile.separate]
+    absent = [[stem for stem in STEMS if stem not in song.files] for _, song in chosen]
+    known += [absent] if any(absent) else []  # what songs lack is left out of what a second is scored by
     return cached(run, name, [*known, separate.VERSION, scoring.VERSION, *identity], score)
+
+
+def _of_sounding(
+    framewise: Framewise, song: Track, stems: np.ndarray, estimates: np.ndarray, rate: int
+) -> scoring.Frames:
+    """Metrics of every second, nan for a stem that the song does not have: BSSEval knows no silent references."""
+    rows = [i for i, stem in enumerate(STEMS) if stem in song.files]
+    found = {}
+    for metric, values in framewise(stems[rows], estimates[rows], rate).items():
+        found[metric] = np.full((len(STEMS), values.shape[1]), np.nan)
+        found[metric][rows] = values
+    return found
 
 
 def cached(run: Run, name: str, identity: Sequence, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -183,3 +183,86 @@ def test_written_files_are_exact_and_equal_bytes(tmp_path, wave, monkeypatch):
     peak = first.index(b"PEAK")
     assert first[peak + 12 : peak + 16] == bytes(4)  # libsndfile's time stamp
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+@pytest.fixture
+def tone():
+    """Six seconds [2, T] at 44.1 kHz, 2 s of them near silence: variable bit rates differ from part to part."""
+    wave = np.random.default_rng(1).standard_normal((2, 6 * 44100)) * 0.2
+    wave[:, : 2 * 44100] *= 1e-4
+    return wave
+
+
+def encoded(path, wave, *options):
+    soundfile.write(path.with_suffix(".source.wav"), wave.T, 44100, "FLOAT")
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", path.with_suffix(".source.wav"), *options, path], check=True)
+    return path
+
+
+def length(path, cache):
+    return audio.probe(audio.seekable(path, cache)).frames
+
+
+VBR, CBR = ("-c:a", "libmp3lame", "-q:a", "4"), ("-c:a", "libmp3lame", "-b:a", "128k")
+NO_XING = ("-write_xing", "0")
+
+
+@pytest.mark.parametrize("options", [VBR, CBR, (*VBR, *NO_XING), (*CBR, *NO_XING)], ids=str)
+@pytest.mark.parametrize("loud_first", [False, True])
+def test_an_mp3_is_as_long_as_what_can_be_decoded(tmp_path, tone, options, loud_first):
+    path = encoded(tmp_path / "a.mp3", tone[:, ::-1] if loud_first else tone, *options)
+    assert abs(length(path, tmp_path / "cache") - tone.shape[1]) < 4 * 1152
+    decoded = audio.read(audio.seekable(path, tmp_path / "cache"))
+    assert np.abs(decoded[:, :44100] if loud_first else decoded[:, -44100:]).max() > 0.2
+
+
+@pytest.mark.parametrize("options", [VBR, CBR, (*CBR, *NO_XING)], ids=str)
+def test_mp3_files_joined_into_one_are_read_to_the_end(tmp_path, tone, options):
+    path = encoded(tmp_path / "a.mp3", tone, *options, "-id3v2_version", "3", "-metadata", "title=one")
+    path.write_bytes(2 * (path.read_bytes() + b"TAG" + bytes(125)))
+    assert abs(length(path, tmp_path / "cache") - 2 * tone.shape[1]) < 8 * 1152
+
+
+def test_an_mp3_whose_header_counts_more_frames_than_there_are_is_truncated(tmp_path, tone):
+    path = encoded(tmp_path / "a.mp3", tone, *VBR)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(audio.UndecodableError, match="truncated"):
+        audio.seekable(path, tmp_path / "cache")
+
+
+def test_ogg_streams_in_a_chain_are_read_to_the_end(tmp_path, tone):
+    path = encoded(tmp_path / "a.ogg", tone, "-c:a", "libvorbis")
+    other = encoded(tmp_path / "b.ogg", tone[:, ::-1], "-c:a", "libvorbis", "-serial_offset", "77")
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    assert abs(length(path, tmp_path / "cache") - 2 * tone.shape[1]) < 4096
+
+
+def test_a_wav_that_was_never_finished_is_read_to_its_end(tmp_path, wave):
+    soundfile.write(tmp_path / "a.wav", wave.T, RATE, "PCM_16")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    at = content.index(b"data") + 4
+    content[4:8] = content[at : at + 4] = bytes(4)
+    (tmp_path / "zero.wav").write_bytes(content)
+    found = audio.read(audio.seekable(tmp_path / "zero.wav", tmp_path / "cache"))
+    np.testing.assert_array_equal(found, audio.read(tmp_path / "a.wav"))
+
+
+def test_what_exceeds_full_scale_is_not_clipped(tmp_path, tone):
+    path = encoded(tmp_path / "a.m4a", 2 * np.sin(np.arange(44100 * 2) / 30).repeat(2).reshape(-1, 2).T, "-b:a", "256k")
+    assert 1.8 < np.abs(audio.read(audio.seekable(path, tmp_path / "cache"))).max() < 2.5
+
+
+def test_opus_by_any_encoder_is_read_to_the_end(tmp_path, tone):
+    for number in range(3):
+        rolled = np.roll(tone, 44100 * number, axis=1)
+        path = encoded(tmp_path / f"{number}.opus", rolled, "-c:a", "libopus", "-b:a", "64k")
+        found = audio.read(audio.seekable(path, tmp_path / "cache"))
+        assert abs(found.shape[1] - 6 * 48000) < 1000
+
+
+@pytest.mark.parametrize("cut", [0, 100, 441, 700])
+def test_vorbis_is_read_by_seeking_to_the_last_sample(tmp_path, tone, cut):
+    path = encoded(tmp_path / "a.ogg", tone[:, : 5 * 44100 + cut], "-c:a", "libvorbis")
+    whole = audio.read(path)
+    for start in range(whole.shape[1] - 60_000, whole.shape[1], 2503):
+        np.testing.assert_array_equal(audio.read(path, start, 3000), whole[:, start : start + 3000])

@@ -350,3 +350,35 @@ def test_real_folder_and_real_musdb_stem(tmp_path):
     assert len(songs) == 7 and skipped == [] and all(t.seconds > 25 for t in songs)
     (song,), _ = musdb18.read(root / "MUSDB18-sample", tmp_path, 2, 4)
     assert song.name == "Music Delta - 80s Rock" and song.stems().shape == (4, 2, song.frames)
+
+
+def test_music_of_every_name_is_used_where_it_decodes_and_listed_where_not(tmp_path):
+    root = tmp_path / "music"
+    root.mkdir()
+    soundfile.write(tmp_path / "a.wav", noise(1, rate=48000), 48000)
+    names = ["a.webm", "b.mkv", "c.m4b", "d.mp2", "e.tta", "f.ac3", "g.wma", "h.wv"]
+    for name in names:
+        subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", root / name], check=True)
+    (root / "broken.webm").write_bytes(bytes(5000))
+    (root / "cover.jpg").write_bytes(b"jpg")
+    songs, skipped = corpora.unlabeled(write_profile(unlabeled=str(root)), tmp_path / "cache")
+    assert [song.name for song in songs] == names and set(reasons(skipped)) == {"broken.webm"}
+    assert all(np.abs(song.mixture()).max() > 0.1 for song in songs)
+
+
+def test_fingerprints_of_songs_that_are_tested_are_found_in_any_format(tmp_path):
+    write_song(tmp_path / "songs" / "a", 1.0)
+    write_song(tmp_path / "songs" / "b", 1.0, seed=1)
+    for suffix in ("ogg", "m4a"):
+        bass = tmp_path / "songs" / "a" / f"bass.{suffix}"
+        subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "songs" / "b" / "bass.wav", bass], check=True)
+        bass.with_name("bass.wav").unlink(missing_ok=True)
+        (tmp_path / suffix).mkdir()
+        shutil.copy(bass, tmp_path / suffix / f"heard.{suffix}")
+        shutil.copy(tmp_path / "songs" / "b" / "mixture.wav", tmp_path / suffix / "also.wav")
+        soundfile.write(tmp_path / suffix / "other.wav", noise(1, 77), RATE)
+        profile = write_profile(unlabeled=str(tmp_path / suffix), labeled=str(tmp_path / "songs"), folds=2)
+        songs, skipped = corpora.unlabeled(profile, tmp_path / "cache")
+        assert [song.name for song in songs] == ["other.wav"]
+        assert "'a', which is tested" in reasons(skipped)[f"heard.{suffix}"] and "'b'" in reasons(skipped)["also.wav"]
+        bass.unlink()
