@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
 
 from lib import UserError, one_line
 from lib.data import lengths
@@ -133,8 +132,12 @@ def is_silent(path: Path | str) -> bool:
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """Polyphase resampling [..., T] -> [..., ceil(T * new_rate / rate)]: single-threaded, so always the same bits."""
+    if rate == new_rate:
+        return wave
+    from scipy.signal import resample_poly  # here, for it takes a second, in every process that scans
+
     divisor = gcd(rate, new_rate)
-    return wave if rate == new_rate else resample_poly(wave, new_rate // divisor, rate // divisor, axis=-1)
+    return resample_poly(wave, new_rate // divisor, rate // divisor, axis=-1)
 
 
 def stamp(path: Path) -> list[int]:

@@ -40,6 +40,12 @@ RATE = 16000
 LEVEL = (-5.0, 5.0)
 
 
+@pytest.fixture(autouse=True)
+def forked(fork_server, monkeypatch):
+    """Processes that scan start as forks, but for those of ``scanned``, which are new ones, as in a study."""
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda method: fork_server)
+
+
 def clip(track, seconds=9.0, channels=2, rate=RATE, spans=((0, 99),)):
     """Bytes of an MP3 with noise of the track's own level in some spans of seconds, silence elsewhere."""
     at = np.arange(round(seconds * rate)) / rate

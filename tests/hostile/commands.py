@@ -77,7 +77,7 @@ TRAINING = {
     "seed of words": (["--profile", "smoke", "--stage", "scratch", "--seed", "one"], "--seed"),
     "no songs": (["--profile", "smoke", "--stage", "scratch", "--songs", "0"], "--songs from 1"),
     "negative songs": (["--profile", "smoke", "--stage", "scratch", "--songs", "-1"], "--songs from 1"),
-    "songs for pre-training": (["--profile", "smoke", "--stage", "pretrain", "--songs", "2"], "--songs and --fold go with"),
+    "songs for pre-training": (["--profile", "smoke", "--stage", "pretrain", "--songs", "2"], "and --fold go with"),
     "transfer from scratch": (["--profile", "smoke", "--stage", "scratch", "--transfer", "group"], "--transfer goes"),
     "seed for a run": (["--profile", "smoke", "--run", "1", "--seed", "1"], "go with --stage"),
     "run zero": (["--profile", "smoke", "--run", "0"], "--run from 1"),
