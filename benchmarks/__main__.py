@@ -27,6 +27,7 @@ def main() -> int:
     from benchmarks.cases import CASES
     from benchmarks.timing import load, machine
     from lib.store.files import atomic
+    from lib.store.provenance import code
 
     facts = machine()
     try:
@@ -36,7 +37,7 @@ def main() -> int:
     print(facts, "\n")
     print(f"{'what':55} {'ours':>8} {'peer':>8}         {'ratio':>6} {'range':14} {'target':8} peer is")
     for name in call.cases or NAMES:
-        about = {"case": name, "repeats": call.repeats, "load": load()}
+        about = {"case": name, "repeats": call.repeats, "load": load(), "commit": code()["commit"]}
         measured = [about | row for row in CASES[name](call.repeats)]
         print(*map(line, measured), sep="\n", flush=True)
         rows = sorted([row for row in rows if row["case"] != name] + measured, key=lambda row: NAMES.index(row["case"]))

@@ -60,7 +60,7 @@ def test_table_measures_and_saves(tmp_path, capsys, monkeypatch):
     assert main() == 0
     saved = json.loads((tmp_path / "table.json").read_text())
     (kept,) = saved["rows"]
-    assert kept["load"] >= 0 and kept == {"case": "demo", "repeats": 5, "load": kept["load"], **rows[0]}
+    assert kept["load"] >= 0 and kept == {**kept, "case": "demo", "repeats": 5, **rows[0]} and "commit" in kept
     assert (kept["ours"], kept["peer"], kept["ratio"], kept["low"], kept["high"]) == (1.0, 3.0, 2.0, 1.5, 3.0)
     assert "torch" in saved["machine"]
     assert ">= 2" in capsys.readouterr().out

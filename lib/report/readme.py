@@ -138,10 +138,10 @@ def speed(results: Path) -> str:
         (row["what"], _quantity(row["ours"], row["unit"]), _peer(row), _ratio(row["ratio"], row["low"], row["high"]))
         for row in content["rows"]
     ]
-    busy = [row["load"] for row in content["rows"]]
-    note = f"{content['machine']}; load of the machine at the start of a case: {min(busy):.1f} to {max(busy):.1f}"
+    busy = [row["load"] for row in content["rows"] if row["load"] is not None]
+    loads = f"; load of the machine at the start of a case: {min(busy):.1f} to {max(busy):.1f}" if busy else ""
     table = pd.DataFrame(rows, columns=["what", "this project", "peer", "ratio (range)"])
-    return f"{sentences.markdown_table(table)}\n\n({note})"
+    return f"{sentences.markdown_table(table)}\n\n({content['machine']}{loads})"
 
 
 def _peer(row: dict) -> str:
@@ -155,10 +155,9 @@ def _quantity(value: float, unit: str) -> str:
 def _ratio(value: float | None, low: float | None, high: float | None) -> str:
     if value is None:
         return ""
-    if low is None:
-        return f"{value:.2f}"
     digits = 3 if value < 0.1 else 2 if value < 10 else 0
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    spread = "" if low is None else f" ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f}{spread}"
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
