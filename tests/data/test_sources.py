@@ -71,16 +71,18 @@ def test_music_is_kept_in_its_coding_and_every_file_is_in_the_table(archive, roo
     files = {"a/one.ogg": song, "b two.flac": other, "click.ogg": coded(music(2, 2)), "readme.txt": b"x"}
     files |= {"words.mp3": b"just words" * 50, "cut.ogg": song[: len(song) * 2 // 3]}
     files |= {"silence.wav": coded(np.zeros((8000 * 21, 2)), "WAV")}
-    archive.add("alpha", placed(files))
+    rain = {"usr/share/games/game/sounds/rain.ogg": coded(music(21, 5))}
+    archive.add("alpha", placed(files) | rain)
     archive.add("beta", {f"{WHERE}/b.pk3": zipped({"music/three.ogg": coded(music(23, 3)), "models/x.md3": b"x"})})
     provide(root)
     assert kept(root) == ["alpha/a/one.ogg", "alpha/b two.flac", "beta/three.ogg"]
     assert (root / "alpha/a/one.ogg").read_bytes() == song and (root / "alpha/copyright").read_text() == COPYRIGHT
-    assert len(table(root)) == 7 and set(table(root)["version"]) == {"1:2.0-1"}
+    assert len(table(root)) == 8 and set(table(root)["version"]) == {"1:2.0-1"}
     found = reasons(root)
-    assert found["click.ogg"] == "under 20 s" and found["silence.wav"] == "silent" and "truncated" in found["cut.ogg"]
-    assert found.keys() == {"click.ogg", "silence.wav", "cut.ogg", "words.mp3"}
-    assert "3 pieces, 0.0 h; 4 left out" in summary(root)
+    assert found["click.ogg"] == "under 20 s" and found["rain.ogg"] == "among effects"
+    assert found["silence.wav"] == "silent" and "truncated" in found["cut.ogg"]
+    assert found.keys() == {"click.ogg", "silence.wav", "cut.ogg", "words.mp3", "rain.ogg"}
+    assert "3 pieces, 0.0 h; 5 left out" in summary(root)
     tracks, skipped = folder.read(root, root.parent / "cache", 1, 10.0)
     assert [track.name for track in tracks] == kept(root) and skipped == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -25,14 +26,18 @@ FURTHER = (
     *("supertuxkart-data", "widelands-data", "naev-data", "0ad-data"),
 )
 """4 GB of packages with music among other things."""
+EFFECTS = re.compile(r"/(sounds?|snd|sfx|effects?|speech|voices?|ambien(t|ce))/", re.IGNORECASE)
+"""Folders of what is no music however long it is, rain or bells, unless something in the path is called music."""
 
 
 def choose(folder: Path, files: list[str], earlier: list[dict], workers: int) -> list[dict]:
-    """A row for each file: what is short, silent, undecodable or a duplicate is left out, a loop is cut."""
+    """A row for each file: what is no music, undecodable or a duplicate is left out, a loop is cut."""
     rows, known = [], [row for row in earlier if row.get("signature")]
     for path, heard in zip(files, _heard(folder, files, workers), strict=True):
         row = {"piece": path, "file": path, "seconds": heard.seconds, "left_out": heard.reason}
-        if not heard.reason:
+        if not heard.reason and EFFECTS.search(f"/{path}") and "music" not in path.lower():
+            row["left_out"] = "among effects"
+        elif not heard.reason:
             row |= _once(folder, path, heard) if heard.period else {"signature": heard.signature}
         if not row["left_out"] and (twin := _twin(row, known)):
             row |= {"left_out": f"a duplicate of {twin['piece']}", "signature": ""}
