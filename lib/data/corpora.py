@@ -14,7 +14,7 @@ from lib.data import fma, folder, musdb18
 from lib.data.collection import Collection
 from lib.data.sources import SOURCES
 from lib.data.tracks import Candidate, Skipped, Track, content_digest, scan
-from lib.profile.fields import FMA, MUSDB, RENDERED, Corpus, Profile
+from lib.profile.fields import ARRANGED, FMA, MUSDB, Corpus, Profile
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
@@ -50,13 +50,13 @@ def available(profile: Profile) -> bool:
             return profile.corpus.download or fma.there(root, part.removeprefix(FMA))
         if part in SOURCES:
             return profile.corpus.download or SOURCES[part].there(root)
-        return part == RENDERED or root.is_dir()
+        return root is None or root.is_dir()
 
     return all(map(found, profile.corpus.unlabeled_parts))
 
 
 def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
-    """Songs with stems from ``corpus.labeled``: ``rendered``, ``musdb18hq``, or a folder (see `lib.data.musdb18`).
+    """Songs with stems from ``corpus.labeled``: made here, ``musdb18hq``, or a folder (see `lib.data.musdb18`).
 
     With ``corpus.tested``, the songs of that folder are tested in place of the labelled ones' own test songs.
     Raises `UserError` if a folder does not exist or holds no usable song.
@@ -65,6 +65,7 @@ def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
     root = _root(profile, "labeled", corpus.labeled, cache)
     read = musdb18.read(root, cache, corpus.workers, corpus.validation_songs, corpus.folds)
     songs, skipped = _usable("corpus.labeled", root, *read)
+    skipped += _not_arranged(corpus, root)
     if not corpus.tested:
         return songs, skipped
     root = _root(profile, "tested", corpus.tested, cache)
@@ -73,7 +74,7 @@ def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
 
 
 def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
-    """Mixtures from ``corpus.unlabeled``: ``rendered``, a folder in FMA's layout, or any folder of music; or several.
+    """Mixtures from ``corpus.unlabeled``: made here, a folder in FMA's layout, or any folder of music; or several.
 
     ``fma:SUBSET`` gives a `Collection`, all else a list. Raises `UserError` if a folder does not exist or holds no
     usable song.
@@ -137,16 +138,24 @@ def _without_clicks(files: dict[str, Path], cache: Path) -> dict[str, Path]:
 
 
 def _root(profile: Profile, kind: str, value: str, cache: Path) -> Path:
-    if value == RENDERED:
+    if settings := profile.corpus.recipe_of(value):
         from lib.data.composed import corpus  # a synthesiser is needed to render music, not to read it
 
-        settings, rate = profile.corpus.rendered, profile.audio.rate
-        return corpus.build(settings, rate, cache / f"rendered-{fingerprint([settings, rate])}") / kind
+        rate = profile.audio.rate
+        return corpus.build(settings, rate, cache / f"{value}-{fingerprint([corpus.identity(settings), rate])}") / kind
     _provide(profile.corpus, value)
     root = profile.corpus.folder_of(value).resolve()
     if not root.is_dir():
         raise UserError(f"corpus.{kind}: no such folder: {value}; give a folder of music, or 'rendered'")
     return root
+
+
+def _not_arranged(corpus: Corpus, root: Path) -> list[Skipped]:
+    if corpus.labeled != ARRANGED:
+        return []
+    from lib.data.composed.corpus import left_out
+
+    return left_out(root.parent)
 
 
 def of_split(tracks: Sequence[Track], split: str) -> Sequence[Track]:

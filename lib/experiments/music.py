@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,15 @@ from lib.study import Study
 PAIRS = tuple(itertools.combinations(range(len(STEMS)), 2))
 ENVELOPE_SECONDS = 0.05
 MOST_UNLABELED = 1000
+SOUND = ("level", "centroid", "crest", "activity")
+ACTIVE_DB = -40.0
+"""Level of a second, against the whole mixture, from which a stem counts as active in it."""
 
 
 def survey(study: Study) -> pd.DataFrame:
     """Tidy table (corpus, split, song, stem, metric, value) of all labelled songs, the real song and unlabelled songs.
 
-    Metrics: ``seconds``; ``level`` of a stem in dB under its mixture; and per pair of stems the correlation of
+    Metrics: ``seconds``; those of `SOUND` for each stem (see `sound`); and per pair of stems the correlation of
     waveforms, of envelopes (RMS in 50 ms) and of magnitude spectrograms, within a song (``envelope correlation``) and
     with the second stem taken from the song before (``envelope correlation, other song``), as what chance gives. Of
     unlabelled songs, at most `MOST_UNLABELED` are listed.
@@ -40,19 +44,53 @@ def survey(study: Study) -> pd.DataFrame:
         for song in songs:
             before, waves = waves, song.stems(rate=rate)
             across = _correlations(waves, before, rate, ", other song") if len(songs) > 1 else []
-            add("labelled", song, [*_levels(waves), *_correlations(waves, waves, rate), *across])
+            add("labelled", song, [*sound(waves, rate), *_correlations(waves, waves, rate), *across])
     waves = study.real_song.stems(rate=rate)
-    add("real song", study.real_song, [*_levels(waves), *_correlations(waves, waves, rate)])
+    add("real song", study.real_song, [*sound(waves, rate), *_correlations(waves, waves, rate)])
     for song in study.unlabeled[:: -(-len(study.unlabeled) // MOST_UNLABELED)]:
         add("unlabelled", song, [])
     return pd.DataFrame(rows)
 
 
-def _levels(stems: np.ndarray) -> list[tuple[str, str, float]]:
-    """Level of every stem that sounds, in dB under the mixture."""
-    total = rms(stems.sum(0))
-    levels = [(stem, rms(wave)) for stem, wave in zip(STEMS, stems, strict=True)]
-    return [(stem, "level", 20 * float(np.log10(level / total))) for stem, level in levels if level > SILENT_RMS]
+def sound(stems: np.ndarray, rate: int) -> list[tuple[str, str, float]]:
+    """How the stems [4, C, T] of a song sound, as (stem, metric, value) for every stem that does.
+
+    ``level`` in dB under the mixture; spectral ``centroid`` in Hz, of the mean power spectrum; ``crest`` factor, peak
+    over RMS in dB; ``activity``, the share of seconds above `ACTIVE_DB`. A silent stem has its activity alone, 0.
+    """
+    total, found = rms(stems.sum(0)), []
+    for stem, wave in zip(STEMS, stems, strict=True):
+        if (level := rms(wave)) <= SILENT_RMS:
+            found.append((stem, "activity", 0.0))
+            continue
+        power = np.square(_spectra(wave.mean(0)[None])).reshape(513, -1).mean(-1)
+        seconds = wave[:, : wave.shape[-1] // rate * rate].reshape(wave.shape[0], -1, rate)
+        values = {
+            "level": 20 * np.log10(level / total),
+            "centroid": power @ np.linspace(0, rate / 2, 513) / max(power.sum(), 1e-12),
+            "crest": 20 * np.log10(np.abs(wave).max() / level),
+            "activity": np.mean(np.square(seconds).mean((0, 2)) > total**2 * 10 ** (ACTIVE_DB / 10)),
+        }
+        found += [(stem, metric, float(values[metric])) for metric in SOUND]
+    return found
+
+
+def sounds(corpora: Mapping[str, Sequence[Track]], rate: int) -> pd.DataFrame:
+    """`sound` of songs with stems from any corpora, tidy as in `survey`."""
+    rows = [
+        {"corpus": name, "split": song.split, "song": song.name, "stem": stem, "metric": metric, "value": value}
+        for name, songs in corpora.items()
+        for song in songs
+        for stem, metric, value in sound(song.stems(rate=rate), rate)
+    ]
+    return pd.DataFrame(rows)
+
+
+def how_real(table: pd.DataFrame) -> pd.DataFrame:
+    """Medians over songs of each corpus in a table of `survey` or `sounds`: a row per stem and corpus."""
+    table = table[table["metric"].isin(SOUND)]
+    medians = table.groupby(["stem", "corpus", "metric"])["value"].median().unstack()
+    return medians.reindex(columns=list(SOUND)).reindex(STEMS, level="stem")
 
 
 def _correlations(first: np.ndarray, second: np.ndarray, rate: int, suffix: str = "") -> list[tuple[str, str, float]]:

@@ -8,7 +8,7 @@ from lib.arms import Finetuning, Pretraining
 from lib.experiments import ablations, claim, probes, search
 from lib.experiments.jobs import Job, planned
 from lib.profile import schema
-from lib.profile.fields import RENDERED, Profile
+from lib.profile.fields import ARRANGED, RENDERED, Profile
 from lib.profile.load import load, to_dict
 from lib.store.runs import Run
 from lib.study import Study
@@ -19,14 +19,14 @@ class Outline(Study):
 
     def unlabeled_content(self) -> object:
         facts = to_dict(self.profile)["corpus"]
-        if RENDERED not in self.profile.corpus.unlabeled_parts:
-            del facts["rendered"]
+        for made in {RENDERED, ARRANGED} - set(self.profile.corpus.unlabeled_parts):
+            del facts[made]
         return {key: value for key, value in facts.items() if key not in ("labeled", "workers", "folds")}
 
     def labeled_content(self, count: int) -> object:
         corpus = self.profile.corpus
-        rendered = corpus.rendered.seed if corpus.labeled == RENDERED else None
-        return [count, corpus.labeled, corpus.validation_songs, rendered, corpus.folds, self.fold]
+        made = corpus.recipe_of(corpus.labeled)
+        return [count, corpus.labeled, corpus.validation_songs, made and made.seed, corpus.folds, self.fold]
 
 
 def runs(profile: Profile, absent: bool = False) -> dict[Run, Job]:

@@ -29,15 +29,14 @@ def check(profile: Profile, results: Path) -> None:
 
 def planned_bytes(profile: Profile) -> float:
     """Disk space that a study takes at most: rendered songs, the weights of every run, one run's checkpoints."""
-    rendered, tuning, ablations = profile.corpus.rendered, profile.finetune, profile.ablations
+    tuning, ablations = profile.finetune, profile.ablations
     total = 0.0
-    if profile.corpus.labeled == "rendered":
-        songs = rendered.train_songs + rendered.validation_songs + rendered.test_songs
-        total += songs * rendered.song_seconds * profile.audio.rate * 2 * 3 * 5  # channels, bytes, files
-    if "rendered" in profile.corpus.unlabeled_parts:
-        total += (
-            (1 + profile.probes.redealt) * rendered.unlabeled_songs * rendered.song_seconds * 32_000
-        )  # MP3, at most 256 kbit/s
+    if made := profile.corpus.recipe_of(profile.corpus.labeled):
+        songs = made.train_songs + made.validation_songs + made.test_songs
+        total += songs * made.song_seconds * profile.audio.rate * 2 * 3 * 5  # channels, bytes, files
+    for made in filter(None, map(profile.corpus.recipe_of, profile.corpus.unlabeled_parts)):
+        copies = 1 + profile.probes.redealt
+        total += copies * made.unlabeled_songs * made.song_seconds * 32_000  # MP3, at most 256 kbit/s
     regime, budgets = profile.regime, len(tuning.labeled_songs)
     variants = profile.probes.redealt + profile.probes.same_song
     pretrainings = len(profile.pretrain.seeds) + len(profile.probes.seeds) * (1 + variants)

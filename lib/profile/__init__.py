@@ -2,7 +2,9 @@
 
 from lib import ROOT
 from lib.profile.fields import (
+    ARRANGED,
     CONTROLS,
+    EMBEDDED,
     FMA,
     FMA_SUBSETS,
     MUSDB,
@@ -11,6 +13,7 @@ from lib.profile.fields import (
     RENDERED,
     TRANSFERS,
     Ablations,
+    Arranged,
     Audio,
     Axis,
     Blind,
@@ -33,7 +36,9 @@ from lib.profile.fields import (
 from lib.profile.load import find, load, override, to_dict
 
 __all__ = [
+    "ARRANGED",
     "CONTROLS",
+    "EMBEDDED",
     "FMA",
     "FMA_SUBSETS",
     "MUSDB",
@@ -43,6 +48,7 @@ __all__ = [
     "ROOT",
     "TRANSFERS",
     "Ablations",
+    "Arranged",
     "Audio",
     "Axis",
     "Blind",

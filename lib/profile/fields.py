@@ -14,15 +14,17 @@ from pydantic.fields import FieldInfo
 from lib import ROOT, STEMS, UserError
 
 PROFILES = ROOT / "notebooks" / "profiles"
-RENDERED, MUSDB, FMA = "rendered", "musdb18hq", "fma:"
-"""Sources of music that are named: composed, and published data sets (``fma:small`` and so on)."""
+RENDERED, ARRANGED, MUSDB, FMA = "rendered", "arranged", "musdb18hq", "fma:"
+"""Sources of music that are named: made here, and published data sets (``fma:small`` and so on)."""
 RECORDED, STEMMED = ("debian", "debian-more"), ("everythingisremixed", "mdb")
 """Sources of recorded music that are fetched (`lib.data.sources`): in the wild, and songs with stems."""
+EMBEDDED = "TimGM6mb"
+"""The sound font that comes with the packages."""
 
 
 def is_named(source: str) -> bool:
     """Whether a source of music goes by its name, as against a folder."""
-    return source in (RENDERED, MUSDB, *RECORDED, *STEMMED) or source.startswith(FMA)
+    return source in (RENDERED, ARRANGED, MUSDB, *RECORDED, *STEMMED) or source.startswith(FMA)
 
 
 def parts_of(source: str) -> tuple[str, ...]:
@@ -129,13 +131,28 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class Arranged(Rendered):
+    """People's compositions: MIDI files that are played stem by stem with any sound fonts."""
+
+    song_seconds: Annotated[Real, doc("length of an excerpt in seconds; shorter songs are left out", ge=2, le=1200)] = (
+        30.0
+    )
+    train_songs: Annotated[Count, doc("labelled training songs")] = 24
+    midi: Annotated[Distinct[Text], doc("folders of MIDI files")] = ("data/midi",)
+    fonts: Annotated[Distinct[Text], doc("SF2 or SF3 files; TimGM6mb: the embedded one")] = (EMBEDDED,)
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Where the music comes from, and the rules that cut it into segments."""
 
-    labeled: Annotated[Labeled, doc("rendered, or songs with stems: a folder or musdb18hq, mdb, ...")] = "rendered"
+    labeled: Annotated[Labeled, doc("rendered, arranged, or songs with stems: a folder, musdb18hq, ...")] = "rendered"
     tested: Annotated[TextOrEmpty, doc("folder of songs with stems to test on; empty: labelled ones of their own")] = ""
-    unlabeled: Annotated[Unlabeled, doc('fma:SUBSET, or rendered, debian and folders, joined by " + "')] = "rendered"
+    unlabeled: Annotated[
+        Unlabeled, doc('fma:SUBSET, or rendered, arranged, debian and folders, joined by " + "')
+    ] = "rendered"
     rendered: Rendered = field(default_factory=Rendered)
+    arranged: Arranged = field(default_factory=Arranged)
     fma_subset: Annotated[FmaSubset, doc("subset that is read of a folder of FMA")] = "large"
     fma_root: Annotated[Text, doc("folder of FMA")] = "data/fma"
     musdb_root: Annotated[Text, doc("folder of MUSDB18-HQ")] = "data/musdb18hq"
@@ -155,9 +172,13 @@ class Corpus:
         """The sources that ``unlabeled`` joins by " + "."""
         return parts_of(self.unlabeled)
 
+    def recipe_of(self, source: str) -> Rendered | None:
+        """The settings of music that is made here; None for other sources."""
+        return {RENDERED: self.rendered, ARRANGED: self.arranged}.get(source)
+
     def folder_of(self, source: str) -> Path | None:
-        """The folder of what ``labeled`` or a part of ``unlabeled`` names; None for composed music."""
-        if source == RENDERED:
+        """The folder of what ``labeled`` or a part of ``unlabeled`` names; None for music that is made here."""
+        if self.recipe_of(source):
             return None
         if source in (*RECORDED, *STEMMED):
             return project_path(self.sources_root) / source

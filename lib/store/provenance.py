@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,6 +73,10 @@ def describe(profile: profiles.Profile) -> dict:
         parts = _parts(profile, key)
         shown = [p if profiles.is_named(p) else os.path.relpath(profiles.project_path(p), ROOT) for p in parts]
         content["corpus"][key] = " + ".join(shown)
+    for key in ("midi", "fonts"):
+        names = getattr(profile.corpus.arranged, key)
+        shown = [n if n == profiles.EMBEDDED else os.path.relpath(profiles.project_path(n), ROOT) for n in names]
+        content["corpus"]["arranged"][key] = shown
     seeds = {"rendered": profile.corpus.rendered.seed, "pretrain": list(profile.pretrain.seeds)}
     return {
         "code": code(),
@@ -88,12 +93,17 @@ def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False)
 
     ``times`` adds modification times, to detect changes on one disk; hashes with times do not compare across disks.
     """
-    return fingerprint([
-        [profile.corpus.rendered, profile.audio.rate]
-        if part == profiles.RENDERED
-        else _files(profile.corpus.folder_of(part), times)
-        for part in _parts(profile, key)
-    ])  # fmt: skip
+    return fingerprint([_part(profile, part, times) for part in _parts(profile, key)])
+
+
+def _part(profile: profiles.Profile, part: str, times: bool) -> object:
+    made = profile.corpus.recipe_of(part)
+    if part == profiles.ARRANGED:
+        folders = [_files(profiles.project_path(name), times) for name in made.midi]
+        fonts = [path.stat() for path in map(profiles.project_path, made.fonts) if path.is_file()]
+        fonts = [(font.st_size, times and font.st_mtime_ns) for font in fonts]
+        return [replace(made, midi=(), fonts=()), profile.audio.rate, folders, fonts]  # wherever the files are
+    return [made, profile.audio.rate] if made else _files(profile.corpus.folder_of(part), times)
 
 
 def _parts(profile: profiles.Profile, key: str) -> tuple[str, ...]:

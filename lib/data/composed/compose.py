@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import cycle, pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,12 @@ PROGRAMS = {
 }
 # Of the font's eight kits 32 (Jazz) is left out: it is 0 (Standard) but for one note.
 KITS = ((0, 8, 24, 48), (16, 25, 40))
+DRUMS = {"kick": (1.0, 0.02), "snare": (0.8, 0.2), "cymbals": (0.35, 0.08)}
+"""Parts of a kit, each with its peak and what of it is sent to the reverberation, linear."""
+BALANCE = {"bass": -1.0, "drums": 0.5, "vocals": 1.0, "other": 0.0}
+"""Mean level of each stem in dB."""
+CENTRES = (52, 54, 57, 62, 64, 67)
+"""MIDI pitches about which leads are sung, those below 60 by lower voices."""
 MODES = {
     "major": ((0, 2, 4, 5, 7, 9, 11), ((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 2, 3, 4), (1, 4, 0, 5), (0, 3))),
     "minor": ((0, 2, 3, 5, 7, 8, 10), ((0, 5, 2, 6), (0, 3, 6, 2), (0, 6, 5, 6), (5, 6, 0, 0), (0, 3, 0, 4))),
@@ -108,6 +115,17 @@ class Voice:
     vowels: tuple[int, ...]
 
 
+class Control(NamedTuple):
+    """From some second on, another value of a part's ``volume``, ``expression``, ``bend`` or ``range``.
+
+    Volume and expression are 0 to 127, the bend 0 to 16383, its range in semitones either way.
+    """
+
+    seconds: float
+    name: str
+    value: float
+
+
 @dataclass(frozen=True)
 class Part:
     """One instrument: its stem, General MIDI program (or kit, if drums), notes, and its place in the mix."""
@@ -121,6 +139,9 @@ class Part:
     send: float = 0.1  # to the reverberation, linear
     tuning: float = 0.0  # semitones
     voice: Voice | None = None
+    font: str = ""  # file of the sound font; empty: the embedded one
+    bank: int = 0  # of the font; kits are in bank 128, but for fonts that hold nothing else
+    controls: tuple[Control, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +171,39 @@ class Song:
 def compose(seed: int, kind: str, index: int, seconds: float) -> Song:
     """Song ``index`` of a kind; the same arguments give the same song, whatever else the corpus holds."""
     return _Composer((seed, KINDS.index(kind), index), kind == "test", seconds).song(kind, index)
+
+
+def drum_part(rng: np.random.Generator, role: str, kit: int, notes: tuple[Note, ...]) -> Part:
+    """A part of `DRUMS`, tuned and placed in the mix by chance."""
+    level, send = DRUMS[role]
+    return Part(
+        "drums", role, kit, notes, level * 10 ** rng.uniform(-0.15, 0.15), rng.uniform(-0.25, 0.25),
+        send * rng.uniform(0.3, 1.5), rng.uniform(-2.5, 2.5), bank=128,
+    )  # fmt: skip
+
+
+def draw_voice(rng: np.random.Generator, centre: int, program: int) -> Voice:
+    """A singer whose range is about the MIDI pitch ``centre``, to sing over the sound of a ``program``."""
+    return Voice(
+        tract=(0.84 if centre < 60 else 1.0) * rng.uniform(0.95, 1.1),
+        vibrato_hz=rng.uniform(4.8, 6.4),
+        vibrato_semitones=rng.uniform(0.15, 0.5),
+        glide_seconds=rng.uniform(0.06, 0.16),
+        scoop=rng.uniform(0.3, 2.0),
+        # the font's choirs have vowels of their own; other programs get theirs from the filter alone
+        formants=rng.uniform(0.4, 0.7) if program in (52, 53) else rng.uniform(0.8, 0.95),
+        breath=10 ** rng.uniform(-2.6, -1.6),
+        vowels=tuple(rng.permutation(5)[:3].tolist()),
+    )
+
+
+def draw_mix(rng: np.random.Generator) -> dict[str, object]:
+    """The fields of a `Song` that mix it: the stems' levels, the room, and the bus compressor."""
+    return {
+        "levels_db": {stem: round(level + rng.uniform(-3, 3), 2) for stem, level in BALANCE.items()},
+        "room_seconds": round(rng.uniform(0.4, 2.0), 3),
+        "ratio": round(rng.uniform(1.5, 4.0), 2),
+    }
 
 
 class _Composer:
@@ -271,12 +325,8 @@ class _Composer:
 
         busy = self.choice((("chorus", "bridge"), ("chorus",), ()))
         active = {"intro": self.chance(0.5), "verse": True, "chorus": True, "bridge": self.chance(0.6)}
-        lines = (("kick", low, 1.0, 0.02), ("snare", middle, 0.8, 0.2), ("cymbals", high, 0.35, 0.08))
-        return [
-            Part("drums", role, kit, self.play(active, bar_notes), level * 10 ** rng.uniform(-0.15, 0.15),
-                 rng.uniform(-0.25, 0.25), send * rng.uniform(0.3, 1.5), rng.uniform(-2.5, 2.5))
-            for role, bar_notes, level, send in lines
-        ]  # fmt: skip
+        lines = zip(DRUMS, (low, middle, high), strict=True)
+        return [drum_part(rng, role, kit, self.play(active, bar_notes)) for role, bar_notes in lines]
 
     def bass(self) -> Part:
         """One note at a time between E1 and about E3."""
@@ -371,18 +421,8 @@ class _Composer:
     def vocals(self) -> Part:
         """The lead: sung where the form has words, silent between phrases."""
         rng, program = self.rng, self.program(PROGRAMS["voice"])
-        centre = self.choice((52, 54, 57, 62, 64, 67))
-        voice = Voice(
-            tract=(0.84 if centre < 60 else 1.0) * rng.uniform(0.95, 1.1),
-            vibrato_hz=rng.uniform(4.8, 6.4),
-            vibrato_semitones=rng.uniform(0.15, 0.5),
-            glide_seconds=rng.uniform(0.06, 0.16),
-            scoop=rng.uniform(0.3, 2.0),
-            # the font's choirs have vowels of their own; other programs get theirs from the filter alone
-            formants=rng.uniform(0.4, 0.7) if program in (52, 53) else rng.uniform(0.8, 0.95),
-            breath=10 ** rng.uniform(-2.6, -1.6),
-            vowels=tuple(rng.permutation(5)[:3].tolist()),
-        )
+        centre = self.choice(CENTRES)
+        voice = draw_voice(rng, centre, program)
         sung = ("verse", "chorus", "bridge") if self.chance(0.5) else ("verse", "chorus")
         notes = self.melody(centre, sung, rng.uniform(0.3, 0.7))
         return Part("vocals", "voice", program, notes, send=rng.uniform(0.06, 0.3), voice=voice)
@@ -397,13 +437,11 @@ class _Composer:
         if silent == "vocals" or (len(figures) < 3 and self.chance(0.3)):
             notes = self.melody(int(rng.integers(66, 76)), FORM if silent == "vocals" else ("intro", "bridge"), 0.0)
             parts.append(Part("other", "solo", self.program(PROGRAMS["solo"]), notes, 0.9, rng.uniform(-0.5, 0.5), 0.2))
-        balance = {"bass": -1.0, "drums": 0.5, "vocals": 1.0, "other": 0.0}
         return Song(
             name=f"{kind.capitalize()} {index + 1:03d} - {self.choice(WORDS[0])} {self.choice(WORDS[1])}",
             seed=self.seed, seconds=self.seconds, key=KEYS[self.key], mode=self.mode, bpm=self.bpm, genre=self.genre,
             groove=self.groove,
             sections=tuple((name, round(self.time(bar, 0), 3)) for name, bar, _ in self.sections),
             parts=tuple(part for part in parts if part.notes),
-            levels_db={stem: round(level + rng.uniform(-3, 3), 2) for stem, level in balance.items()},
-            room_seconds=round(rng.uniform(0.4, 2.0), 3), ratio=round(rng.uniform(1.5, 4.0), 2),
+            **draw_mix(rng),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The embedded corpus: composed songs played by a sound font, in the folder layouts of MUSDB18-HQ and FMA."""
+"""Music made here, composed by rule or arranged from MIDI files, in the folder layouts of MUSDB18-HQ and FMA."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,15 +20,24 @@ from tqdm.auto import tqdm
 
 from lib import STEMS, UserError
 from lib.data.audio import run_ffmpeg
+from lib.data.composed import arrange
 from lib.data.composed.compose import Song, compose
 from lib.data.composed.render import FIRST_ID, PEAK, render, same_arithmetic
+from lib.data.tracks import Skipped
 from lib.machine.processes import end_with_parent
-from lib.profile.fields import Rendered
+from lib.profile.fields import Arranged, Rendered
 from lib.store.files import atomic, file_lock, write_json
 
 VERSION = 1
 """Raise it when the same settings are composed or rendered otherwise: songs are made again."""
+Maker = Callable[[str, int], Song]
+"""Gives song ``index`` of a kind (one of `KINDS`)."""
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+def identity(settings: Rendered) -> dict:
+    """What the songs depend on. Raises: UserError where MIDI files or sound fonts are missing."""
+    return arrange.identity(settings) if isinstance(settings, Arranged) else asdict(settings)
 
 
 def build(settings: Rendered, rate: int, root: Path, workers: int | None = None) -> Path:
@@ -36,15 +47,16 @@ def build(settings: Rendered, rate: int, root: Path, workers: int | None = None)
     the stems to the last bit; the validation songs are the last of ``train`` in sorted order),
     ``unlabeled/000/000002.mp3`` with ``unlabeled/fma_metadata/tracks.csv``, and ``songs.json``, which describes every
     song. Where the settings say so, the stems of the unlabelled songs are re-dealt (`deal`). The files depend on
-    ``settings`` and ``rate`` alone, not on ``workers``. Raises `UserError` for a rate that MP3 has not, or songs too
-    short to hold a phrase.
+    ``settings`` (of `Arranged`, on what the files named there hold) and ``rate`` alone, not on ``workers``;
+    ``left_out.json`` lists the MIDI files that are not used. Raises `UserError` for a rate that MP3 has not, or songs
+    too short to hold a phrase.
     """
     if rate not in MP3_RATES:
         raise UserError(f"audio.rate: MP3 cannot hold {rate} Hz, choose one of {', '.join(map(str, MP3_RATES))}")
     if settings.song_seconds < 2:
         raise UserError(f"corpus.rendered.song_seconds: {settings.song_seconds} is too short, choose at least 2")
     root = Path(root)
-    plan = {"settings": asdict(settings), "rate": rate, "version": VERSION}
+    plan = {"settings": identity(settings), "rate": rate, "version": VERSION}
     if _read_json(root / "complete.json") == plan:
         return root
     with file_lock(root / "lock"):  # a notebook opened while a study runs may ask for the same songs
@@ -62,17 +74,37 @@ def _build(settings: Rendered, rate: int, root: Path, workers: int | None, plan:
         write_json(root / "plan.json", plan)
     shutil.rmtree(root / "partial", ignore_errors=True)  # left by a build that was killed
     (root / "partial").mkdir()
+    maker = _maker(settings, root)
     counts = {"train": settings.train_songs, "valid": settings.validation_songs, "test": settings.test_songs}
     tasks = [(kind, (index,)) for kind, count in counts.items() for index in range(count)]
-    tasks += [("unlabeled", group) for group in _unlabeled_groups(settings)]
-    made = _run(partial(_make, settings, rate, root), tasks, workers or len(os.sched_getaffinity(0)))
-    songs = [song for group in made for song in group]
+    tasks += [("unlabeled", group) for group in _unlabeled_groups(settings, maker)]
+    by_font = sorted(tasks, key=partial(_font_number, maker))  # a process holds few fonts at a time
+    made = _run(partial(_make, maker, rate, root), by_font, workers or len(os.sched_getaffinity(0)))
+    made = dict(zip(by_font, made, strict=True))
+    songs = [song for task in tasks for song in made[task]]
     songs.sort(key=lambda song: song.get("track_id", 0))  # stable: labelled songs first, in their order
     with atomic(root / "songs.json") as temporary:
         temporary.write_text("[\n" + ",\n".join(map(json.dumps, songs)) + "\n]\n", "utf-8")
     _write_tracks(root / "unlabeled" / "fma_metadata" / "tracks.csv", [s for s in songs if "track_id" in s])
     (root / "partial").rmdir()
     write_json(root / "complete.json", plan)
+
+
+def _maker(settings: Rendered, root: Path) -> Maker:
+    if not isinstance(settings, Arranged):
+        return partial(compose, settings.seed, seconds=settings.song_seconds)
+    arranger, skipped = arrange.plan(settings)
+    write_json(root / "left_out.json", [[item.path, item.reason] for item in skipped])
+    return arranger
+
+
+def _font_number(maker: Maker, task: tuple[str, tuple[int, ...]]) -> int:
+    return maker.font_number(task[0], task[1][0]) if isinstance(maker, arrange.Arranger) else 0
+
+
+def left_out(root: Path) -> list[Skipped]:
+    """The MIDI files that the songs under ``root`` were not made from, and why."""
+    return [Skipped(*item) for item in _read_json(root / "left_out.json") or []]
 
 
 def _read_json(path: Path) -> object:
@@ -82,11 +114,10 @@ def _read_json(path: Path) -> object:
         return None
 
 
-def _unlabeled_groups(settings: Rendered) -> list[tuple[int, ...]]:
+def _unlabeled_groups(settings: Rendered, maker: Maker) -> list[tuple[int, ...]]:
     if not settings.redealt:
         return [(index,) for index in range(settings.unlabeled_songs)]
-    songs = range(settings.unlabeled_songs)
-    return deal([compose(settings.seed, "unlabeled", index, settings.song_seconds) for index in songs])
+    return deal([maker("unlabeled", index) for index in range(settings.unlabeled_songs)])
 
 
 def deal(songs: list[Song]) -> list[tuple[int, ...]]:
@@ -106,14 +137,17 @@ def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[l
     progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", mininterval=1.0)
     # spawned, for NumPy looks at the environment once, and the caller may hold threads that a fork would break
     context = multiprocessing.get_context("spawn")
-    with same_arithmetic(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
-        return list(progress(pool.map(make, tasks)))
+    try:
+        with same_arithmetic(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
+            return list(progress(pool.map(make, tasks)))
+    except BrokenProcessPool as error:
+        raise UserError("rendering songs: a process died, of a damaged sound font or for want of memory") from error
 
 
-def _make(settings: Rendered, rate: int, root: Path, task: tuple[str, tuple[int, ...]]) -> list[dict]:
+def _make(maker: Maker, rate: int, root: Path, task: tuple[str, tuple[int, ...]]) -> list[dict]:
     """Write one song, or one group of unlabelled songs, unless it is there; return the descriptions."""
     kind, group = task
-    songs = [compose(settings.seed, kind, index, settings.song_seconds) for index in group]
+    songs = [maker(kind, index) for index in group]
     return (
         _make_unlabeled(songs, group, rate, root)
         if kind == "unlabeled"

@@ -6,17 +6,19 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import lru_cache, partial
 from importlib import resources
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import tinysoundfont
 from scipy.signal import fftconvolve, iirpeak, lfilter
 
-from lib import STEMS
-from lib.data.composed.compose import Note, Part, Song, Voice
+from lib import STEMS, UserError
+from lib.data.composed.compose import Control, Note, Part, Song, Voice
 
+EMBEDDED_FONT = str(resources.files("pretty_midi") / "TimGM6mb.sf2")
 FIRST_ID = 2  # FMA's first track
 CONTROL = 0.01  # seconds between two values of a pitch or loudness curve
 BEND_RANGE = 24  # semitones either way
@@ -73,18 +75,21 @@ def _active_rms(wave: np.ndarray, rate: int) -> float:
     return float(np.sqrt(power[power >= 1e-4 * power.max()].mean()))
 
 
-@cache
-def _font():
-    """The sound font, parsed once a process: parsing takes longer than playing a part."""
+@lru_cache(2)
+def _font(path: str):
+    """A sound font, parsed once a process: parsing takes longer than playing a part. Raises: UserError."""
     synth = tinysoundfont.Synth()
-    return synth.soundfonts[synth.sfload((resources.files("pretty_midi") / "TimGM6mb.sf2").read_bytes())]
+    try:
+        return synth.soundfonts[synth.sfload(Path(path or EMBEDDED_FONT).read_bytes())]
+    except RuntimeError as error:
+        raise UserError(f"{path}: the synthesiser cannot read this sound font") from error
 
 
 def _synth(part: Part, rate: int) -> tinysoundfont.Synth:
     """A fresh synthesiser with the part's program on channel 0, so that nothing rings over from another part."""
     synth = tinysoundfont.Synth(samplerate=rate)
-    font, drums = synth.sfload(_font()), part.stem == "drums"  # a loaded font is cloned: shared samples, no voices
-    synth.program_select(0, font, 128 if drums else 0, part.program, drums)
+    font = synth.sfload(_font(part.font))  # a loaded font is cloned: shared samples, no voices
+    synth.program_select(0, font, part.bank, part.program, part.bank == 128)
     synth.set_tuning(0, part.tuning)
     return synth
 
@@ -105,11 +110,22 @@ def _generate(synth: tinysoundfont.Synth, events: list[tuple], rate: int, frames
 
 
 def _play(part: Part, rate: int, frames: int) -> np.ndarray:
-    synth, events = _synth(part, rate), []
+    synth = _synth(part, rate)
+    events = [(control.seconds, 0, partial(_set, synth, control)) for control in part.controls]
     for note in part.notes:
         events.append((note.start, 1, partial(synth.noteon, 0, note.pitch, note.velocity)))
         events.append((note.end, 0, partial(synth.noteoff, 0, note.pitch)))
     return _generate(synth, events, rate, frames)
+
+
+def _set(synth: tinysoundfont.Synth, control: Control) -> None:
+    if control.name == "bend":
+        synth.pitchbend(0, round(control.value))
+    elif control.name == "range":
+        synth.pitchbend_range(0, control.value)
+    else:  # the synthesiser's gain is the cube of either value, where General MIDI's is the square
+        number = {"volume": 7, "expression": 11}[control.name]
+        synth.control_change(0, number, round(127 * (control.value / 127) ** (2 / 3)))
 
 
 def words(notes: tuple[Note, ...]) -> list[tuple[Note, ...]]:
