@@ -39,8 +39,10 @@ VERSION = 1
 MIDI = re.compile(r"\.(midi?|smf)$", re.IGNORECASE)
 BASS = range(32, 40)
 """General MIDI's programs of basses."""
-MELODIC, SINGABLE = 5, 0.7
-"""A lead has so many pitches at least, and sounds so large a share of its notes alone."""
+EFFECTS = 120
+"""Program from which on there are sound effects, which are not played: among them helicopters and applause."""
+MELODIC, SINGABLE = 5, 0.5
+"""A lead has so many pitches at least, and so large a share of its notes does not sound together with others."""
 ENOUGH = 0.6
 """Share of seconds beyond which it does not count how much of a passage a stem sounds."""
 SHINGLE, SAME = 8, 0.3
@@ -96,11 +98,19 @@ class Arranger:
 
 
 def identity(settings: Arranged) -> dict:
-    """What the songs depend on: the settings, and the content of files in place of their names. Raises: UserError."""
+    """What the songs depend on: the settings, and what files hold, in place of where they are. Raises: UserError."""
     facts = asdict(settings) | {"version": VERSION}
-    facts["midi"] = sorted(content_digest({"midi": path}) for path in midi_files(settings))
-    facts["fonts"] = sorted(fonts.digest(name) for name in settings.fonts)
+    facts["midi"] = sorted([path.parent.name, path.stem, _digest(path)] for path in midi_files(settings))
+    files = map(fonts.font_path, settings.fonts)
+    facts["fonts"] = sorted([path.stem, fonts.digest(path)] for path in files)
     return facts
+
+
+def _digest(path: Path) -> str:
+    try:
+        return content_digest({"midi": path})
+    except OSError:  # which is why it will be left out
+        return ""
 
 
 def midi_files(settings: Arranged) -> list[Path]:
@@ -159,17 +169,17 @@ def _sources(settings: Arranged) -> tuple[list[Source], list[Skipped]]:
         try:
             score = _read(path)
             starts = _starts(score, settings.song_seconds, path)
-            found.append(Source(path, content_digest({"midi": path}), starts, _runs(score)))
+            found.append(Source(path, _digest(path), starts, _runs(score)))
         except UndecodableError as error:
             skipped.append(skip(path, error.reason))
     usable: list[Source] = []
-    for source in found:
+    for source in sorted(found, key=rank):
         same = next((other for other in usable if _same(source, other)), None)
         if same:
             skipped.append(skip(source.path, f"the same music as {same.path.name}"))
         else:
             usable.append(source)
-    return sorted(usable, key=rank), skipped
+    return usable, skipped
 
 
 @lru_cache(4)
@@ -178,9 +188,9 @@ def _read(path: Path) -> Score:
 
 
 def _runs(score: Score) -> frozenset[int]:
-    """Every run of `SHINGLE` notes of a line, as steps from note to note: transposed or faster, they are the same."""
+    """Runs of `SHINGLE` notes of all lines but drums, as steps of pitch: transposed or faster, they are the same."""
     found = set()
-    for line in score.lines:
+    for line in (line for line in score.lines if line.channel != DRUM_CHANNEL):
         steps = np.diff([note.pitch for note in line.notes]).tolist()
         runs = {tuple(steps[i : i + SHINGLE - 1]) for i in range(len(steps) - SHINGLE + 2)}
         found |= {hash(run) for run in runs if len(set(run)) > 2}
@@ -193,14 +203,15 @@ def _same(one: Source, other: Source) -> bool:
 
 
 def stem_lines(score: Score) -> dict[str, list[Line]]:
-    """The lines of each stem: drums by channel, basses by program, the `lead` as vocals, the rest.
+    """The lines of each stem: drums by channel, basses by program, the lead (`find_lead`) as vocals, the rest.
 
     Raises: UndecodableError without a path, for a song that lacks one of them.
     """
     lead = find_lead(score)
     stems: dict[str, list[Line]] = {stem: [] for stem in STEMS}
     for line in score.lines:
-        stems["vocals" if line is lead else _stem(line)].append(line)
+        if line.program < EFFECTS:
+            stems["vocals" if line is lead else _stem(line)].append(line)
     if not stems["drums"]:
         raise UndecodableError("", "no drums (channel 10)")
     if not stems["bass"]:
@@ -254,8 +265,8 @@ def _active(lines: Sequence[Line], seconds: float) -> np.ndarray:
 def _starts(score: Score, seconds: float, path: Path) -> tuple[float, ...]:
     """Where the passages of ``seconds`` start, best first, on whole seconds and without overlap.
 
-    A passage counts by the sum over the stems of the share of its seconds in which a stem sounds, each at most
-    `ENOUGH`. The first has all four stems, the others at least two.
+    A passage counts by the sum over the stems of the share of its seconds in which a stem sounds, what lies above
+    `ENOUGH` by a tenth. The first has all four stems, the others at least two.
     """
     if score.seconds < seconds:
         raise UndecodableError(path, f"{score.seconds:.1f} s long, shorter than corpus.arranged.song_seconds")
@@ -266,7 +277,7 @@ def _starts(score: Score, seconds: float, path: Path) -> tuple[float, ...]:
     length = int(seconds)
     totals = np.cumsum([np.pad(_active(lines, score.seconds), (1, 0)) for lines in stems.values()], 1)
     shares = (totals[:, length:] - totals[:, :-length])[:, : int(score.seconds - seconds) + 1] / length
-    value, found = np.minimum(shares, ENOUGH).sum(0), []
+    value, found = (np.minimum(shares, ENOUGH) + 0.1 * shares).sum(0), []  # of two such, the one without a silent start
     value[(shares > 0.1).sum(0) < 2] = 0
     complete = np.where((shares > 0.1).all(0), value, 0)
     if not complete.any():
@@ -286,7 +297,12 @@ def _parts(
     kits = [kit for kit in side.kits if kit.path not in playing] or side.kits  # its own, and those of drums alone
     kit = kits[int(rng.integers(len(kits)))]
     stems = {stem: [_cut(line, start, seconds) for line in lines] for stem, lines in stem_lines(score).items()}
-    parts = [*_drums(stems["drums"], kit, rng), *_sung(stems["vocals"][0], font, rng)]
+    lead = stems["vocals"][0]
+    sung = melody(lead.notes)
+    heard = {(note.start, note.pitch) for note in sung}
+    below = tuple(note for note in lead.notes if (note.start, note.pitch) not in heard)
+    stems["other"].append(replace(lead, notes=below))  # a second voice is played, not sung
+    parts = [*_drums(stems["drums"], kit, rng), *_sung(sung, font, rng)]
     for stem in ("bass", "other"):
         loudest = max((_loudness(line) for line in stems[stem] if line.notes), default=1.0)
         for line in (line for line in stems[stem] if line.notes):
@@ -334,9 +350,8 @@ def _drums(lines: list[Line], kit: fonts.Kit, rng: np.random.Generator) -> list[
     return [replace(part, font=kit.path, bank=kit.bank, controls=controls) for part in parts]
 
 
-def _sung(line: Line, font: fonts.Font, rng: np.random.Generator) -> list[Part]:
-    """The lead, one note at a time, in the octave of a singer's range."""
-    notes = melody(line.notes)
+def _sung(notes: list[Note], font: fonts.Font, rng: np.random.Generator) -> list[Part]:
+    """A lead of one note at a time, in the octave of a singer's range."""
     if not notes:
         return []
     program = font.nearest(int(rng.choice(PROGRAMS["voice"][0])))

@@ -59,9 +59,8 @@ def font_path(name: str) -> Path:
     return Path(EMBEDDED_FONT) if name == EMBEDDED else project_path(name)
 
 
-def digest(name: str) -> str:
+def digest(path: Path) -> str:
     """Identifies a font's content. Raises: UserError if it cannot be read."""
-    path = font_path(name)
     try:
         return content_digest({"font": path})
     except OSError as error:
@@ -151,7 +150,7 @@ def sides(fonts: Sequence[Font], seed: int) -> dict[bool, Side]:
     """
     if not any(font.programs for font in fonts):
         raise UserError("corpus.arranged.fonts: none of these plays General MIDI's programs: name one that does")
-    groups = sorted(families(fonts), key=lambda group: min(digest(font.path) for font in group))
+    groups = families(sorted(fonts, key=lambda font: digest(Path(font.path))))
     groups = [groups[i] for i in np.random.default_rng([seed, 2]).permutation(len(groups))]
     playing = [group for group in groups if any(font.programs for font in group)]
     drums = [group for group in groups if group not in playing]
