@@ -148,9 +148,9 @@ class Corpus:
 
     labeled: Annotated[Labeled, doc("rendered, arranged, or songs with stems: a folder, musdb18hq, ...")] = "rendered"
     tested: Annotated[TextOrEmpty, doc("folder of songs with stems to test on; empty: labelled ones of their own")] = ""
-    unlabeled: Annotated[
-        Unlabeled, doc('fma:SUBSET, or rendered, arranged, debian and folders, joined by " + "')
-    ] = "rendered"
+    unlabeled: Annotated[Unlabeled, doc('fma:SUBSET, or rendered, arranged, debian and folders, joined by " + "')] = (
+        "rendered"
+    )
     rendered: Rendered = field(default_factory=Rendered)
     arranged: Arranged = field(default_factory=Arranged)
     fma_subset: Annotated[FmaSubset, doc("subset that is read of a folder of FMA")] = "large"
@@ -427,6 +427,9 @@ def contradictions(profile: Profile) -> list[str]:
         )
     if "equal compute" in profile.finetune.controls:
         rules["pretrain.patience must be 0: equal compute is that of all pretrain.steps"] = pretrain.patience == 0
+    if profile.corpus.labeled == ARRANGED:
+        problem = "corpus.folds must be 0 with corpus.labeled=arranged, whose test songs have instruments of their own"
+        rules[problem] = not profile.corpus.folds
     if profile.corpus.tested:
         rules["corpus.folds must be 0 with corpus.tested, whose songs are all tested"] = not profile.corpus.folds
     if pretrain.checkpoint:

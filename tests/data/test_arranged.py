@@ -11,7 +11,7 @@ import mido
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import STEMS, UserError
@@ -173,6 +173,7 @@ def test_a_strange_key_signature_is_no_reason(tmp_path):
     assert len(midi.read(path).lines) == 4
 
 
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 400))
 def test_damaged_bytes_are_refused_in_one_line(tmp_path_factory, junk, start, length):
     folder = tmp_path_factory.mktemp("damaged")
@@ -337,6 +338,7 @@ def test_two_fonts_of_the_same_samples_are_one(tmp_path):
         fonts.sides([whole, mono], 0)
 
 
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=2, max_size=7), st.integers(0, 99))
 def test_sides_share_neither_samples_nor_kits(tmp_path_factory, kinds, seed):
     root = tmp_path_factory.mktemp("fonts")
@@ -386,6 +388,14 @@ def test_fonts_are_played_in_tune_and_stop(tmp_path, vorbis):
     assert np.abs(wave[: RATE // 2]).max() > 0.05 and np.abs(wave[RATE + RATE // 2 :]).max() < 1e-4
     bent = replace(part, controls=(Control(0, "range", 12), Control(0, "bend", 16383)))
     assert abs(pitch_of(tone(bent)) - 800) < 4
+
+
+def test_what_the_rate_cannot_hold_is_not_folded_down(tmp_path):
+    part = Part("other", "", 5, (), font=str(sound_font(tmp_path / "a.sf2")))
+    high = replace(part, notes=(Note(0.0, 1.0, 69 + 47, 100),))  # 6 kHz
+    low = replace(part, notes=(Note(0.0, 1.0, 69, 100),))
+    folded, heard = (np.abs(render._play(some, RATE, RATE)[0, 1000:7000]).max() for some in (high, low))
+    assert folded < 0.03 * heard
 
 
 def test_volume_is_that_of_general_midi(tmp_path):
@@ -444,11 +454,16 @@ def test_the_profile_reads_it_as_any_corpus(material, tmp_path):
         (material / "midi" / "bad.mid").unlink()
 
 
+def test_folds_would_mix_the_instruments_of_training_and_test():
+    with pytest.raises(UserError, match=r"corpus\.folds must be 0 with corpus\.labeled=arranged"):
+        override(load("smoke"), {"corpus.labeled": "arranged", "corpus.folds": 3})
+
+
 def test_same_files_from_any_number_of_workers_and_wherever_the_sources_are(material, music, tmp_path):
     shutil.copytree(material, tmp_path / "elsewhere")
-    settings = settings_of(tmp_path / "elsewhere")
-    assert arrange.identity(settings) == arrange.identity(settings_of(material))
-    assert contents(corpus.build(settings, RATE, tmp_path / "corpus", workers=2)) == contents(music)
+    moved = settings_of(tmp_path / "elsewhere")
+    assert arrange.identity(moved) == arrange.identity(settings_of(material))
+    assert contents(corpus.build(moved, RATE, tmp_path / "corpus", workers=2)) == contents(music)
 
 
 def test_a_build_that_was_cut_off_is_completed_and_a_complete_one_left_alone(material, music, tmp_path, monkeypatch):

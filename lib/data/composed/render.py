@@ -16,6 +16,7 @@ import tinysoundfont
 from scipy.signal import fftconvolve, iirpeak, lfilter
 
 from lib import STEMS, UserError
+from lib.data.audio import resample
 from lib.data.composed.compose import Control, Note, Part, Song, Voice
 
 EMBEDDED_FONT = str(resources.files("pretty_midi") / "TimGM6mb.sf2")
@@ -23,6 +24,10 @@ FIRST_ID = 2  # FMA's first track
 CONTROL = 0.01  # seconds between two values of a pitch or loudness curve
 BEND_RANGE = 24  # semitones either way
 PEAK = 0.89
+STABLE_RATE = 32_000
+"""Rate in Hz from which fonts are played, in multiples of the songs' rate: at 16 kHz the synthesiser's low-pass filter
+whistles now and then. The embedded corpus is played at its own rate, for its songs stay what they are.
+"""
 ARITHMETIC = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR", "OPENBLAS_CORETYPE": "Haswell"}
 """Environment in which songs are rendered on x86-64: NumPy and OpenBLAS compute as if AVX2 were the most there is.
 
@@ -87,7 +92,8 @@ def _font(path: str):
 
 def _synth(part: Part, rate: int) -> tinysoundfont.Synth:
     """A fresh synthesiser with the part's program on channel 0, so that nothing rings over from another part."""
-    synth = tinysoundfont.Synth(samplerate=rate)
+    times = -(-STABLE_RATE // rate) if part.font else 1
+    synth = tinysoundfont.Synth(samplerate=times * rate)
     font = synth.sfload(_font(part.font))  # a loaded font is cloned: shared samples, no voices
     synth.program_select(0, font, part.bank, part.program, part.bank == 128)
     synth.set_tuning(0, part.tuning)
@@ -95,18 +101,20 @@ def _synth(part: Part, rate: int) -> tinysoundfont.Synth:
 
 
 def _generate(synth: tinysoundfont.Synth, events: list[tuple], rate: int, frames: int) -> np.ndarray:
-    """Play (seconds, order, action) in time order: [2, T]."""
+    """Play (seconds, order, action) in time order: [2, T] at ``rate``, whatever the synthesiser's."""
+    own = synth.samplerate
+    frames = frames * own // rate
     wave = np.zeros((frames, 2), np.float32)
     view, done = memoryview(wave).cast("B"), 0
     for seconds, _, action in sorted(events, key=lambda event: event[:2]):
-        place = min(round(seconds * rate), frames)
+        place = min(round(seconds * own), frames)
         if place > done:
             synth.generate_simple(place - done, view[8 * done : 8 * place])
             done = place
         action()
     if done < frames:
         synth.generate_simple(frames - done, view[8 * done :])
-    return np.ascontiguousarray(wave.T)
+    return resample(np.ascontiguousarray(wave.T), own, rate)
 
 
 def _play(part: Part, rate: int, frames: int) -> np.ndarray:
