@@ -94,7 +94,7 @@ def _songs(root: Path, subsets: list[str]) -> Iterator[Path]:
 
 def _files(song: Path) -> dict[str, list[Path]]:
     """The audio files in the folder of a song, by role."""
-    found = [path for path in sorted(song.iterdir()) if MUSIC.search(path.name) and path.is_file()]
+    found = [path for path in sorted(song.iterdir()) if MUSIC.search(path.name) and not path.is_dir()]
     files = {role: [path for path in found if path.stem.lower() == role] for role in ROLES}
     return {role: paths for role, paths in files.items() if paths}
 
