@@ -211,3 +211,15 @@ def test_other_songs_can_be_tested_than_those_that_teach(study, tmp_path):
     assert len(again.unlabeled) == 4 and "is tested" in " ".join(again.read("skipped")["reason"])
     with pytest.raises(UserError, match=r"corpus\.folds must be 0 with corpus\.tested"):
         apart.variant({"corpus.folds": 2})
+
+
+def test_sources_of_songs_with_stems_are_joined_and_named(study, tmp_path):
+    for song in ("x", "y"):
+        shutil.copytree(tmp_path / "songs" / "rock" / "a", tmp_path / "more" / song)
+        audio.write(tmp_path / "more" / song / "drums.wav", toys.noise(f"{song} drums"), toys.RATE)
+    joined = study.variant({"corpus.labeled": f"{tmp_path / 'songs'} + {tmp_path / 'more'}"})
+    assert names(joined, "test") == {f"songs/{song}" for song in SONGS} | {"more/x", "more/y"}
+    first, second = (names(fold, "test") for fold in joined.folds)
+    assert len(first & {"more/x", "more/y"}) == len(second & {"more/x", "more/y"}) == 1
+    with pytest.raises(UserError, match=r"corpus\.labeled"):
+        study.variant({"corpus.labeled": f"{tmp_path / 'songs'} + debian"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import soundfile
@@ -14,7 +15,7 @@ from lib.data import fma, folder, musdb18
 from lib.data.collection import Collection
 from lib.data.sources import SOURCES
 from lib.data.tracks import Candidate, Skipped, Track, content_digest, scan
-from lib.profile.fields import ARRANGED, FMA, MUSDB, Corpus, Profile
+from lib.profile.fields import ARRANGED, FMA, MUSDB, Corpus, Profile, parts_of
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
@@ -27,8 +28,7 @@ def provide(profile: Profile) -> None:
 
     Raises: UserError, one line that says what to put where or which field to set.
     """
-    tested = [profile.corpus.tested] if profile.corpus.tested else []
-    for source in (profile.corpus.labeled, *tested, *profile.corpus.unlabeled_parts):
+    for source in chain(*profile.corpus.music.values()):
         _provide(profile.corpus, source)
 
 
@@ -56,21 +56,37 @@ def available(profile: Profile) -> bool:
 
 
 def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
-    """Songs with stems from ``corpus.labeled``: made here, ``musdb18hq``, or a folder (see `lib.data.musdb18`).
+    """Songs with stems from ``corpus.labeled``: made here, ``musdb18hq``, or folders (see `lib.data.musdb18`).
 
     With ``corpus.tested``, the songs of that folder are tested in place of the labelled ones' own test songs.
     Raises `UserError` if a folder does not exist or holds no usable song.
     """
     corpus = profile.corpus
-    root = _root(profile, "labeled", corpus.labeled, cache)
-    read = musdb18.read(root, cache, corpus.workers, corpus.validation_songs, corpus.folds)
-    songs, skipped = _usable("corpus.labeled", root, *read)
-    skipped += _not_arranged(corpus, root)
+    songs, skipped = _with_stems(profile, "labeled", corpus.labeled, cache, corpus.folds)
     if not corpus.tested:
         return songs, skipped
-    root = _root(profile, "tested", corpus.tested, cache)
-    tested, others = _usable("corpus.tested", root, *musdb18.read(root, cache, corpus.workers, 0, folds=1))
+    tested, others = _with_stems(profile, "tested", corpus.tested, cache, 1)
     return [song for song in songs if song.split != "test"] + tested, skipped + others
+
+
+def _with_stems(profile: Profile, kind: str, value: str, cache: Path, folds: int) -> tuple[list[Track], list[Skipped]]:
+    settings, parts, read = profile.corpus, parts_of(value), []
+    for part in parts:
+        root = _root(profile, kind, part, cache)
+        found = musdb18.read(root, cache, settings.workers, settings.validation_songs, folds)
+        songs, skipped = _usable(f"corpus.{kind}", root, *found)
+        read.append((songs, skipped + _not_arranged(part, root)))
+    return read[0] if len(parts) == 1 else _joined(parts, read)
+
+
+def _joined(parts: Sequence[str], read: list[tuple[list[Track], list[Skipped]]]) -> tuple[list[Track], list[Skipped]]:
+    """Songs of several sources, named by their source first."""
+    songs = [
+        replace(song, name=f"{Path(part).name}/{song.name}")
+        for part, (some, _) in zip(parts, read, strict=True)
+        for song in some
+    ]
+    return songs, [item for _, skipped in read for item in skipped]
 
 
 def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
@@ -81,14 +97,7 @@ def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skip
     """
     parts = profile.corpus.unlabeled_parts
     found = [_unlabeled(profile, part, cache) for part in parts]
-    if len(parts) == 1:
-        return found[0]
-    named = [
-        replace(track, name=f"{Path(part).name}/{track.name}")
-        for part, (tracks, _) in zip(parts, found, strict=True)
-        for track in tracks
-    ]
-    return named, [item for _, skipped in found for item in skipped]
+    return found[0] if len(parts) == 1 else _joined(parts, found)
 
 
 def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
@@ -106,8 +115,9 @@ def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[Sequence[Track
 
 def _tested(corpus: Corpus) -> dict[str, str]:
     """Content digests of all files of the labelled songs that are tested, in any fold, with the names of the songs."""
-    root, folds = corpus.folder_of(corpus.tested or corpus.labeled), 1 if corpus.tested else corpus.folds
-    songs = musdb18.listed(root, folds)[0] if root and root.is_dir() else []
+    folds = 1 if corpus.tested else corpus.folds
+    roots = map(corpus.folder_of, parts_of(corpus.tested or corpus.labeled))
+    songs = [song for root in roots if root and root.is_dir() for song in musdb18.listed(root, folds)[0]]
     files = [(path, song.name) for song in songs if song.split == "test" for path in song.files.values()]
     return {content_digest({"mixture": path}): name for path, name in files if os.access(path, os.R_OK)}
 
@@ -150,8 +160,8 @@ def _root(profile: Profile, kind: str, value: str, cache: Path) -> Path:
     return root
 
 
-def _not_arranged(corpus: Corpus, root: Path) -> list[Skipped]:
-    if corpus.labeled != ARRANGED:
+def _not_arranged(source: str, root: Path) -> list[Skipped]:
+    if source != ARRANGED:
         return []
     from lib.data.composed.corpus import left_out
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from filelock import Timeout
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         profile = profiles.load(name, overrides)
         results = profiles.project_path(profile.results)
         check(profile, results)
-        if profile.corpus.labeled == profiles.MUSDB or profile.corpus.unlabeled.startswith(profiles.FMA):
+        named = filter(profiles.is_named, chain(*profile.corpus.music.values()))
+        if {*named} - {profiles.RENDERED}:
             from lib.data import corpora  # takes a second
 
             corpora.provide(profile)
@@ -172,7 +174,7 @@ def _remove_unheard(folder: Path) -> None:
 
 def _keys(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, str]:
     """Per notebook, a hash over all of its inputs."""
-    music = [provenance.corpus_fingerprint(profile, key, times=True) for key in ("labeled", "unlabeled")]
+    music = [provenance.corpus_fingerprint(profile, key, times=True) for key in profile.corpus.music]
     shared = [profile, music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
     return {path: fingerprint([*shared, _sources(path)]) for path in notebooks}
 

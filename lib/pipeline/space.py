@@ -15,8 +15,7 @@ _PARAMETERS = {"nano": 2e6, "tiny": 4e6, "mini": 8e6, "compact": 12e6, "small": 
 
 def check(profile: Profile, results: Path) -> None:
     """Raises: UserError if a folder of music does not exist or the disk cannot hold what is planned."""
-    corpus = profile.corpus
-    for key, parts in (("labeled", (corpus.labeled,)), ("unlabeled", corpus.unlabeled_parts)):
+    for key, parts in profile.corpus.music.items():
         for folder in (profiles.project_path(part) for part in parts if not profiles.is_named(part)):
             if not folder.is_dir():
                 raise UserError(f"corpus.{key}: there is no folder {folder}: name one that exists, or 'rendered'")

@@ -82,8 +82,8 @@ Word = Annotated[
 ]
 Labeled = Annotated[
     Text,
-    must(lambda source: not source.startswith(FMA), "cannot be FMA, which has no stems"),
-    must(lambda source: source not in RECORDED, "cannot be {value}, which has no stems"),
+    must(lambda source: FMA not in source, "cannot be FMA, which has no stems"),
+    must(lambda source: not {*parts_of(source)} & {*RECORDED}, "cannot be {value}, which has no stems"),
 ]
 Unlabeled = Annotated[
     Text,
@@ -146,7 +146,7 @@ class Arranged(Rendered):
 class Corpus:
     """Where the music comes from, and the rules that cut it into segments."""
 
-    labeled: Annotated[Labeled, doc("rendered, arranged, or songs with stems: a folder, musdb18hq, ...")] = "rendered"
+    labeled: Annotated[Labeled, doc('rendered, arranged, musdb18hq, mdb, folders, joined by " + "')] = "rendered"
     tested: Annotated[TextOrEmpty, doc("folder of songs with stems to test on; empty: labelled ones of their own")] = ""
     unlabeled: Annotated[Unlabeled, doc('fma:SUBSET, or rendered, arranged, debian and folders, joined by " + "')] = (
         "rendered"
@@ -168,9 +168,14 @@ class Corpus:
     workers: Annotated[Processes, doc("processes that read audio; 0: the training's own")] = 2
 
     @property
+    def music(self) -> dict[str, tuple[str, ...]]:
+        """The fields that name music, each with the sources that it joins by " + "."""
+        return {key: parts_of(getattr(self, key)) for key in ("labeled", "tested", "unlabeled") if getattr(self, key)}
+
+    @property
     def unlabeled_parts(self) -> tuple[str, ...]:
-        """The sources that ``unlabeled`` joins by " + "."""
-        return parts_of(self.unlabeled)
+        """The sources of ``unlabeled``."""
+        return self.music["unlabeled"]
 
     def recipe_of(self, source: str) -> Rendered | None:
         """The settings of music that is made here; None for other sources."""

@@ -69,8 +69,7 @@ def describe(profile: profiles.Profile) -> dict:
     content["results"] = os.path.relpath(profiles.project_path(profile.results), ROOT)
     for key in ("fma_root", "musdb_root", "sources_root"):
         content["corpus"][key] = os.path.relpath(profiles.project_path(content["corpus"][key]), ROOT)
-    for key in ("labeled", "unlabeled"):
-        parts = _parts(profile, key)
+    for key, parts in profile.corpus.music.items():
         shown = [p if profiles.is_named(p) else os.path.relpath(profiles.project_path(p), ROOT) for p in parts]
         content["corpus"][key] = " + ".join(shown)
     for key in ("midi", "fonts"):
@@ -83,17 +82,17 @@ def describe(profile: profiles.Profile) -> dict:
         "profile": content,
         "packages": packages(),
         "machine": machine(),
-        "corpora": {key: corpus_fingerprint(profile, key) for key in ("labeled", "unlabeled")},
+        "corpora": {key: corpus_fingerprint(profile, key) for key in profile.corpus.music},
         "seeds": seeds | {"finetune": list(profile.finetune.seeds), "ablations": list(profile.ablations.seeds)},
     }
 
 
 def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False) -> str:
-    """Hash of ``corpus.labeled`` or ``corpus.unlabeled``: its recipe if rendered, else every file's name and size.
+    """Hash of a corpus that a field names: its recipe if rendered, else every file's name and size.
 
     ``times`` adds modification times, to detect changes on one disk; hashes with times do not compare across disks.
     """
-    return fingerprint([_part(profile, part, times) for part in _parts(profile, key)])
+    return fingerprint([_part(profile, part, times) for part in profile.corpus.music[key]])
 
 
 def _part(profile: profiles.Profile, part: str, times: bool) -> object:
@@ -104,10 +103,6 @@ def _part(profile: profiles.Profile, part: str, times: bool) -> object:
         fonts = [(font.st_size, times and font.st_mtime_ns) for font in fonts]
         return [replace(made, midi=(), fonts=()), profile.audio.rate, folders, fonts]  # wherever the files are
     return [made, profile.audio.rate] if made else _files(profile.corpus.folder_of(part), times)
-
-
-def _parts(profile: profiles.Profile, key: str) -> tuple[str, ...]:
-    return profile.corpus.unlabeled_parts if key == "unlabeled" else (profile.corpus.labeled,)
 
 
 def _files(root: Path, times: bool) -> list[tuple]:
