@@ -105,6 +105,12 @@ class Training:
     study: Study
     stage: str
 
+    @property
+    def step_flops(self) -> int:
+        """Floating-point operations of a step, forward and backward; those of validation are not among them."""
+        section = "pretrain" if isinstance(self, Pretraining) else "finetune"
+        return self.schedule.batch * example_flops(self.study, section)
+
     @cached_property
     def run(self) -> Run:
         """Its run folder, finished or not; nothing is trained."""
@@ -367,13 +373,16 @@ def example_flops(study: Study, stage: str) -> int:
     """Floating-point operations of a step of ``pretrain`` or ``finetune`` for one example, forward and backward."""
     profile = study.profile
     samples = study.samples(getattr(profile, stage).crop_seconds)
-    return _example_flops(profile.audio, profile.model, profile.pretrain, stage, samples)
+    asked = (profile.pretrain.objective, profile.pretrain.assignment) if stage == "pretrain" else None
+    return _example_flops(profile.audio, profile.model, asked, samples)
 
 
 @functools.cache
-def _example_flops(audio, model, unsupervised: Pretrain, stage: str, samples: int) -> int:
+def _example_flops(audio, model, asked: tuple[str, str] | None, samples: int) -> int:
+    """``asked``: objective and assignment of a pre-training, or None."""
     sources, mixtures, loss = len(STEMS), len(STEMS), training.supervised
-    if stage == "pretrain":
+    if asked:
+        unsupervised = Pretrain(objective=asked[0], assignment=asked[1])
         sources = pretrain.OUTPUTS.get(unsupervised.objective, model.sources)
         mixtures, loss = 2, pretrain.objective(unsupervised)
     front = {**dataclasses.asdict(audio), "band_scale": model.band_scale, "dropout": model.dropout}

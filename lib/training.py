@@ -267,6 +267,7 @@ def _write_average(run: Run, separator: Separator, stage: Optimisation, state: d
         weights=file_digest(run.weights),
         cpu=cpu(),
         processes=processes,
+        threads=1 if separator.window.is_cuda else torch.get_num_threads(),
     )
     for file in (*files, run.folder / "last.ckpt"):
         file.unlink()

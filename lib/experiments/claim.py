@@ -7,7 +7,7 @@ import itertools
 import pandas as pd
 
 from lib.arms import SCRATCH, STALLED, Finetuning, method_name, of_profile, pairs, starts_pretrained
-from lib.experiments import evaluate
+from lib.experiments import evaluate, protocol
 from lib.experiments.intervals import Origin, holm_within, own_seed, paired_interval, songs_worth
 from lib.experiments.jobs import scored, train_in_parallel
 from lib.experiments.records import Named, named
@@ -31,6 +31,7 @@ def is_final(training: Finetuning) -> bool:
 def claim_runs(study: Study) -> list[Named]:
     """(method, seed, labelled songs, run) of every arm, trained where missing."""
     plan = claim_trainings(study)
+    protocol.register(study)
     train_in_parallel(map(scored, plan))
     return [named(training) for training in plan]
 
@@ -40,6 +41,7 @@ def scores(study: Study) -> pd.DataFrame:
 
     With ``scoring.bss_eval`` also ISR, SIR and SAR of the final models.
     """
+    protocol.register(study)
     train_in_parallel(map(scored, claim_trainings(study)))
     frames = [evaluate.baselines(study), *map(evaluate.scores, claim_trainings(study))]
     if study.profile.scoring.bss_eval:

@@ -55,6 +55,16 @@ def bss_eval(training: Finetuning) -> pd.DataFrame:
     return table[table["metric"].isin(scoring.BSS_EVAL)]
 
 
+def known_scores(training: Finetuning, split: str) -> pd.DataFrame | None:
+    """`scores` where they are kept already, else None: nothing is trained, and no other split's are looked at."""
+    study, run = training.study, training.run
+    known = _identity(study, [song for _, song in songs(study, split)])
+    if not run.finished or not (path := _path(run, "scores", known)).exists():
+        return None
+    facts = {"seed": training.seed, "labeled_songs": training.songs, "fold": study.fold}
+    return named(tables.read_table(path), method=training.method, **facts)
+
+
 def _of_model(training: Finetuning, split: str, name: str, framewise: Framewise) -> pd.DataFrame:
     model = functools.cache(training.load)  # only if a score is missing
     separated = lambda stems: estimate(training.study, model(), stems.sum(0))  # noqa: E731
@@ -115,10 +125,15 @@ def scored(
                 scoring.museval_json(run.folder / "museval", song.name, frames, experiment)
         return tables.table(rows)
 
-    known = [corpus_fingerprint([song for _, song in chosen]), study.profile.separate]
-    absent = [[stem for stem in STEMS if stem not in song.files] for _, song in chosen]
+    return cached(run, name, [*_identity(study, [song for _, song in chosen]), *identity], score)
+
+
+def _identity(study: Study, chosen: Sequence[Track]) -> list:
+    """What determines the scores of a model on songs, beside its weights."""
+    known = [corpus_fingerprint(chosen), study.profile.separate]
+    absent = [[stem for stem in STEMS if stem not in song.files] for song in chosen]
     known += [absent] if any(absent) else []  # what songs lack is left out of what a second is scored by
-    return cached(run, name, [*known, separate.VERSION, scoring.VERSION, *identity], score)
+    return [*known, separate.VERSION, scoring.VERSION]
 
 
 def _of_sounding(
@@ -135,15 +150,15 @@ def _of_sounding(
 
 def cached(run: Run, name: str, identity: Sequence, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What ``measure`` finds of a run, made once per ``identity`` and weights: ``NAME-HASH.csv`` in its folder."""
-
-    def path() -> Path:
-        weights = run.facts()["weights"] if run.finished else None  # references have none
-        return run.folder / f"{name}-{fingerprint([*identity, weights])}.csv"
-
-    if not path().exists():
+    if not _path(run, name, identity).exists():
         found = measure()
-        tables.write_table(path(), found)  # a run whose weights had to be made again may have others now
-    return tables.read_table(path())
+        tables.write_table(_path(run, name, identity), found)  # weights that had to be made again may be others now
+    return tables.read_table(_path(run, name, identity))
+
+
+def _path(run: Run, name: str, identity: Sequence) -> Path:
+    weights = run.facts()["weights"] if run.finished else None  # references have none
+    return run.folder / f"{name}-{fingerprint([*identity, weights])}.csv"
 
 
 def named(frame: pd.DataFrame, **facts: object) -> pd.DataFrame:

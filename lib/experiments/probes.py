@@ -18,7 +18,7 @@ from lib import STEMS
 from lib.arms import EQUAL_COMPUTE, SCRATCH, STALLED, Finetuning, Pretraining
 from lib.data.corpora import dealt
 from lib.data.tracks import Track
-from lib.experiments import evaluate, outputs
+from lib.experiments import evaluate, outputs, protocol
 from lib.experiments.intervals import (
     holm_within,
     mean_interval,
@@ -60,6 +60,7 @@ def references(study: Study) -> pd.DataFrame:
     *Supervised* is from scratch with most labels, until it stalls or with equal compute where the profile has
     that arm.
     """
+    protocol.register(study)
     train_in_parallel(map(scored, reference_trainings(study)))
     frames = [evaluate.scores(training).assign(method=SUPERVISED) for training in reference_trainings(study)]
     frames += [evaluate.baselines(study), evaluate.reference(study, HPSS, harmonic_percussive)]
@@ -106,6 +107,7 @@ def pretrainings(study: Study) -> list[tuple[str, Pretraining]]:
 
     What `references` needs is trained beside them: two rounds of a few long runs would leave processes idle twice.
     """
+    protocol.register(study)
     train_in_parallel([*pretraining_jobs(study), *map(scored, reference_trainings(study))])
     return _pretraining_plan(study)
 

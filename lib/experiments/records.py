@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from lib.arms import Finetuning, Pretraining
@@ -53,19 +54,66 @@ def learning_curves(study: Study, runs: list[Named]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[[*KEYS, "step", "metric", "value"]]
 
 
-def cost(study: Study, runs: list[Named]) -> pd.DataFrame:
-    """What every run took, tidy (stage, method, seed, labeled_songs, fold, metric, value): ``tables/cost.csv``."""
+def cost(study: Study, trainings: Iterable[Pretraining | Finetuning]) -> pd.DataFrame:
+    """What every run took, tidy (stage, method, seed, labeled_songs, fold, metric, value): ``tables/cost.csv``.
+
+    ``core seconds`` are seconds times processes times threads; ``FLOPs`` are the floating-point operations of the steps
+    that were really taken, without those of validation (whose time is in the seconds). What the whole pre-training took
+    from which a run starts stands beside that ("FLOPs of its pre-training").
+    """
     rows = []
-    for *keys, run in runs:
-        facts = run.facts()
+    for training in trainings:
+        *keys, run = named(training)
+        facts, start = run.facts(), getattr(training, "pretraining", None)
         values = {
             "seconds": facts["seconds"],
             "seconds waiting for data": facts["waited_seconds"],
-            "steps": facts["steps"],
             "skipped steps": facts["skipped_steps"],
             "audio seconds per second": facts["audio_seconds"] / max(facts["seconds"], 1e-9),
             "peak memory in MiB": facts["peak_memory_mib"],
+            **_spent(training),
+            **{f"{what} {OF_PRETRAINING}": value for what, value in (_spent(start) if start else {}).items()},
         }
-        named = {"stage": run.name.split("-")[0], **dict(zip(KEYS, keys, strict=True))}
-        rows += [{**named, "metric": metric, "value": value} for metric, value in values.items()]
+        columns = {"stage": run.name.split("-")[0], **dict(zip(KEYS, keys, strict=True))}
+        rows += [{**columns, "metric": metric, "value": value} for metric, value in values.items()]
     return study.write("cost", whole(pd.DataFrame(rows)))
+
+
+OF_PRETRAINING = "of its pre-training"
+
+
+def _spent(training: Pretraining | Finetuning) -> dict[str, float]:
+    facts = training.run.facts()
+    threads = facts.get("threads", training.study.profile.compute.threads or np.nan)  # 0: torch's choice, not recorded
+    return {
+        "steps": facts["steps"],
+        "core seconds": facts["seconds"] * facts.get("processes", 1) * threads,
+        "FLOPs": facts["steps"] * training.step_flops,
+    }
+
+
+def spent(study: Study) -> pd.DataFrame:
+    """What a model of each method and budget took in the mean over seeds and folds, read from ``tables/cost.csv``.
+
+    By (method, labeled_songs): steps, the supervised ones; core_seconds and petaflop, those of the pre-training
+    included, which petaflop_pretraining holds alone. No petaflop holds validation.
+    """
+    table = study.read("cost").dropna(subset="labeled_songs")
+    means = table.groupby(["method", "labeled_songs", "metric"], sort=False)["value"].mean().unstack("metric")
+    before = {
+        what: means.get(f"{what} {OF_PRETRAINING}", means["steps"] * 0).fillna(0) for what in ("core seconds", "FLOPs")
+    }
+    return pd.DataFrame({
+        "steps": means["steps"],
+        "core_seconds": means["core seconds"] + before["core seconds"],
+        "petaflop": (means["FLOPs"] + before["FLOPs"]) / 1e15,
+        "petaflop_pretraining": before["FLOPs"] / 1e15,
+    })  # fmt: skip
+
+
+def spent_text(row: pd.Series) -> str:
+    """A row of `spent` in words."""
+    return (
+        f"{row['steps']:,.0f} supervised steps, {row['core_seconds']:,.0f} core seconds, {row['petaflop']:.3g} PFLOP "
+        f"({row['petaflop_pretraining']:.3g} of them pre-training; validation not counted)"
+    )

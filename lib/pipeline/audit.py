@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 
 from lib import ROOT, UserError
+from lib.experiments import power, protocol
 from lib.machine import kernels
 from lib.pipeline import notebooks
 from lib.store import provenance
@@ -84,7 +85,7 @@ def altered(results: Path, facts: dict) -> Iterator[str]:
         elif _sha256(path) != record["sha256"]:
             yield f"{name}: not what {record['notebook']} wrote: edited or replaced"
     present = [*(results / "tables").glob("*.*"), *(results / "figures").glob("*.svg")]
-    unknown = sorted({str(path.relative_to(results)) for path in present} - set(facts["files"]))
+    unknown = sorted({str(path.relative_to(results)) for path in present} - {*facts["files"], power.TABLE})
     yield from (f"{name}: written by no notebook" for name in unknown)
 
 
@@ -184,9 +185,11 @@ def keep_records(results: Path) -> None:
 
 
 def _gather(results: Path, target: Path) -> None:
-    """Copy the records of the runs, and link the corpora."""
+    """Copy the records of the runs and the protocol, and link the corpora."""
     for kind in (KEPT, "runs"):
         _copy_records(results / kind, target / "runs")
+    if (results / protocol.FILE).is_file():
+        shutil.copyfile(results / protocol.FILE, target / protocol.FILE)
     with contextlib.suppress(FileExistsError):
         (results / "corpora").mkdir(parents=True)
     (target / "corpora").symlink_to((results / "corpora").resolve(), target_is_directory=True)

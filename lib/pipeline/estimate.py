@@ -46,14 +46,10 @@ def table(profile: Profile, teraflops: float) -> pd.DataFrame:
 
 def _cost(planned: Pretraining | Finetuning) -> dict:
     profile, stage, supervised = planned.study.profile, planned.schedule, isinstance(planned, Finetuning)
-    name, examples, music = (
-        "finetune" if supervised else "pretrain",
-        stage.steps * stage.batch,
-        profile.corpus.unlabeled,
-    )
+    examples, music = stage.steps * stage.batch, profile.corpus.unlabeled
     music += f" ({profile.corpus.fma_subset})" if music.endswith("fma") else ""
     return {
-        "stage": name,
+        "stage": "finetune" if supervised else "pretrain",
         "arm": planned.arm if supervised else "MixIT",
         "size": profile.model.size,
         "music": "-" if supervised and planned.arm == SCRATCH else music,
@@ -61,7 +57,7 @@ def _cost(planned: Pretraining | Finetuning) -> dict:
         "steps": stage.steps,
         "examples": examples,
         "audio_hours": examples * stage.crop_seconds / 3600,
-        "petaflop": examples * arms.example_flops(planned.study, name) / 1e15,
+        "petaflop": stage.steps * planned.step_flops / 1e15,
     }
 
 

@@ -297,6 +297,14 @@ class Scoring:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """What the numbers of pre-trainings and seeds are planned for, before any test song is scored."""
+
+    smallest_effect: Annotated[Real, doc("smallest difference of interest in dB", gt=0, le=20)] = 0.2
+    power: Annotated[Real, doc("probability that smallest_effect is shown", gt=0, le=0.999)] = 0.8
+
+
+@dataclass(frozen=True)
 class Regime:
     """What is chosen on validation songs before the claim is tested: a search of schedules, and a map of the gain.
 
@@ -409,6 +417,7 @@ class Profile:
     model: Model = field(default_factory=Model)
     pretrain: Pretrain = field(default_factory=Pretrain)
     finetune: Finetune = field(default_factory=Finetune)
+    protocol: Protocol = field(default_factory=Protocol)
     regime: Regime = field(default_factory=Regime)
     probes: Probes = field(default_factory=Probes)
     separate: Separate = field(default_factory=Separate)

@@ -2,7 +2,12 @@
 
 from types import SimpleNamespace
 
+import pytest
+
+from lib import arms
+from lib.arms import Finetuning, Pretraining
 from lib.experiments import records
+from tests import toys
 
 
 def test_learning_curves_hold_what_lies_between_validations(tmp_path):
@@ -11,3 +16,21 @@ def test_learning_curves_hold_what_lies_between_validations(tmp_path):
     curves = records.learning_curves(None, [("scratch", 0, 4, None, SimpleNamespace(folder=tmp_path))])
     found = curves.pivot(index="step", columns="metric", values="value")
     assert found["loss"].to_dict() == {2: 2.0, 5: -1.5} and found["validation_loss"].to_dict() == {2: 0.5, 5: -0.5}
+
+
+def test_what_was_spent_holds_the_steps_really_taken_and_the_pretraining(tmp_path, monkeypatch):
+    study = toys.study(tmp_path, {"compute.threads": 2})
+    monkeypatch.setattr(arms, "example_flops", lambda study, stage: {"pretrain": 5e14, "finetune": 1e14}[stage])
+    monkeypatch.setattr(arms.Training, "trained", lambda training: training.run)
+    trainings = [Pretraining(study, 0), Finetuning(study, "scratch", 0, 1), Finetuning(study, "sliced", 0, 1)]
+    facts = dict.fromkeys(("waited_seconds", "skipped_steps", "audio_seconds", "peak_memory_mib"), 0)
+    for training, steps, seconds in zip(trainings, (10, 7, 4), (100.0, 20.0, 30.0), strict=True):
+        training.run.begin().finish(
+            steps=steps, seconds=seconds, weights="", best_validation_loss=0.0, processes=1, **facts
+        )
+    records.cost(study, trainings)
+    spent = records.spent(study)
+    scratch, sliced = (spent.loc[(training.method, 1)] for training in trainings[1:])
+    assert scratch.to_list() == pytest.approx([7, 2 * 20, 7 * 2 * 0.1, 0])
+    assert sliced.to_list() == pytest.approx([4, 2 * (30 + 100), 4 * 2 * 0.1 + 10 * 2 * 0.5, 10 * 2 * 0.5])
+    assert records.spent_text(sliced).startswith("4 supervised steps, 260 core seconds, 10.8 PFLOP (10 of them")

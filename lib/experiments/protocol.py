@@ -1,0 +1,115 @@
+"""What a study is to test, written down before any test song is scored; and whether its tables are still of that.
+
+``results/PROFILE/protocol.json`` holds the design that the first test score was made for. A study whose design is
+another one afterwards, or that has scores without a protocol, is exploratory.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from lib import losses, mixing, scoring, separate, training, transfer
+from lib.arms import NOT_IDENTIFYING, method_name, of_profile, pairs
+from lib.experiments.intervals import LEVEL
+from lib.machine.distributed import rank
+from lib.model import separator
+from lib.profile import schema
+from lib.store.files import read_facts, write_json
+from lib.study import Study
+
+FILE = "protocol.json"
+CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
+HYPOTHESES = {
+    "H1": "after fine-tuning on the same labelled songs, a separator pre-trained by MixIT scores higher than scratch",
+    "H2a": "correlation between the sources of a song limits MixIT: trained on re-dealt stems it separates better",
+    "H2b": "an undefined source limits MixIT: a few labels that group its outputs close much of the distance",
+}
+FAMILIES = (
+    "the label budgets of a comparison (means over stems)",
+    "the stems of a comparison at one budget",
+    "the levels of an axis of the ablations",
+    "the outputs and groups of one training, tested on one kind of songs",
+    "the kinds of correlation within songs",
+)
+SECTIONS = ("audio", "corpus", "model", "pretrain", "finetune", "separate", "protocol")
+"""Sections of a profile that belong to the design."""
+PLACES = ("corpus.workers", "corpus.download", "corpus.fma_root", "corpus.musdb_root")
+COUNTED = {
+    "pretrain.seeds": "pre-training",
+    "finetune.seeds": "seed",
+    "finetune.labeled_songs": "label budget",
+    "finetune.transfers": "arm",
+    "finetune.controls": "arm",
+}
+"""What the entries of a list of the profile are."""
+
+
+class Status(NamedTuple):
+    """``word``: `CONFIRMATORY` or `EXPLORATORY`."""
+
+    word: str
+    reason: str
+
+
+def design(study: Study) -> dict:
+    """The protocol as plain values: no date, no machine, the same for the same profile and versions."""
+    fields = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in schema.leaves(study.profile)
+        if name.split(".")[0] in SECTIONS and name.split(".")[-1] not in NOT_IDENTIFYING and name not in PLACES
+    }
+    modules = (separator, losses, mixing, training, transfer, separate, scoring)
+    return {
+        "hypotheses": HYPOTHESES,
+        "primary_outcome": f"{scoring.METRICS[0]} in dB, mean over stems, paired by song and seed",
+        "test": f"t test by min F', songs and pre-trainings crossed, two-sided, {LEVEL} after Holm within a family",
+        "families": list(FAMILIES),
+        "arms": [method_name(arm) for arm in of_profile(study)],
+        "comparisons": [[method_name(arm) for arm in pair] for pair in pairs(study)],
+        "profile": fields,
+        "versions": {module.__name__: module.VERSION for module in modules},
+    }
+
+
+def register(study: Study) -> None:
+    """Write the protocol, in place of an earlier one, unless a test score is there already."""
+    if rank() == 0 and _registered(study) != design(study) and not scored(study):
+        write_json(study.results / FILE, design(study))
+
+
+def status(study: Study) -> Status:
+    """Whether the study's tables test what was registered before its test songs were scored, and why not."""
+    then, now = _registered(study), design(study)
+    if not then:
+        seen = scored(study)
+        return Status(EXPLORATORY, "no protocol was registered " + ("before the scores" if seen else "yet"))
+    if reason := _difference(then, now):
+        return Status(EXPLORATORY, f"{reason} after the protocol was registered")
+    return Status(CONFIRMATORY, "the protocol was registered before any test song was scored")
+
+
+def scored(study: Study) -> bool:
+    """Whether a test score is there: of a file of scores, the name of the experiment alone is read."""
+    if (study.results / "tables" / "scores.csv").exists():
+        return True
+    files = (path for kind in ("runs", "records") for path in study.results.glob(f"{kind}/*-*/scores-*.csv"))
+    return any("test" in set(pd.read_csv(path, usecols=["experiment"])["experiment"]) for path in files)
+
+
+def _registered(study: Study) -> dict:
+    return read_facts(study.results / FILE) if (study.results / FILE).exists() else {}
+
+
+def _difference(then: dict, now: dict) -> str:
+    """The first thing in which two designs differ, as "2 pre-trainings were added"; "" if there is none."""
+    old, new = (dict(of.get("profile", {})) for of in (then, now))
+    for name in [name for name in {**old, **new} if old.get(name) != new.get(name)]:
+        if name in COUNTED:
+            sides = set(old.get(name) or ()), set(new.get(name) or ())
+            for count, what in ((len(sides[1] - sides[0]), "added"), (len(sides[0] - sides[1]), "removed")):
+                if count:
+                    return f"{count} {COUNTED[name]}{'s were' if count > 1 else ' was'} {what}"
+        return f"{name} was changed"
+    return next((f"{key} of the protocol changed" for key in now if then.get(key) != now[key]), "")
