@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lib.data.sources import debian, stems
+from lib.data.sources import debian, midi, stems
 
-SOURCES = {source.name: source for source in (debian.PACKAGES, debian.MORE, stems.ELEMENTS_SOURCE, stems.MUSIC_DELTA)}
+SOURCES = {
+    source.name: source
+    for source in (debian.PACKAGES, debian.MORE, midi.PACKAGES, stems.ELEMENTS_SOURCE, stems.MUSIC_DELTA)
+}
 """By name; each has ``there(root)`` and ``provide(root, download, workers)``."""
