@@ -62,9 +62,15 @@ def test_a_stalled_run_goes_on_where_it_was_cut(tmp_path):
     assert rows(Run(tmp_path / "cut")) == rows(Run(tmp_path / "whole"))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A separator that was trained undisturbed, and its run."""
+    return train(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("fail_at", [1, 3, 5, 7])
-def test_interrupted_run_ends_bit_identical(tmp_path, fail_at):
-    undisturbed, run = train(tmp_path / "whole")
+def test_interrupted_run_ends_bit_identical(tmp_path, whole, fail_at):
+    undisturbed, run = whole
     with pytest.raises(Interrupted):
         train(tmp_path / "cut", fail_at=fail_at)
     resumed, cut = train(tmp_path / "cut")
@@ -74,10 +80,10 @@ def test_interrupted_run_ends_bit_identical(tmp_path, fail_at):
     assert undisturbed.config() == resumed.config()
 
 
-def test_finished_run_is_not_repeated(tmp_path):
-    first, run = train(tmp_path / "run")
+def test_finished_run_is_not_repeated(whole):
+    first, run = whole
     stamp = (run.folder / "model.safetensors").stat().st_mtime_ns
-    again, _ = train(tmp_path / "run", fail_at=0)
+    again, _ = train(run.folder, fail_at=0)
     assert (run.folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
 
@@ -98,9 +104,9 @@ def test_training_leaves_the_global_generator_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_seed_changes_the_result(tmp_path):
-    weights = [train(tmp_path / str(seed), seed=seed)[1].weights.read_bytes() for seed in (1, 2)]
-    assert weights[0] != weights[1]  # dropout is drawn from the seed
+def test_seed_changes_the_result(tmp_path, whole):
+    _, other = train(tmp_path / "other", seed=6)
+    assert other.weights.read_bytes() != whole[1].weights.read_bytes()  # dropout is drawn from the seed
 
 
 def test_accumulation_takes_the_same_step(tmp_path):
