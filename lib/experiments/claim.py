@@ -7,7 +7,7 @@ import itertools
 import pandas as pd
 
 from lib.arms import SCRATCH, STALLED, Finetuning, method_name, of_profile, pairs, starts_pretrained
-from lib.experiments import evaluate, protocol
+from lib.experiments import evaluate, protocol, records
 from lib.experiments.intervals import Origin, holm_within, own_seed, paired_interval, songs_worth
 from lib.experiments.jobs import scored, train_in_parallel
 from lib.experiments.records import Named, named
@@ -61,16 +61,19 @@ def claim(study: Study) -> pd.DataFrame:
     Columns: experiment, labeled_songs, method, against, metric, and those of `paired_interval`, over test songs only;
     and family, within which p_holm is corrected: the budgets of a comparison (means over stems), or the stems of one
     budget. All differences are means over songs, those of cSDR too. Metrics that no record holds are left out.
+    validation_songs: labelled songs that a budget uses beside its training songs. What a model of ``method`` and one of
+    ``against`` took (`lib.experiments.records.spent`): steps, core_seconds and petaflop, the latter with "against_".
     """
-    table, rows = study.read("scores"), []
+    table, rows, took = study.read("scores"), [], records.spent(study)
     table = table[table["experiment"] == "test"]
     metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     for songs in study.profile.finetune.labeled_songs:
         chosen = table[table["labeled_songs"] == songs]
         for arm, against in pairs(study):
             start = origin(study) if starts_pretrained(arm) or starts_pretrained(against) else own_seed
-            facts = {"experiment": "test", "labeled_songs": songs}
+            facts = {"experiment": "test", "labeled_songs": songs} | _labels(study, songs)
             names = {"method": method_name(arm), "against": method_name(against)}
+            facts |= _took(took, songs, *names.values())
             for metric in metrics:
                 interval = paired_interval(chosen, *names.values(), metric, start)
                 rows.append(interval.assign(**facts, **names, metric=metric))
@@ -80,6 +83,16 @@ def claim(study: Study) -> pd.DataFrame:
     table = table.assign(family=of_budget.where(table["stem"] != MEAN, "budgets"))
     table = holm_within(table, ["family", "method", "against", "metric"])
     return study.write("claim", table[[*columns, *(name for name in table if name not in columns)]])
+
+
+def _labels(study: Study, songs: int) -> dict[str, float]:
+    return {"validation_songs": study.labeled_songs_used(songs)["validation_songs"]}
+
+
+def _took(took: pd.DataFrame, songs: int, method: str, against: str) -> dict[str, float]:
+    columns = ("steps", "core_seconds", "petaflop")
+    sides = {"": method, "against_": against}
+    return {f"{side}{name}": took.loc[(arm, songs), name] for side, arm in sides.items() for name in columns}
 
 
 def worth(study: Study) -> pd.DataFrame:
@@ -92,5 +105,6 @@ def worth(study: Study) -> pd.DataFrame:
     for arm in of_profile(study)[1:]:
         names = method_name(arm), method_name(STALLED if (arm, STALLED) in pairs(study) else SCRATCH)
         found = songs_worth(table, *names, "uSDR", origin(study) if starts_pretrained(arm) else own_seed)
-        rows.append(found.assign(method=names[0], against=names[1], metric="uSDR"))
+        held_out = [_labels(study, songs)["validation_songs"] for songs in found["labeled_songs"]]
+        rows.append(found.assign(method=names[0], against=names[1], metric="uSDR", validation_songs=held_out))
     return study.write("songs_worth", pd.concat(rows, ignore_index=True))

@@ -63,7 +63,7 @@ def design(study: Study) -> dict:
     modules = (separator, losses, mixing, training, transfer, separate, scoring)
     return {
         "hypotheses": HYPOTHESES,
-        "primary_outcome": f"{scoring.METRICS[0]} in dB, mean over stems, paired by song and seed",
+        "primary_outcome": f"{study.profile.scoring.primary} in dB, mean over stems, paired by song and seed",
         "test": f"t test by min F', songs and pre-trainings crossed, two-sided, {LEVEL} after Holm within a family",
         "families": list(FAMILIES),
         "arms": [method_name(arm) for arm in of_profile(study)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.arms import EQUAL_COMPUTE, PRETRAINED_STALLED, SCRATCH, SHUFFLED, STALLED, method_name
+from lib.experiments import protocol
 from lib.experiments.intervals import direction, paired_interval
 from lib.experiments.outputs import CHOSEN, CHOSEN_GROUP
 from lib.experiments.probes import COMPOSED, ONE_SONG, REDEALT, rank_correlations
@@ -20,9 +21,12 @@ def table(study: Study) -> pd.DataFrame:
     """``tables/claims.csv``: what the profile's runs allow to say, a statement a row.
 
     Columns: statement, effect, low, high (95%), unit, p, p_holm (Holm's correction within the ``family`` of tests that
-    the protocol names), family, n, verdict (by p_holm alone, see `lib.experiments.intervals.direction`).
+    the protocol names), family, n, verdict (by p_holm alone, see `lib.experiments.intervals.direction`), status
+    (`lib.experiments.protocol.status`), and what a model of either arm took: steps, petaflop, "against_" the other's.
     """
-    return study.write("claims", pd.DataFrame([*_pretraining(study), *_limits(study)]))
+    rows = pd.DataFrame([*_pretraining(study), *_limits(study)])
+    rows.insert(rows.columns.get_loc("verdict") + 1, "status", protocol.status(study).word)
+    return study.write("claims", rows)
 
 
 def _row(
@@ -38,10 +42,10 @@ def _row(
 
 def _pretraining(study: Study):
     claim = study.read("claim")
-    claim = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
+    claim = claim[(claim["stem"] == MEAN) & (claim["metric"] == study.profile.scoring.primary)]
     transfers = [method_name(how) for how in study.profile.finetune.transfers]
     statements = {
-        (SCRATCH, *transfers): "with {songs}, {method} beats scratch (mean uSDR)",
+        (SCRATCH, *transfers): "with {songs}, {method} beats scratch",
         (STALLED, method_name(PRETRAINED_STALLED)): "with {songs}, {method}, beats {against}",
         (EQUAL_COMPUTE, *transfers): "with {songs}, {method} beats scratch given the same compute",
         (SHUFFLED, *transfers): "with {songs}, {method} beats its own weights shuffled",
@@ -52,8 +56,9 @@ def _pretraining(study: Study):
             songs = counted(row.labeled_songs, "labelled song")
             statement = text.format(songs=songs, method=row.method, against=row.against)
             interval, family = (row.difference, row.low, row.high), f"budgets of {row.method} and {row.against}"
+            took = {name: getattr(row, name) for name in ("steps", "petaflop", "against_steps", "against_petaflop")}
             yield _row(statement, 1, interval, row.p, row.p_holm, family, row.n_songs, row.n_seeds, "seed",
-                       origins=row.n_origins)  # fmt: skip
+                       origins=row.n_origins) | took  # fmt: skip
 
 
 def _limits(study: Study):

@@ -90,14 +90,24 @@ def _differences(
             chosen = table[table["metric"] == metric].set_index(["method", "against"]).sort_index()
             for shift, (label, pair) in zip(offsets(len(pairs), 0.5), pairs.items(), strict=True):
                 rows = chosen.loc[[pair]].set_index("labeled_songs").loc[budgets]
-                _line(axis, rows.rename(columns={"difference": "mean"}), shift, pair[0], label)
-            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label=zero)
+                _line(axis, rows.rename(columns={"difference": "mean"}), shift, pair[0], f"{label}{_took(rows)}")
+            same = len({against for _, against in pairs.values()}) == 1
+            took = _took(chosen.loc[list(pairs.values())], "against_") if same else ""
+            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label=f"{zero}{took}")
             axis.set(title=metric, xlabel="labelled songs")
             budget_axis(axis, budgets)
         axes[0, 0].set_ylabel(what)
         figure.supxlabel(f"mean over stems of paired differences\n95% interval; {tested(table)}")
         names(figure, axes[0, 0], 2)
     return figure
+
+
+def _took(rows: pd.DataFrame, side: str = "") -> str:
+    """What a model took, in the mean over budgets: supervised steps, and operations with those of pre-training."""
+    if f"{side}steps" not in rows or rows.empty:
+        return ""
+    steps, petaflop = rows[f"{side}steps"].mean(), rows[f"{side}petaflop"].mean()
+    return f" ({steps:,.0f} steps, {petaflop:.2g} PFLOP)"
 
 
 def _line(axis: Axes, rows: pd.DataFrame, shift: float, method: str, label: str, **options: object) -> None:
