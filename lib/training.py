@@ -12,17 +12,18 @@ import contextlib
 import itertools
 import math
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import UserError
+from lib import UserError, one_line
 from lib.losses import mixit_loss, stem_snr_loss
 from lib.machine import faults, signals
 from lib.machine.devices import cpu, gpu, on_gpu
@@ -153,7 +154,7 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
     optimiser = torch.optim.AdamW(task.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True)
     task.separator.masker.recompute = compute.recompute
     if compute.compile and on_gpu(compute):
-        task.separator.masker.compile()
+        compile_if_possible(task.separator.masker)
     model, optimiser = fabric.setup(task.separator, optimiser)
     state = checkpoints.resume(run, task.separator, optimiser, fabric.device)
     if len(set(all_gather(state["step"]))) > 1:
@@ -169,7 +170,7 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
         state["waited"] += time.monotonic() - asked
         rate = learning_rate(stage, base_rate, step)
         dropout_seed = seed * 1_000_003 + step + fabric.global_rank * RANK_STRIDE
-        loss, norm, stop = _step_that_fits(fabric, model, optimiser, task, stage, part, rate, dropout_seed)
+        (loss, norm, stop), stage = _step_that_fits(fabric, model, optimiser, task, stage, part, rate, dropout_seed)
         _count_skipped(run, state, math.isfinite(loss) and math.isfinite(norm))
         done = step + 1
         state["step"], state["seconds"] = done, before + time.monotonic() - began
@@ -192,6 +193,21 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
     if first:
         log.close()
     return _finish(fabric, run, task.separator, stage, state)
+
+
+def compile_if_possible(masker: nn.Module) -> None:
+    """Have torch compile the masker at its first use; where it cannot, say why and go on without."""
+    plain, compiled = masker.forward, torch.compile(masker.forward)
+
+    def forward(spectrum: Tensor) -> list[Tensor]:
+        try:
+            return compiled(spectrum)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            print(f"compute.compile: {one_line(str(error))}: training is not compiled, and slower", file=sys.stderr)
+            masker.forward = plain
+            return plain(spectrum)
+
+    masker.forward = forward
 
 
 def _count_skipped(run: Run, state: dict, finite: bool) -> None:
@@ -217,10 +233,15 @@ def _as_it_goes(stage: Optimisation, state: dict) -> Optimisation:
 
 
 def _step_that_fits(fabric, model, optimiser, task: Task, stage: Optimisation, batch: Tensor, rate: float, seed: int):
-    """`train_step`. Raises: UserError that names the batch that would fit where memory of a GPU runs out."""
-    with contextlib.suppress(torch.OutOfMemoryError):
-        return train_step(fabric, model, optimiser, task, stage, batch, rate, seed)
-    raise faults.exhausted(fabric, task, optimiser, stage, batch)  # out here, what the step held is free again
+    """`train_step`, in parts that fit the GPU's memory, and the stage with their number.
+
+    Raises: UserError if not one example fits, or if there are several processes.
+    """
+    while True:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return train_step(fabric, model, optimiser, task, stage, batch, rate, seed), stage
+        # out here, what the step held is free again
+        stage = replace(stage, accumulate=faults.parts_that_fit(fabric, task, optimiser, stage, batch))
 
 
 def _validate(task: Task, model, stage: Optimisation) -> float:

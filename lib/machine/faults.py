@@ -7,6 +7,7 @@ import errno
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,18 +96,26 @@ def fitting(gauge: Gauge, step: Callable[[int], object], later: int = 0) -> int:
     return max(0, math.floor(room / max(each, 1)))
 
 
-def explained(stage: Optimisation, share: int, processes: int, fits: int) -> UserError:
-    """The error for a process whose ``share`` of a batch does not fit with the profile's ``accumulate``."""
+def parts_for(stage: Optimisation, share: int, processes: int, fits: int) -> int:
+    """The ``accumulate`` with which a process's ``share`` of a batch fits.
+
+    Raises: UserError if no such number is known, or if other processes would have to be told.
+    """
     name = type(stage).__name__.lower()
     had = math.ceil(share / math.ceil(stage.accumulate / processes))
     if not 0 < fits < had:
         few = "not even one example fits" if fits == 0 else f"{fits} should fit: does another process use the GPU?"
-        return UserError(
+        raise UserError(
             f"{name}: GPU memory ran out with {had} examples at a time; {few}: set compute.recompute=true, or a "
             f"shorter {name}.crop_seconds"
         )
     accumulate = math.ceil(share / fits) * processes
-    return UserError(
+    if processes == 1:
+        print(
+            f"{name}: {had} examples at a time do not fit GPU memory: {name}.accumulate={accumulate}", file=sys.stderr
+        )
+        return accumulate
+    raise UserError(
         f"{name}: GPU memory ran out with {had} examples at a time; about {fits} fit: set "
         f"{name}.accumulate={accumulate} for smaller parts of a batch of {stage.batch}, or compute.recompute=true: "
         "the run resumes from its checkpoint"
@@ -122,12 +131,12 @@ def exhausted_by_validation(stage: Optimisation) -> UserError:
     )
 
 
-def exhausted(
+def parts_that_fit(
     fabric, task, optimiser, stage: Optimisation, batch: torch.Tensor, gauge: Gauge | None = None
-) -> UserError:
-    """The error after `torch.OutOfMemoryError` in a step of a `lib.training.Task`; runs steps of one and two examples.
+) -> int:
+    """The ``accumulate`` to go on with after `torch.OutOfMemoryError` in a step of a `lib.training.Task`.
 
-    ``batch`` is this process's share of a step.
+    Runs steps of one and two examples of ``batch``, this process's share of a step. Raises: UserError, see `parts_for`.
     """
     import torch
 
@@ -143,4 +152,4 @@ def exhausted(
 
     optimiser.zero_grad()
     fits = fitting(gauge or Gauge(fabric.device), step, moments)
-    return explained(stage, len(batch), fabric.world_size, fits)
+    return parts_for(stage, len(batch), fabric.world_size, fits)

@@ -1,7 +1,8 @@
 """What a study would take: ``python -m lib.pipeline.estimate PROFILE [--device NAME] [key=value ...]``.
 
-Runs, steps, examples, disk, and hours by the throughput of this machine, measured over 30 steps on noise, or of a
-device that `THROUGHPUT` has a measurement of. Nothing is written, fetched or looked into.
+Runs, steps, examples, disk, and hours by the throughput of this machine, measured for some seconds on noise, or of a
+device that `THROUGHPUT` has a measurement of; for a profile that asks for a GPU where none is, at an assumed rate.
+Nothing is written, fetched or looked into.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from lib.training import Task
 
 THROUGHPUT = ROOT / "results" / "benchmarks" / "tables" / "throughput.csv"
 """Measurements of pre-training: device, kind, precision, size, crop_seconds, seconds_per_example, teraflops (a s)."""
-STEPS, PATIENCE_SECONDS = 30, 60
+STEPS, PATIENCE_SECONDS = 30, 5
+UNDECIDED = "pretrain.seeds: {}: with fewer than 3 pre-trainings no claim about pre-training can be decided"
+ASSUMED = 100.0
+"""Teraflops a second of a data-centre GPU that nobody measured."""
 
 
 def table(profile: Profile, teraflops: float) -> pd.DataFrame:
@@ -74,6 +78,8 @@ def measured(profile: Profile) -> tuple[str, str, float, int]:
     loss = partial(training.mixit, assignment=stage.assignment)
     task = Task(study.new_separator(profile.model.sources, 0), [], loss, lambda separator: 0.0)
     optimiser = torch.optim.AdamW(task.parameters(), fused=True)
+    if profile.compute.compile and on_gpu(profile.compute):
+        training.compile_if_possible(task.separator.masker)
     model, optimiser = fabric.setup(task.separator, optimiser)
     step = partial(training.train_step, fabric, model, optimiser, task, part, noise, 0.0, 0)
     step()
@@ -84,6 +90,14 @@ def measured(profile: Profile) -> tuple[str, str, float, int]:
     each = (time.monotonic() - began) / done
     device = (torch.cuda.get_device_name(), "GPU") if on_gpu(profile.compute) else (devices.cpu(), "CPU")
     return *device, count * arms.example_flops(study, "pretrain") / each / 1e12, done
+
+
+def throughput(profile: Profile) -> tuple[str, str, float, str]:
+    """(device, CPU or GPU, teraflops a second, how that is known) of what the profile would be trained on from here."""
+    if not on_gpu(profile.compute) and (profile.compute.accelerator != "cpu" and profile.compute.compile):
+        return "a data-centre GPU", "GPU", ASSUMED, "assumed: no GPU here"
+    *found, steps = measured(profile)
+    return *found, f"{steps} steps measured here"
 
 
 def recorded(device: str, size: str) -> tuple[str, float]:
@@ -113,7 +127,8 @@ def text(profile: Profile, costs: pd.DataFrame, device: str, kind: str, teraflop
         f"disk: at most {planned_bytes(profile) / 1e9:,.1f} GB in {profile.results}, without music that is fetched",
         f"time: {total['hours']:,.1f} {kind} hours of training on {device} at {teraflops:.3g} TFLOP/s ({how}); at 100 "
         f"TFLOP/s it would be {total['petaflop'] / 100 / 3.6:,.1f} GPU hours",
-        "Left out: looking into the music, validation, separating and scoring.",
+        *([] if len(profile.pretrain.seeds) >= 3 else [UNDECIDED.format(len(profile.pretrain.seeds))]),
+        "Left out: runs that are finished; looking into the music, validation, separating and scoring.",
     ])  # fmt: skip
 
 
@@ -129,8 +144,7 @@ def main(arguments: Sequence[str]) -> int:
         if call.device:
             device, (kind, teraflops), how = call.device, recorded(call.device, profile.model.size), "recorded"
         else:
-            device, kind, teraflops, steps = measured(profile)
-            how = f"{steps} steps measured here"
+            device, kind, teraflops, how = throughput(profile)
         torch.set_num_threads(1)  # counting runs thousands of tiny products: threads would wait for one another
         print(text(profile, table(profile, teraflops), device, kind, teraflops, how))
         return 0
