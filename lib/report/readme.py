@@ -1,4 +1,4 @@
-"""Write the numbers of README from the committed tables: ``python -m lib.report.readme [--check]``.
+"""Write the numbers of all README files from the committed tables: ``python -m lib.report.readme [--check]``.
 
 The text between ``<!-- numbers: NAME FOLDER -->`` and ``<!-- end -->`` is one of `BLOCKS`, written from the tables and
 the provenance in ``results/FOLDER``.
@@ -25,6 +25,7 @@ from lib.store.files import atomic
 from lib.store.runs import Run
 from lib.store.tables import read_table
 
+FOLDERS = ("benchmarks", "cluster", "lib", "notebooks", "tests")
 BLOCK = re.compile(r"(<!-- numbers: (\w+) ([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -50,8 +51,11 @@ def _by_budget(rows: pd.DataFrame, index: list[str], songs: str) -> str:
     shown = numbers[0] + " (" + numbers[1] + " to " + numbers[2] + ")"
     budgets = [sentences.counted(count, "labelled song") for count in rows["labeled_songs"]]
     wide = rows.assign(shown=shown, budget=budgets).pivot_table("shown", index, "budget", "first", sort=False)
-    counts = f"{sentences.counted(rows['n_songs'].max(), songs)}, {sentences.counted(rows['n_seeds'].max(), 'seed')}"
-    return f"{sentences.markdown_table(wide.reset_index())}\n\n(mean uSDR in dB; {counts})"
+    return f"{sentences.markdown_table(wide.reset_index())}\n\n(mean uSDR in dB; {_counts(rows, songs, 'seed')})"
+
+
+def _counts(table: pd.DataFrame, songs: str, seeds: str) -> str:
+    return f"{sentences.counted(table['n_songs'].max(), songs)}, {sentences.counted(table['n_seeds'].max(), seeds)}"
 
 
 def claims(results: Path) -> str:
@@ -60,10 +64,14 @@ def claims(results: Path) -> str:
     signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
     interval = signed["low"] + " to " + signed["high"]
     columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
-    columns |= {"95% interval": interval, "p (Holm)": table["p_holm"].map("{:.2g}".format)}
+    columns |= {"95% interval": interval, "p (Holm)": table["p_holm"].map(_p)}
     return sentences.markdown_table(
         pd.DataFrame(columns | {"n": table["n"], "verdict": "**" + table["verdict"] + "**"})
     )
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def ablations(results: Path) -> str:
@@ -73,12 +81,20 @@ def ablations(results: Path) -> str:
     gaps = [_shown(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)]
     from_base = [f"**{gap}**" if p < LEVEL else gap for gap, p in zip(gaps, table["from_base_p_holm"], strict=True)]
     columns = {"axis": table["axis"].where(~table["axis"].duplicated(), ""), "level": table["level"]}
-    counts = (
-        f"{sentences.counted(table['n_songs'].max(), 'test song')}, {sentences.counted(table['n_seeds'].max(), 'seed')}"
-    )
+    counts = _counts(table, "test song", "seed")
     rows = pd.DataFrame(columns | {"above scratch": gain, "more than at the base": from_base})
     note = "bold: shown to differ from the base, with Holm's correction over the axis"
     return f"{sentences.markdown_table(rows)}\n\n(mean uSDR in dB; {counts}; {note})"
+
+
+def shares(results: Path) -> str:
+    """What definition and correlation close of the distance to the supervised model."""
+    table = _table(results, "shares")
+    columns = {"what": table["what"]}
+    columns["closes (dB)"] = [_shown(*row) for row in table[["decibels", "low_db", "high_db"]].itertuples(index=False)]
+    columns["share of the distance"] = table["share"].map("{:.0%}".format)
+    columns["p (Holm)"] = table["p_holm"].map(_p)
+    return f"{sentences.markdown_table(pd.DataFrame(columns))}\n\n({_counts(table, 'test song', 'pre-training')})"
 
 
 def _shown(value: float, low: float, high: float) -> str:
@@ -115,7 +131,7 @@ def records(results: Path) -> str:
 def _measured(name: str, results: Path) -> str:
     """The measurements in ``tables/NAME.csv`` of a benchmark."""
     rows = []
-    for row in _table(results, name).itertuples():
+    for row in _table(results, name)[["what", "value", "unit", "low", "high"]].itertuples():
         digits = {"%": 1, "trials": 0}.get(row.unit, 2)
         spread = f" ({row.low:.{digits}f} to {row.high:.{digits}f})" if pd.notna(row.low) else ""
         rows.append((row.what, f"{row.value:.{digits}f} {row.unit}{spread}"))
@@ -165,6 +181,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "regime": regime,
     "claims": claims,
     "ablations": ablations,
+    "shares": shares,
     "scores": scores,
     "cost": cost,
     "records": records,
@@ -174,37 +191,51 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 }
 
 
+def files() -> list[Path]:
+    """Every README of the project. Those beside the runs in ``results`` are model cards."""
+    code = [path for folder in FOLDERS for path in (ROOT / folder).rglob("README.md")]
+    return [path for path in (ROOT / "README.md", ROOT / "results" / "README.md", *sorted(code)) if path.exists()]
+
+
 def render(text: str, results: Path) -> str:
     """``text`` with every block rewritten from ``results``. Raises: UserError."""
 
     def block(match: re.Match) -> str:
         start, name, folder, end = match.groups()
         if name not in BLOCKS:
-            raise UserError(f"README: unknown numbers '{name}': use one of {', '.join(BLOCKS)}")
-        return f"{start}{BLOCKS[name](results / folder)}\n{end}"
+            raise UserError(f"unknown numbers '{name}': use one of {', '.join(BLOCKS)}")
+        try:
+            return f"{start}{BLOCKS[name](results / folder)}\n{end}"
+        except KeyError as error:
+            raise UserError(
+                f"numbers '{name}': {error} is missing in results/{folder}, which an earlier version wrote; rebuild it"
+            ) from error
 
     return BLOCK.sub(block, text)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0 up to date or rewritten, 1 outdated with ``--check``, 2 wrong call or missing table."""
-    path = ROOT / "README.md"
+    if arguments not in ([], ["--check"]):
+        print("usage: python -m lib.report.readme [--check]", file=sys.stderr)
+        return 2
+    return max(_update(path, bool(arguments)) for path in files())
+
+
+def _update(path: Path, check: bool) -> int:
+    """The exit status of one file, which is rewritten unless this is a ``check``."""
+    name, old = path.relative_to(ROOT), path.read_text("utf-8")
     try:
-        if arguments not in ([], ["--check"]):
-            raise UserError("usage: python -m lib.report.readme [--check]")
-        old = path.read_text("utf-8")
         new = render(old, ROOT / "results")
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
-    if old == new:
-        return 0
-    if arguments:
-        print("README.md is out of date: run python -m lib.report.readme", file=sys.stderr)
-        return 1
-    with atomic(path) as temporary:
-        temporary.write_text(new, encoding="utf-8")
-    return 0
+    if new != old and check:
+        print(f"{name} is out of date: run python -m lib.report.readme", file=sys.stderr)
+    elif new != old:
+        with atomic(path) as temporary:
+            temporary.write_text(new, encoding="utf-8")
+    return int(new != old and check)
 
 
 if __name__ == "__main__":
