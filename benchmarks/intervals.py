@@ -2,8 +2,8 @@
 
 The t interval of `lib.experiments.intervals` beside a bootstrap that draws pre-trainings and songs independently of
 each other (the pigeonhole bootstrap, Owen 2007, doi 10.1214/07-AOAS122). Writes
-``results/benchmarks/tables/intervals.csv``, from which README's table is made. Pre-trainings, songs and what is left of
-either scatter as the gains of profile `study` do.
+``results/benchmarks/tables/intervals.csv``, from which a table in results/README.md is made. Pre-trainings, songs and
+what is left of either scatter as the gains of profile `study` do.
 """
 
 from __future__ import annotations

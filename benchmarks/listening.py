@@ -1,8 +1,8 @@
 """``python -m benchmarks.listening [CASE ...]``: players in Chromium, and how far blind tests can be trusted.
 
-Writes ``results/benchmarks/tables/listening.csv``, from which README's table is made. Cases: switches (what reaches the
-loudspeaker is captured and compared with what the player holds), view (half a minute of six signals), panels
-(simulated listeners, a minute or two), trials. The rows of other cases stay.
+Writes ``results/benchmarks/tables/listening.csv``, from which a table in lib/listening/README.md is made. Cases:
+switches (what reaches the loudspeaker is captured and compared with what the player holds), view (half a minute of six
+signals), panels (simulated listeners, a minute or two), trials. The rows of other cases stay.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.views``: the pictures of players and blind tests in README, taken in Chromium.
+"""``python -m benchmarks.views``: the pictures in lib/listening/README.md, taken in Chromium.
 
 They show the listening set, or where there is none the real song and what an oracle mask makes of it.
 """
