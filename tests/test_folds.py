@@ -14,7 +14,7 @@ from lib import STEMS, UserError
 from lib.arms import Finetuning, Pretraining
 from lib.data import audio, folds
 from lib.data.tracks import Track
-from lib.experiments import claim, evaluate, outputs, probes
+from lib.experiments import claim, evaluate, outputs, probes, records
 from lib.mixing import StemMixtures
 from lib.pipeline import matrix
 from tests import toys
@@ -189,6 +189,7 @@ def test_a_study_in_folds_from_songs_to_scores(study):
     assert np.isfinite(test["value"]).all()
     real = table[(table["experiment"] == "real song") & table["seed"].notna()]
     assert set(real["fold"]) == {0} and not real.duplicated(["method", "stem", "metric"]).any()
+    records.cost(study, claim.claim_trainings(study))
     assert set(claim.claim(study)["n_songs"]) == {len(SONGS)}
     found = probes.probe(study)
     rows = found[(found["experiment"] == "test") & (found["method"] == outputs.CHOSEN) & (found["stem"] == "bass")]

@@ -60,13 +60,14 @@ def claim(study: Study) -> pd.DataFrame:
 
     Columns: experiment, labeled_songs, method, against, metric, and those of `paired_interval`, over test songs only;
     and family, within which p_holm is corrected: the budgets of a comparison (means over stems), or the stems of one
-    budget. All differences are means over songs, those of cSDR too. Metrics that no record holds are left out.
+    budget. All differences are means over songs, those of cSDR too. A metric that an arm's records lack is left out.
     validation_songs: labelled songs that a budget uses beside its training songs. What a model of ``method`` and one of
     ``against`` took (`lib.experiments.records.spent`): steps, core_seconds and petaflop, the latter with "against_".
     """
     table, rows, took = study.read("scores"), [], records.spent(study)
     table = table[table["experiment"] == "test"]
-    metrics = [metric for metric in METRICS if metric in set(table["metric"])]
+    known = table[table["seed"].notna()].groupby("method")["metric"].unique()
+    metrics = [metric for metric in METRICS if all(metric in of for of in known)]
     for songs in study.profile.finetune.labeled_songs:
         chosen = table[table["labeled_songs"] == songs]
         for arm, against in pairs(study):

@@ -122,7 +122,7 @@ def share_interval(
     known = np.isfinite(some).all(0)
     some, all_, folds = some[:, known], all_[:, known], folds[known]
     share = some.mean() / all_.mean()
-    if crossed(all_, folds).p >= LEVEL:
+    if not crossed(all_, folds).p < LEVEL:  # nan as well
         return float(share), -np.inf, np.inf
     rejected = lambda r: LEVEL - crossed(some - r * all_, folds).p  # noqa: E731
     return float(share), _edge(rejected, share, -1.0), _edge(rejected, share, 1.0)
@@ -130,6 +130,8 @@ def share_interval(
 
 def _edge(rejected: Callable[[float], float], start: float, step: float) -> float:
     """Where ``rejected`` turns positive, going from ``start`` in the direction of ``step``."""
+    if rejected(start) > 0:  # nothing varies
+        return float(start)
     for doubling in range(24):
         if rejected(beyond := start + step * 2.0**doubling / 64) > 0:
             return float(brentq(rejected, start, beyond))

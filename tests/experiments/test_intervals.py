@@ -256,3 +256,12 @@ def test_rank_correlation_finds_order_not_size():
     assert rank_correlation(x, np.exp(x)) == pytest.approx((1, 1, 1, 0))
     rho, low, high, p = rank_correlation(x, np.random.default_rng(1).standard_normal(30))
     assert low < 0 < high and low < rho < high and p > 0.05
+
+
+def test_a_share_of_one_song_and_seed_has_no_ends():
+    rows = [
+        {"stem": "bass", "metric": "uSDR", "seed": 0, "song": "a", "method": method, "value": value}
+        for method, value in (("start", 0.1), ("part", 0.7), ("whole", 1.3))
+    ]
+    share, low, high = share_interval(tables.table(rows), ("part", "start"), ("whole", "start"), "uSDR")
+    assert share == pytest.approx(0.5) and (low, high) == (-np.inf, np.inf)

@@ -369,3 +369,9 @@ def test_csdr_is_drawn_as_the_median_over_songs():
 def test_every_method_has_a_colour_of_its_own():
     shown = (*METHODS, "mixture", "ideal ratio mask")
     assert len({figures.COLORS[method] for method in shown}) == len(shown)
+
+
+def test_an_arm_without_scores_has_no_interval():
+    scores = make_scores()
+    chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 4)]
+    assert figures.intervals(chosen, "nobody").isna().all(axis=None)

@@ -86,8 +86,10 @@ def drawn(results: Path, name: str, height: float = 3.4, **options: object) -> I
 
 
 def intervals(scores: pd.DataFrame, method: str) -> pd.DataFrame:
-    """`mean_interval` of a method in a table of one metric, a row per stem and over stems; baselines have no seeds."""
+    """`mean_interval` of a method in a table of one metric, a row per stem and over stems; nan without scores."""
     chosen = scores[scores["method"] == method]
+    if chosen.empty:
+        return pd.DataFrame(np.nan, ORDER, ["mean", "low", "high"])
     chosen = chosen.assign(seed=chosen["seed"].fillna(0))
     return mean_interval(chosen, method, chosen["metric"].iloc[0]).set_index("stem").reindex(ORDER)
 
