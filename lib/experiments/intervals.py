@@ -175,6 +175,8 @@ def songs_worth(
 
 def _between(values: np.ndarray, places: np.ndarray, x: float) -> np.ndarray:
     """Values [budgets, pre-trainings, songs] at ``places``, interpolated linearly at ``x``."""
+    if len(places) == 1:
+        return values[0]
     right = int(np.clip(np.searchsorted(places, x), 1, len(places) - 1))
     weight = (x - places[right - 1]) / (places[right] - places[right - 1])
     return (1 - weight) * values[right - 1] + weight * values[right]
