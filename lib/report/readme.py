@@ -1,7 +1,7 @@
 """Write the numbers of all README files from the committed tables: ``python -m lib.report.readme [--check]``.
 
 The text between ``<!-- numbers: NAME FOLDER -->`` and ``<!-- end -->`` is one of `BLOCKS`, written from the tables and
-the provenance in ``results/FOLDER``.
+runs in ``results/FOLDER``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from lib import ROOT, UserError
 from lib.experiments.intervals import LEVEL
 from lib.report import sentences
 from lib.scoring import MEAN, summarise
-from lib.store import provenance
 from lib.store.files import atomic
 from lib.store.runs import Run
 from lib.store.tables import read_table
@@ -112,15 +110,6 @@ def scores(results: Path) -> str:
     return sentences.markdown_table(shown.rename(columns={"uSDR": "uSDR (dB)", "cSDR": "cSDR (dB)"}))
 
 
-def cost(results: Path) -> str:
-    """Date, duration and machine of the study."""
-    facts = provenance.read(results)
-    stages = [[datetime.fromisoformat(stage[key]) for key in ("start", "end")] for stage in facts["stages"].values()]
-    minutes, machine = sum((end - start).total_seconds() for start, end in stages) / 60, facts["machine"]
-    name = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB"
-    return f"Made on {stages[-1][1]:%-d %B %Y} in {minutes:.0f} minutes ({name})."
-
-
 def records(results: Path) -> str:
     """Number and training time of the runs."""
     runs = [Run(path.parent).facts() for path in sorted((results / "runs").glob("*-*/done.json"))]
@@ -183,7 +172,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "ablations": ablations,
     "shares": shares,
     "scores": scores,
-    "cost": cost,
     "records": records,
     "listening": partial(_measured, "listening"),
     "intervals": intervals,
