@@ -15,6 +15,7 @@ import pytest
 
 from lib import ROOT
 from lib.pipeline import audit
+from lib.scoring import METRICS
 from lib.store.tables import COLUMNS, read_table
 
 NOTEBOOKS = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
@@ -82,7 +83,7 @@ def test_scores_hold_every_method_song_stem_and_metric(results):
         "ideal ratio mask": 1,
     }
     counts = scores.groupby("method").size()
-    assert counts.to_dict() == {method: models[method] * 3 * 4 * 2 for method in counts.index}
+    assert counts.to_dict() == {method: models[method] * 3 * 4 * len(METRICS) for method in counts.index}
     assert set(counts.index) == set(models)
     assert set(scores.loc[scores["experiment"] == "real song", "song"]) == {"The Easton Ellises - Falcon 69"}
 
@@ -116,6 +117,8 @@ def test_executed_notebooks_name_profile_commit_and_runs(results):
 def test_the_report_opens_from_disk(results):
     page = (results / "report.html").read_text("utf-8")
     links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {f'id="{link[1:]}"' in page for link in links if link.startswith("#")} == {True}
+    links = [link for link in links if not link.startswith("#")]
     assert not [link for link in links if re.match(r"\w+:|/", link)]
     assert not [link for link in links if not (results / unquote(link)).is_file()]
     linked = {unquote(link) for link in links}
