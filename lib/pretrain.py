@@ -55,6 +55,7 @@ def hidden_bins(separator: Separator, batch: int, bins: int, frames: int) -> Ten
 
 
 OBJECTIVES = {"mixit": mixit, "mixpit": mixpit, "denoising": denoising, "reconstruction": reconstruction}
+NAMES = {"mixit": "MixIT", "mixpit": "MixPIT"}
 OUTPUTS = {"mixpit": 2, "denoising": 1, "reconstruction": 1}
 """How many outputs an objective needs; MixIT has the profile's."""
 
@@ -83,7 +84,15 @@ def pretrain(
     validation = validation_mixtures(stage.validation_moms, held_out, rank(), world_size())
     validate = partial(_validation_loss, objective(stage), batches=lambda: in_batches(validation, stage.part))
     task = Task(separator, training, objective(stage), validate)
-    return fit(task, stage, run, seed, compute, workers, f"{stage.objective} pre-training, seed {seed}")
+    return fit(
+        task,
+        stage,
+        run,
+        seed,
+        compute,
+        workers,
+        f"{NAMES.get(stage.objective, stage.objective)} pre-training, seed {seed}",
+    )
 
 
 def _validation_loss(loss: partial, separator: Separator, batches: Callable[[], Iterable[Tensor]]) -> float:

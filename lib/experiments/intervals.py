@@ -103,6 +103,13 @@ def paired_interval(
     return _table(a - b, *axes, origin).rename(columns={"mean": "difference"})
 
 
+def paired(scores: pd.DataFrame, method_a: str, method_b: str, metric: str) -> np.ndarray:
+    """``method_a - method_b`` in dB over stems, [seeds, songs that both arms have]. Raises: as `paired_interval`."""
+    (a, b), *_ = _cube(scores, metric, [method_a, method_b])
+    values = over_stems(a - b)
+    return values[:, np.isfinite(values).all(0)]
+
+
 def mean_interval(scores: pd.DataFrame, method: str, metric: str, origin: Origin = own_seed) -> pd.DataFrame:
     """Mean of one method per stem and over stems, with its 95% interval: stem, mean, low, high."""
     (values,), *axes = _cube(scores, metric, [method])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -75,19 +74,8 @@ def sound(stems: np.ndarray, rate: int) -> list[tuple[str, str, float]]:
     return found
 
 
-def sounds(corpora: Mapping[str, Sequence[Track]], rate: int) -> pd.DataFrame:
-    """`sound` of songs with stems from any corpora, tidy as in `survey`."""
-    rows = [
-        {"corpus": name, "split": song.split, "song": song.name, "stem": stem, "metric": metric, "value": value}
-        for name, songs in corpora.items()
-        for song in songs
-        for stem, metric, value in sound(song.stems(rate=rate), rate)
-    ]
-    return pd.DataFrame(rows)
-
-
 def how_real(table: pd.DataFrame) -> pd.DataFrame:
-    """Medians over songs of each corpus in a table of `survey` or `sounds`: a row per stem and corpus."""
+    """Medians over songs of each corpus in a table of `survey`: a row per stem and corpus."""
     table = table[table["metric"].isin(SOUND)]
     medians = table.groupby(["stem", "corpus", "metric"])["value"].median().unstack()
     return medians.reindex(columns=list(SOUND)).reindex(STEMS, level="stem")

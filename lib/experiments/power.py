@@ -8,7 +8,6 @@ Holm's correction over the label budgets begins with: ``tables/power.csv``.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Sequence
@@ -18,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from lib import UserError
-from lib.arms import SCRATCH, Finetuning
+from lib.arms import SCRATCH, Finetuning, method_name
 from lib.experiments import evaluate
 from lib.experiments.claim import claim_trainings
-from lib.experiments.intervals import LEVEL, crossed
+from lib.experiments.intervals import LEVEL, crossed, paired
 from lib.experiments.jobs import scored, train_in_parallel
-from lib.profile.load import load
+from lib.profile.load import command_line, load
 from lib.scoring import METRICS
 from lib.study import Study
 
@@ -101,7 +100,11 @@ def _of_budget(study: Study, songs: int) -> Spread | None:
     losses = {(t.arm == SCRATCH, t.seed): t.run.facts()["best_validation_loss"] for t in trainings if t.run.finished}
     if not tables:
         return None
-    values = differences(pd.concat(tables, ignore_index=True))
+    pretrained, scratch = map(method_name, (study.profile.finetune.transfers[0], SCRATCH))
+    try:
+        values = paired(pd.concat(tables, ignore_index=True), pretrained, scratch, METRICS[0])
+    except UserError:  # of one arm alone
+        return None
     if len(values) > 1 and values.shape[1] > 1:
         return Spread(*components(values), f"uSDR of {values.shape[1]} validation songs, {len(values)} seeds")
     apart = [
@@ -112,17 +115,6 @@ def _of_budget(study: Study, songs: int) -> Spread | None:
     between = float(np.var(apart, ddof=1))
     where = f"uSDR of {values.shape[1]} validation songs, 1 seed; lowest validation losses of {len(apart)} seeds"
     return Spread(between, float(values.mean(0).var(ddof=1)), 0.0, where)
-
-
-def differences(scores: pd.DataFrame) -> np.ndarray:
-    """Pre-trained minus scratch in dB, mean over stems [seeds, songs], of what both arms have."""
-    scores = scores[scores["metric"] == METRICS[0]].assign(scratch=scores["method"] == "scratch")
-    keys = ["seed", "fold", "song"] if "fold" in scores else ["seed", "song"]
-    means = scores.groupby([*keys, "scratch"], dropna=False)["value"].mean().unstack("scratch")
-    if set(means) != {True, False}:
-        return np.empty((0, 0))
-    apart = (means[False] - means[True]).rename("value").dropna().reset_index()
-    return apart.pivot_table(index="seed", columns=keys[1:], values="value", dropna=False).dropna(axis=1).to_numpy()
 
 
 def components(values: np.ndarray) -> tuple[float, float, float]:
@@ -157,10 +149,8 @@ def _to_make(study: Study) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 for a wrong call or where there is nothing to measure the spread on."""
-    parser = argparse.ArgumentParser(prog="python -m lib.experiments.power", description="Power of a profile's test.")
-    parser.add_argument("profile", help="a name in notebooks/profiles, or a .yaml file")
+    parser = command_line("lib.experiments.power", "Power of a profile's test.")
     parser.add_argument("--make", action="store_true", help="train, and score on validation songs, what is missing")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="dotted profile fields")
     call = parser.parse_intermixed_args(arguments)
     try:
         study = Study(load(call.profile, call.changes))

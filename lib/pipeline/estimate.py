@@ -7,7 +7,6 @@ Nothing is written, fetched or looked into.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -27,7 +26,7 @@ from lib.model.locoformer import SIZES
 from lib.pipeline import matrix
 from lib.pipeline.space import planned_bytes
 from lib.profile.fields import Profile
-from lib.profile.load import load
+from lib.profile.load import command_line, load
 from lib.store.tables import read_table
 from lib.study import Study
 from lib.training import Task
@@ -134,10 +133,8 @@ def text(profile: Profile, costs: pd.DataFrame, device: str, kind: str, teraflop
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 for a wrong call."""
-    parser = argparse.ArgumentParser(prog="python -m lib.pipeline.estimate", description="What a study would take.")
-    parser.add_argument("profile", nargs="?", default="demo", help="a name in notebooks/profiles, or a .yaml file")
+    parser = command_line("lib.pipeline.estimate", "What a study would take.")
     parser.add_argument("--device", help="plan by the recorded throughput of this device instead of measuring here")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="dotted profile fields")
     call = parser.parse_intermixed_args(arguments)
     try:
         profile = load(call.profile, call.changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,14 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
         for level in axis.levels:
             _check_level(profile, level, f"{where}: ablations '{axis.name}', level '{level.label}'")
     return profile
+
+
+def command_line(module: str, description: str) -> argparse.ArgumentParser:
+    """``python -m MODULE [PROFILE] [key=value ...]``, to be parsed with its options anywhere (intermixed)."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("profile", nargs="?", default="demo", help="a name in notebooks/profiles, or a .yaml file")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="dotted profile fields")
+    return parser
 
 
 def find(name_or_path: str) -> Path:

@@ -247,7 +247,7 @@ def million(path):
 
 
 BAD = {
-    "truncated": (truncated, "truncated: 3 of 4 tracks are whole"),
+    "truncated": (truncated, "truncated: its tracks break off"),
     "patterns": (lambda path: save(path, band().values(), kind=2), "type 2"),
     "a million notes": (million, "3.0 MB: more than the 2 MB"),
     "no drums": (without("drums"), "no drums"),

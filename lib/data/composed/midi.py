@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import re
 import struct
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
+import mido
 import numpy as np
 
 from lib.data.audio import UndecodableError
@@ -21,8 +24,8 @@ UNRELEASED = 2.0
 """Seconds that a note sounds which the file never ends."""
 SHORTEST = 0.03
 DRUM_CHANNEL = 9  # the tenth
-NOTE_ON = 0x9
-TEMPO, NAME, END = 0x51, 0x03, 0x2F
+KEY_SIGNATURE = re.compile(rb"\xff\x59\x02..", re.DOTALL)
+"""Not needed here, and mido refuses a song for a key that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -45,43 +48,34 @@ class Score:
     lines: tuple[Line, ...]
 
 
-class _Event(NamedTuple):
-    """A message of a channel, its ``kind`` the upper half of the status byte."""
-
-    tick: int
-    kind: int
-    channel: int
-    first: int
-    second: int
-
-
 def read(path: Path) -> Score:
     """The score in a file of type 0 or 1. Raises: `UndecodableError`, which says what is wrong with the file."""
-    ticks_per_beat, tracks = _parsed(path)
+    file = _opened(path)
     events, tempi, names = [], [(0, 500_000)], defaultdict(str)
-    for messages, meta in tracks:
+    for track in file.tracks:
+        timed = list(zip(itertools.accumulate(message.time for message in track), track, strict=True))
+        messages = [(tick, message) for tick, message in timed if hasattr(message, "channel") and not message.is_meta]
         events += messages
-        tempi += [(tick, int.from_bytes(value) or 1) for tick, kind, value in meta if kind == TEMPO]
-        title = " ".join(value.decode("latin1") for _, kind, value in meta if kind == NAME)
-        for channel in {event.channel for event in messages}:
+        tempi += [(tick, message.tempo or 1) for tick, message in timed if message.type == "set_tempo"]
+        title = " ".join(message.name for message in track if message.type == "track_name")
+        for channel in {message.channel for _, message in messages}:
             names[channel] += f" {title}"
-    if not any(event.kind == NOTE_ON for event in events):
+    if not any(message.type == "note_on" for _, message in events):
         raise UndecodableError(path, "no notes in it")
-    events.sort(key=lambda event: (event.tick, event.kind == NOTE_ON))  # a note ends before it sounds again
+    events.sort(key=lambda event: (event[0], event[1].type == "note_on"))  # a note ends before it sounds again
     tempi.sort(key=lambda tempo: tempo[0])
-    seconds = _seconds([event.tick for event in events], tempi, ticks_per_beat)
+    seconds = _seconds([tick for tick, _ in events], tempi, file.ticks_per_beat)
     if seconds[-1] > LONGEST:
         raise UndecodableError(path, f"lasts {seconds[-1]:.0f} s, more than {LONGEST} s")
     channels = defaultdict(_Channel)
-    for now, event in zip(seconds.tolist(), events, strict=True):
-        channels[event.channel].play(now, event)
+    for now, (_, message) in zip(seconds.tolist(), events, strict=True):
+        channels[message.channel].play(now, message)
     lines = [line for number, channel in sorted(channels.items()) for line in channel.lines(number, names[number])]
     last = max(note.end for line in lines for note in line.notes)
     return Score(last, round(60e6 / [tempo for tick, tempo in tempi if tick == 0][-1], 2), tuple(lines))
 
 
-def _parsed(path: Path) -> tuple[int, list[tuple[list[_Event], list[tuple[int, int, bytes]]]]]:
-    """Ticks a beat, and for each track its events and its meta messages (tick, kind, content)."""
+def _opened(path: Path) -> mido.MidiFile:
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= MOST_BYTES else b""
@@ -89,63 +83,19 @@ def _parsed(path: Path) -> tuple[int, list[tuple[list[_Event], list[tuple[int, i
         raise UndecodableError(path, error.strerror or str(error)) from error
     if size > MOST_BYTES:
         raise UndecodableError(path, f"{size / 1e6:.1f} MB: more than the {MOST_BYTES / 1e6:g} MB of any song")
-    if data[:4] != b"MThd" or len(data) < 14:
+    if data[:4] != b"MThd":
         raise UndecodableError(path, "no MIDI file")
-    length, kind, count, ticks_per_beat = struct.unpack(">IHHh", data[4:14])
-    if kind > 1:
-        raise UndecodableError(path, f"MIDI of type {kind}, which holds patterns and no song: save it as type 1")
-    if ticks_per_beat <= 0:
+    try:
+        file = mido.MidiFile(file=io.BytesIO(KEY_SIGNATURE.sub(b"\xff\x59\x02\0\0", data)))
+    except EOFError as error:
+        raise UndecodableError(path, "truncated: its tracks break off") from error
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        raise UndecodableError(path, f"a damaged MIDI file ({error})") from error
+    if file.type > 1:
+        raise UndecodableError(path, f"MIDI of type {file.type}, which holds patterns and no song: save it as type 1")
+    if file.ticks_per_beat <= 0:
         raise UndecodableError(path, "counts time in SMPTE frames: save it with ticks a beat")
-    at, tracks = 8 + length, []
-    while len(tracks) < count:
-        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8])
-        if at + 8 + size > len(data) or len(data) < at + 8:
-            raise UndecodableError(path, f"truncated: {len(tracks)} of {count} tracks are whole")
-        if name == b"MTrk":
-            try:
-                tracks.append(_track(data[at + 8 : at + 8 + size]))
-            except (IndexError, ValueError) as error:
-                raise UndecodableError(path, f"damaged in track {len(tracks) + 1} of {count}") from error
-        at += 8 + size
-    return ticks_per_beat, tracks
-
-
-def _track(data: bytes) -> tuple[list[_Event], list[tuple[int, int, bytes]]]:
-    """A track's events and meta messages. Raises: IndexError, ValueError on data that is none."""
-    events, meta, at, tick, status = [], [], 0, 0, 0
-    while at < len(data):
-        delta, at = _number(data, at)
-        tick += delta
-        if data[at] >= 0x80:  # else the status of the message before holds
-            status, at = data[at], at + 1
-        if status == 0xFF:
-            kind = data[at]
-            length, at = _number(data, at + 1)
-            meta.append((tick, kind, data[at : at + length]))
-            if kind == END:
-                break
-            at += length
-        elif status in (0xF0, 0xF7):
-            length, at = _number(data, at)
-            at += length
-        elif 0x80 <= status < 0xF0:
-            size = 1 if 0xC <= status >> 4 <= 0xD else 2
-            first, second = data[at], data[at + size - 1]
-            if max(first, second) > 127:
-                raise ValueError(status)
-            events.append(_Event(tick, status >> 4, status & 15, first, second))
-            at += size
-        else:
-            raise ValueError(status)
-    return events, meta
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the place after it."""
-    value = 0
-    while data[at] >= 0x80:
-        value, at = value << 7 | data[at] & 127, at + 1
-    return value << 7 | data[at], at + 1
+    return file
 
 
 def _seconds(ticks: list[int], tempi: list[tuple[int, int]], ticks_per_beat: int) -> np.ndarray:
@@ -168,23 +118,23 @@ class _Channel:
     notes: dict[int, list[Note]] = field(default_factory=lambda: defaultdict(list))
     controls: list[Control] = field(default_factory=list)
 
-    def play(self, now: float, event: _Event) -> None:
-        """Take an event in. The pedal lengthens notes here: the synthesiser knows none."""
-        match event.kind:
-            case 0x9 if event.second:  # note on
-                self.end(now, event.first)
-                self.sounding[event.first] = now, event.second, self.program
-            case 0x8 | 0x9:  # note off
+    def play(self, now: float, message: mido.Message) -> None:
+        """Take a message in. The pedal lengthens notes here: the synthesiser knows none."""
+        match message.type:
+            case "note_on" if message.velocity:
+                self.end(now, message.note)
+                self.sounding[message.note] = now, message.velocity, self.program
+            case "note_on" | "note_off":
                 if self.pedal:
-                    self.sustained.add(event.first)
+                    self.sustained.add(message.note)
                 else:
-                    self.end(now, event.first)
-            case 0xC:
-                self.program = event.first
-            case 0xE:
-                self.controls.append(Control(now, "bend", event.second << 7 | event.first))
-            case 0xB:
-                self.control(now, event.first, event.second)
+                    self.end(now, message.note)
+            case "program_change":
+                self.program = message.program
+            case "pitchwheel":
+                self.controls.append(Control(now, "bend", message.pitch + 8192))
+            case "control_change":
+                self.control(now, message.control, message.value)
 
     def end(self, now: float, pitch: int) -> None:
         """Write down a note that sounds."""

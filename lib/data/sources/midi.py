@@ -8,21 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lib.data.audio import UndecodableError
+from lib.data.composed.arrange import BASS
 from lib.data.composed.midi import DRUM_CHANNEL, Score, read
 from lib.data.sources.likeness import SHORTEST
 from lib.data.sources.packages import Packages
-from lib.store.fingerprints import fingerprint
 
 GAMES = ("freedoom", "simutrans-data", "openttd-openmsx")
 WANTED = re.compile(r"\.(midi?|wad)$", re.IGNORECASE)
-BASSES = range(32, 40)
 LUMPS = 1 << 16
 """How many lumps a WAD file may hold."""
 
 
 def choose(folder: Path, files: list[str], earlier: list[dict], workers: int) -> list[dict]:
-    """A row for each file, and for each song in a WAD file, with the reason if it is left out."""
-    known = {row["digest"]: row["piece"] for row in earlier if row.get("digest")}
+    """A row for each file, and for each song in a WAD file, with the reason if it is left out.
+
+    Copies of one song are kept: `lib.data.composed.arrange` notices them, whatever source they are from.
+    """
     songs = [(path, path) for path in files if not path.lower().endswith(".wad")]
     rows = []
     for wad in (path for path in files if path.lower().endswith(".wad")):
@@ -37,27 +38,15 @@ def choose(folder: Path, files: list[str], earlier: list[dict], workers: int) ->
         except UndecodableError as error:
             rows.append(row | {"left_out": error.reason})
             continue
-        digest = _digest(score)
-        row |= {"seconds": round(score.seconds, 3), "left_out": _lacking(score), "note": f"{len(score.lines)} parts"}
-        if not row["left_out"] and digest in known:
-            row["left_out"] = f"the notes of {known[digest]}"
-        if not row["left_out"]:
-            known[digest] = path
-            row["digest"] = digest
-        rows.append(row)
+        facts = {"seconds": round(score.seconds, 3), "left_out": _lacking(score), "note": f"{len(score.lines)} parts"}
+        rows.append(row | facts)
     return rows
-
-
-def _digest(score: Score) -> str:
-    """Of what is played when, to 10 ms, on whatever instruments."""
-    notes = sorted((round(note.start, 2), note.pitch) for line in score.lines for note in line.notes)
-    return fingerprint(notes)
 
 
 def _lacking(score: Score) -> str:
     """Why a song is left out, empty if it is not."""
     drums = [line for line in score.lines if line.channel == DRUM_CHANNEL]
-    basses = [line for line in score.lines if line not in drums and line.program in BASSES]
+    basses = [line for line in score.lines if line not in drums and line.program in BASS]
     others = len(score.lines) - len(drums) - len(basses)
     if score.seconds < SHORTEST:
         return f"under {SHORTEST:g} s"
