@@ -22,14 +22,17 @@ MUSIC = "corpus.unlabeled"
 
 
 def ablation_levels(study: Study, absent: bool = False) -> Iterator[tuple[str, str, bool, str, Study]]:
-    """(axis, level, is base, transfer, study) of every level of every axis whose music is there, or ``absent`` too."""
+    """(axis, level, is base, transfer, study) of every level of every axis whose music is there, or ``absent`` too.
+
+    An axis of which no level but one has its music is left out.
+    """
     settings = study.profile.ablations
     short = study.variant(pretrain=settings.pretrain_steps, finetune=settings.finetune_steps)
     for axis in settings.axes:
-        for level in axis.levels:
-            if absent or has_music(study, level):
-                transfer, base = level.transfer or settings.transfer, level.label == axis.base
-                yield axis.name, level.label, base, transfer, short.variant(level.set)
+        levels = [level for level in axis.levels if absent or has_music(study, level)]
+        for level in levels if len(levels) > 1 else []:
+            transfer, base = level.transfer or settings.transfer, level.label == axis.base
+            yield axis.name, level.label, base, transfer, short.variant(level.set)
 
 
 def has_music(study: Study, level: Level) -> bool:

@@ -85,7 +85,7 @@ def _differences(
 ) -> Figure:
     """Differences of pairs of arms by labelled songs, with their intervals; uSDR beside cSDR."""
     budgets = sorted(table["labeled_songs"].unique())
-    with drawn(results, name, ncols=2, sharey=True, height=3.8) as (figure, axes):
+    with drawn(results, name, ncols=2, sharey=True, height=3.2 + 0.30 * len(pairs)) as (figure, axes):
         for axis, metric in zip(axes[0], METRICS, strict=True):
             chosen = table[table["metric"] == metric].set_index(["method", "against"]).sort_index()
             for shift, (label, pair) in zip(offsets(len(pairs), 0.5), pairs.items(), strict=True):
@@ -98,7 +98,7 @@ def _differences(
             budget_axis(axis, budgets)
         axes[0, 0].set_ylabel(what)
         figure.supxlabel(f"mean over stems of paired differences\n95% interval; {tested(table)}")
-        names(figure, axes[0, 0], 2)
+        names(figure, axes[0, 0], 1)
     return figure
 
 

@@ -168,7 +168,10 @@ def ill_posed(results: Path, table: pd.DataFrame, constancy: pd.DataFrame, group
             axis.set(title=title, xlabel="", ylabel="", ylim=(3.5, -0.5))
             axis.tick_params(axis="y", length=0)
             axis.grid(True, axis="both")
-        songs, seeds = counted(len(effective), "test song"), counted(constancy["seed"].nunique(), "pre-training")
+        songs, seeds = (
+            counted(effective["song"].nunique(), "test song"),
+            counted(constancy["seed"].nunique(), "pre-training"),
+        )
         figure.supxlabel(f"{songs}, {seeds}; bars: 95% interval; dotted: all {count} outputs")
         names(figure, right, 2)
     return figure
