@@ -191,13 +191,13 @@ FIGURES = {
     "finetune_curves": lambda folder: figures.learning_curves(
         folder, "finetune_curves", make_curves(BUDGETS, METHODS, (0, 1)), "validation loss (dB)"
     ),
-    "scores": lambda folder: figures.scores(folder, make_scores(), "scores", 4),
-    "real_song": lambda folder: figures.scores(folder, make_scores(), "real_song", 4, "real song"),
+    "scores": lambda folder: figures.scores(folder, make_scores(), make_claim(), "scores", 4),
+    "real_song": lambda folder: figures.scores(folder, make_scores(), make_claim(), "real_song", 4, "real song"),
     "claim": lambda folder: figures.claim(folder, make_claim()),
     "gain": lambda folder: figures.gain(folder, make_claim(), METHODS[1]),
     "claim_stems": lambda folder: figures.claim_stems(folder, make_claim(), METHODS[1]),
-    "budgets": lambda folder: figures.budgets(folder, make_scores()),
-    "songs": lambda folder: figures.songs(folder, make_scores(), 16),
+    "budgets": lambda folder: figures.budgets(folder, make_scores(), make_claim()),
+    "songs": lambda folder: figures.songs(folder, make_scores(), make_claim(), 16),
     "search": lambda folder: figures.search(folder, make_search()),
     "regime": lambda folder: figures.regime(folder, make_regime()),
     "correlation_table": lambda folder: figures.correlation_table(folder, make_correlation()),
@@ -300,7 +300,7 @@ def test_every_level_is_a_dot_in_the_row_of_its_stem(tmp_path):
 
 def test_songs_are_drawn_as_their_gain_over_scratch(tmp_path):
     scores = make_scores()
-    figure = figures.songs(tmp_path, scores, 16)
+    figure = figures.songs(tmp_path, scores, make_claim(), 16)
     chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 16)]
     gains = [
         (figures.per_song(chosen, method) - figures.per_song(chosen, "scratch"))[stem].dropna()

@@ -110,6 +110,13 @@ def _took(rows: pd.DataFrame, side: str = "") -> str:
     return f" ({steps:,.0f} steps, {petaflop:.2g} PFLOP)"
 
 
+def _named(claim: pd.DataFrame, method: str) -> str:
+    """A method with what its models took, by the table of claims."""
+    if len(rows := claim[claim["method"] == method]):
+        return f"{method}{_took(rows)}"
+    return f"{method}{_took(claim[claim['against'] == method], 'against_')}"
+
+
 def _line(axis: Axes, rows: pd.DataFrame, shift: float, method: str, label: str, **options: object) -> None:
     """Means with their intervals by labelled songs (the index), shifted a little beside other lines."""
     bars, look = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]], "o-" if len(rows) > 1 else "o"
@@ -132,60 +139,69 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
             axis.axhline(0, color=COLORS["scratch"], lw=1.6)
             stem_axis(axis)
             axis.set_ylabel(f"{metric} above scratch (dB)")
-        figure.supxlabel(f"{method}; {tested(table)}; 95% interval\nfilled: p < 0.05 after Holm's correction")
+        note = f"minus scratch{_took(table, 'against_')}; {tested(table)}\n95% interval; filled: p < 0.05 after Holm"
+        figure.supxlabel(f"{method}{_took(table)}\n{note}")
         names(figure, axes[0, 0], 4)
     return figure
 
 
-def budgets(results: Path, table: pd.DataFrame) -> Figure:
-    """uSDR of every arm by labelled songs: how far right an equal score lies is what pre-training saves in labels."""
+def budgets(results: Path, table: pd.DataFrame, claim: pd.DataFrame) -> Figure:
+    """uSDR of every arm by labelled songs: how far right an equal score lies is what pre-training saves in labels.
+
+    ``table`` holds scores; ``claim`` says what the arms took, here and below.
+    """
     table = table[(table["experiment"] == "test") & (table["metric"] == "uSDR") & table["labeled_songs"].notna()]
     methods, budgets = table["method"].unique(), sorted(table["labeled_songs"].unique())
-    with drawn(results, "budgets", height=3.6) as (figure, axes):
+    with drawn(results, "budgets", height=3.0 + 0.24 * len(methods)) as (figure, axes):
         axis = axes[0, 0]
         for shift, method in zip(offsets(len(methods), 0.25), methods, strict=True):
             parts = {songs: table[table["labeled_songs"] == songs] for songs in budgets}
             rows = pd.DataFrame({songs: intervals(part, method).loc[MEAN] for songs, part in parts.items()}).T
-            _line(axis, rows, shift, method, method, elinewidth=0.8)
+            _line(axis, rows, shift, method, _named(claim, method), elinewidth=0.8)
         budget_axis(axis, budgets)
         axis.set(xlabel="labelled songs", ylabel="mean uSDR (dB)")
         note = "thin bars: 95% interval of means, not of differences"
         figure.supxlabel(f"mean of {tested(table)}\n{note}")
-        names(figure, axis, 2)
+        names(figure, axis, 1)
     return figure
 
 
-def scores(results: Path, table: pd.DataFrame, name: str, budget: int, experiment: str = "test") -> Figure:
+def scores(
+    results: Path, table: pd.DataFrame, claim: pd.DataFrame, name: str, budget: int, experiment: str = "test"
+) -> Figure:
     """uSDR and cSDR per stem of every method at one budget, between the mixture and the ideal ratio mask."""
     table = table[(table["experiment"] == experiment) & table["labeled_songs"].fillna(budget).eq(budget)]
     methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
-    with drawn(results, name, nrows=2, sharex=True, height=5.8) as (figure, axes):
+    claim = claim[claim["labeled_songs"] == budget]
+    with drawn(results, name, nrows=2, sharex=True, height=5.2 + 0.24 * len(methods)) as (figure, axes):
         for axis, metric in zip(axes[:, 0], METRICS, strict=True):
             part = table[table["metric"] == metric]
             for baseline, dashes in (("ideal ratio mask", "-"), ("mixture", "--")):
                 level, places = over_tracks(part, baseline)["mean"], np.arange(len(ORDER))
                 axis.hlines(level, places - 0.42, places + 0.42, COLORS[baseline], dashes, lw=1.6, label=baseline)
             for offset, method in zip(offsets(len(methods)), methods, strict=True):
-                dots(axis, over_tracks(part, method), offset, COLORS[method], method)
+                dots(axis, over_tracks(part, method), offset, COLORS[method], _named(claim, method))
             stem_axis(axis)
             axis.set_ylabel(f"{metric} (dB)")
         note = f"{tested(table, 'song')}; uSDR: mean with 95% interval, cSDR: median over songs"
         figure.supxlabel(f"{counted(budget, 'labelled song')}\n{note}")
-        names(figure, axes[0, 0], 2)
+        names(figure, axes[0, 0], 1)
     return figure
 
 
-def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
+def songs(results: Path, table: pd.DataFrame, claim: pd.DataFrame, budget: int) -> Figure:
     """Pre-trained minus scratch of every test song in uSDR, stem by stem."""
     table = table[(table["experiment"] == "test") & (table["metric"] == "uSDR") & (table["labeled_songs"] == budget)]
     methods = [method for method in dict.fromkeys(table["method"]) if method.startswith("pre-trained (")]
     gains = {method: per_song(table, method) - per_song(table, "scratch") for method in methods}
     gains = pd.concat(gains, names=["method"]).reset_index().melt(["method", "song"], var_name="stem")
-    with drawn(results, "songs", height=3 + 0.8 * len(methods)) as (figure, axes):
+    with drawn(results, "songs", height=3.4 + 1.0 * len(methods)) as (figure, axes):
         axis = axes[0, 0]
         spread(gains, axis, x="value", y="stem", order=STEMS, hue="method", palette=COLORS, dodge=True)
+        took = claim[claim["labeled_songs"] == budget]
         axis.axvline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
-        note = f"dot: one of {tested(table)} averaged; {counted(budget, 'labelled song')}"
+        sides = "".join(f"\n{_named(took, method)}" for method in ("scratch", *methods))
+        note = f"dot: one of {tested(table)} averaged; {counted(budget, 'labelled song')}{sides}"
         axis.set_xlabel(f"uSDR above scratch (dB)\n{note}")
         names(figure, axis, 3)
     return figure
