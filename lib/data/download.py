@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,17 +57,24 @@ def provide_archive(archive: Archive, root: Path, there: Callable[[], bool], dow
             f"{field}: {root} holds no {archive.name.removesuffix('.zip')}: set corpus.download=true, "
             f"or put {archive.name} there yourself ({archive.url}), or name the folder that has it unpacked"
         )
+    with filling(root, field):
+        if there() and not marker.exists():
+            return  # another process was faster
+        if not file.exists():
+            fetch(archive, file)
+        elif not marker.exists() or marker.read_bytes() != _stamp(file):
+            check(archive, file, f"delete it and download it again from {archive.url}")
+        marker.write_bytes(_stamp(file))
+        unpack(file, root)
+        marker.unlink()
+
+
+@contextlib.contextmanager
+def filling(root: Path, field: str) -> Iterator[None]:
+    """One process at a time fills a folder that ``field`` names. Raises: UserError where it cannot be written."""
     try:
         with file_lock(root / ".download.lock"):
-            if there() and not marker.exists():
-                return  # another process was faster
-            if not file.exists():
-                fetch(archive, file)
-            elif not marker.exists() or marker.read_bytes() != _stamp(file):
-                check(archive, file, f"delete it and download it again from {archive.url}")
-            marker.write_bytes(_stamp(file))
-            unpack(file, root)
-            marker.unlink()
+            yield
     except OSError as error:
         raise UserError(f"{root}: {_said(error)}: {field} must name a folder that can be written") from error
 

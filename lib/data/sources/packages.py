@@ -17,9 +17,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib import UserError, one_line
+from lib.data.download import filling
 from lib.data.sources.archives import unpack
 from lib.data.sources.licences import licence_of
-from lib.store.files import atomic, file_lock, read_facts, write_json
+from lib.store.files import atomic, read_facts, write_json
 
 COLUMNS = ("piece", "seconds", "package", "version", "licence", "note", "left_out")
 UNKNOWN = ("Unable to locate package", "has no installation candidate", "no packages found", "Can't find a source")
@@ -52,13 +53,10 @@ class Packages(NamedTuple):
         """
         if self.there(root):
             return
-        try:
-            with file_lock(root / ".download.lock"):
-                for package in self.missing(root):
-                    self._provide(root, package, download, workers)
-                self._table(root)
-        except OSError as error:
-            raise UserError(f"{root}: {error.strerror or error}: make room, or name another folder") from error
+        with filling(root, "corpus.sources_root"):
+            for package in self.missing(root):
+                self._provide(root, package, download, workers)
+            self._table(root)
 
     def _provide(self, root: Path, package: str, download: bool, workers: int) -> None:
         own = sorted(root.glob(f"{package}_*.deb"))

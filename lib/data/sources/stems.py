@@ -22,9 +22,10 @@ import yaml
 
 from lib import STEMS, UserError, one_line
 from lib.data import audio
+from lib.data.download import filling
 from lib.data.silence import SILENT_PEAK
 from lib.data.tracks import in_threads
-from lib.store.files import atomic, file_lock, read_facts, write_json
+from lib.store.files import atomic, read_facts, write_json
 
 COLUMNS = ("piece", "seconds", "start", "stems", "licence", "left_out")
 RATE, PEAK = 44_100, 0.7
@@ -66,12 +67,9 @@ class Stems(NamedTuple):
                 f"{self.name}: {root} does not hold its songs: set corpus.download=true, or put the folder there that "
                 f"python -m lib.data.sources {self.name} makes elsewhere"
             )
-        try:
-            with file_lock(root / ".download.lock"):
-                if not self.there(root):
-                    self._provide(root, workers)
-        except OSError as error:
-            raise UserError(f"{root}: {error.strerror or error}: make room, or name another folder") from error
+        with filling(root, "corpus.sources_root"):
+            if not self.there(root):
+                self._provide(root, workers)
 
     def _provide(self, root: Path, workers: int) -> None:
         clone = root / ".clone"
