@@ -9,7 +9,7 @@ usage: ./run_all.sh [PROFILE] [key=value ...]   run the study (default profile: 
        ./run_all.sh test [pytest arguments]     run the test suite; test --quick: the musical units, within a minute
        ./run_all.sh --help
 
-PROFILE    smoke, demo, study, single_gpu, paper (notebooks/profiles), or the path of a .yaml file.
+PROFILE    smoke, demo, study, real, single_gpu, paper (notebooks/profiles), or the path of a .yaml file.
 key=value  dotted profile fields: corpus.unlabeled=/music finetune.seeds=[0,1] results=results/mine
            Relative folders count from the project's folder.
 
@@ -47,7 +47,7 @@ case ${1:-} in
         fi
         if [[ ! -f $root/notebooks/profiles/$profile.yaml ]]; then
             [[ $profile == *.yaml || $profile == *.yml ]] && [[ -f $profile ]] || die 2 \
-                "unknown profile '$profile': use smoke, demo, study, single_gpu, paper or an existing .yaml file (see --help)"
+                "unknown profile '$profile': use smoke, demo, study, real, single_gpu, paper or an existing .yaml file (see --help)"
             profile=$(readlink -f -- "$profile")
         fi
         module=lib.pipeline.notebooks arguments=()
