@@ -73,28 +73,29 @@ def band_widths(rate: int = PUBLISHED_RATE, n_fft: int = PUBLISHED_FFT, scale: f
 
 
 class _Normalised(torch.autograd.Function):
-    """x / (rms + eps) over the last axis, in two passes over memory forward and three backward.
+    """x / (rms + eps) over the last axis, and x itself for a residual connection around what takes the first.
 
-    Only x and its norms are kept for the gradient, and under autocast the result has the dtype that products take.
+    Two passes over memory forward and three backward, the sum of both gradients included. Only x and its norms are kept
+    for the gradient, and under autocast the first result has the dtype that products take.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    def forward(ctx, x: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = 1 / (norm / math.sqrt(x.shape[-1]) + eps)
         ctx.save_for_backward(x, norm, scale)
-        return torch.mul(x, scale, out=torch.empty_like(x, dtype=dtype))
+        return torch.mul(x, scale, out=torch.empty_like(x, dtype=dtype)), x.view_as(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, gradient: Tensor, around: Tensor) -> tuple[Tensor, None, None]:
         x, norm, scale = ctx.saved_tensors
         along = (gradient * x).sum(-1, keepdim=True, dtype=torch.float32)
         radial = -along * scale.square() / (norm * math.sqrt(x.shape[-1])).clamp(min=TINY)
-        return torch.mul(gradient, scale, out=torch.empty_like(x)).addcmul_(x, radial), None, None
+        return torch.addcmul(around, gradient, scale, out=torch.empty_like(x)).addcmul_(x, radial), None, None
 
 
 class RMSGroupNorm(nn.Module):
-    """x / (rms + eps) over ``groups`` contiguous groups of the last axis (TF-Locoformer, section 2).
+    """x / (rms + eps) over ``groups`` contiguous groups of the last axis (TF-Locoformer, section 2), and x itself.
 
     Its ``gamma`` is left to the product that follows: features of the input times gamma are columns of the weight
     times gamma, which are fewer numbers.
@@ -105,21 +106,22 @@ class RMSGroupNorm(nn.Module):
         self.groups, self.eps = groups, eps
         self.gamma = nn.Parameter(torch.ones(features))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         grouped = x.unflatten(-1, (self.groups, -1))
         if not torch.compiler.is_compiling():
-            return _Normalised.apply(grouped, self.eps, dtype).flatten(-2)
+            normed, same = _Normalised.apply(grouped, self.eps, dtype)
+            return normed.flatten(-2), same.flatten(-2)
         rms = torch.linalg.vector_norm(grouped.float(), dim=-1, keepdim=True) / math.sqrt(grouped.shape[-1])
-        return (grouped / (rms + self.eps)).to(dtype).flatten(-2)  # a compiler finds the fewest passes by itself
+        return (grouped / (rms + self.eps)).to(dtype).flatten(-2), x  # a compiler finds the fewest passes by itself
 
 
 class Dropout(nn.Dropout):
     """Dropout from 16 random bits an element on CPUs, where the library's own draws 53 and is four times slower."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda or not self.training or self.p == 0:
+        if x.device.type == "cuda" or not self.training or self.p == 0:
             return super().forward(x)
         words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
@@ -180,10 +182,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, gamma: Tensor) -> Tensor:
         """``gamma`` [D] scales the features of x."""
-        q, k, v = (
-            F.linear(x.flatten(0, 1), self.qkv.weight * gamma).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
-        y = self.attend_fused(q, k, v) if x.is_cuda else self.attend(q, k, v)
+        qkv = F.linear(x.flatten(0, 1), self.qkv.weight * gamma).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in qkv)
+        y = self.attend_fused(q, k, v) if x.device.type == "cuda" else self.attend(q, k, v)
         return self.dropout(self.out(y.transpose(1, 2).reshape(x.shape)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -222,7 +223,8 @@ class Path1D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for norm, layer in zip(self.norms, (self.before, self.attention, self.after), strict=True):
-            x = x + layer(norm(x), norm.gamma)
+            normed, x = norm(x)
+            x = x + layer(normed, norm.gamma)
         return x
 
 
@@ -297,8 +299,21 @@ class BandGroup(nn.Module):
         """[batch, frame, bands of this width, D] -> masks [batch, source, band, frame, (channel, bin, re/im)]."""
         x = self.decoder_norm(x.permute(2, 0, 1, 3).float())
         hidden = torch.tanh(self.decoder[1](self.decoder[0](x.flatten(1, 2))))
-        masks = [F.glu(mask(hidden)).unflatten(1, x.shape[1:3]).transpose(0, 1) for mask in self.masks]
+        decode = self.masks_of_all if x.device.type == "cuda" else self.masks_of_each
+        return decode(hidden, x.shape[1:3])
+
+    def masks_of_each(self, hidden: Tensor, rows: tuple[int, int]) -> Tensor:
+        """``hidden`` [band, batch * frame, 4 D], ``rows`` (batch, frame) -> masks, by a product for each source."""
+        masks = [F.glu(mask(hidden)).unflatten(1, rows).transpose(0, 1) for mask in self.masks]
         return torch.stack(masks, dim=1).float()
+
+    def masks_of_all(self, hidden: Tensor, rows: tuple[int, int]) -> Tensor:
+        """The same by one product: GPUs read ``hidden``, and write its gradient, once instead of once a source."""
+        weight = torch.cat([mask.weight.flatten(2) for mask in self.masks], dim=2)
+        bias = torch.cat([mask.bias.flatten(1) for mask in self.masks], dim=1).unsqueeze(1)
+        halves = torch.baddbmm(bias, hidden, weight).unflatten(2, (len(self.masks), 2, -1))
+        masks = F.glu(halves, dim=3).squeeze(3).unflatten(1, rows).permute(1, 3, 0, 2, 4)
+        return masks.to(torch.float32, memory_format=torch.contiguous_format)
 
     def filter(self, masks: Tensor, spectrum: Tensor) -> Tensor:
         """What `decode` gave, applied to complex [batch, M, frame, bin] -> [batch, source, M, frame, bins here]."""

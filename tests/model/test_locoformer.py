@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from lib.model.locoformer import Attention, BandSplitTFLocoformer, Dropout, RMSGroupNorm, Size, SwiGLU, band_widths
+from lib.model.locoformer import (
+    SIZES,
+    Attention,
+    BandGroup,
+    BandSplitTFLocoformer,
+    Dropout,
+    RMSGroupNorm,
+    Size,
+    SwiGLU,
+    band_widths,
+)
 from lib.model.separator import Separator
 
 
@@ -47,24 +57,25 @@ def test_published_parameter_counts(size, sources, parameters):
 
 def test_group_norm_normalises_each_group():
     x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0] * 4 + [50.0] * 4)
-    rms = RMSGroupNorm(8, 2)(x).unflatten(-1, (2, 4)).square().mean(-1).sqrt()
+    rms = RMSGroupNorm(8, 2)(x)[0].unflatten(-1, (2, 4)).square().mean(-1).sqrt()
     torch.testing.assert_close(rms, torch.ones_like(rms), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-5, 0.0])
-def test_the_norm_has_the_gradient_of_its_formula(scale):
+def test_the_norm_and_the_residual_around_it_have_the_gradients_of_their_formula(scale):
     x = scale * torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
-    weights = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+    weights, residual = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(1))
 
     def formula(x):
         grouped = x.unflatten(-1, (2, 4))
-        return (grouped / (torch.linalg.vector_norm(grouped, dim=-1, keepdim=True) / 2 + 1e-5)).flatten(-2)
+        return (grouped / (torch.linalg.vector_norm(grouped, dim=-1, keepdim=True) / 2 + 1e-5)).flatten(-2), x
 
     results = []
     for norm in (RMSGroupNorm(8, 2), formula):
         given = x.clone().requires_grad_()
-        y = norm(given)
-        (y * weights).sum().backward()
+        y, same = norm(given)
+        assert torch.equal(same, given)
+        (y * weights + same * residual).sum().backward()
         results.append((y.detach(), given.grad))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
@@ -74,7 +85,7 @@ def test_the_norm_has_the_gradient_of_its_formula(scale):
 def test_the_norm_gives_what_products_take_and_its_gradient_has_the_inputs_type(dtype):
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        y = RMSGroupNorm(8, 2)(x)
+        y, _ = RMSGroupNorm(8, 2)(x)
     y.sum().backward()
     assert (y.dtype, x.grad.dtype) == (torch.bfloat16, dtype)
 
@@ -84,6 +95,20 @@ def test_swiglu_has_the_gradient_of_its_formula():
     value, gate = x.chunk(2, dim=1)
     assert torch.equal(SwiGLU.apply(x), value * torch.nn.functional.silu(gate))
     assert torch.autograd.gradcheck(SwiGLU.apply, x)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_masks_of_all_sources_come_from_one_product_as_from_one_each(width):
+    group = BandGroup(range(2), 0, width, SIZES["nano"], 2, 3)
+    hidden = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    results = []
+    for decode in (group.masks_of_each, group.masks_of_all):
+        masks = decode(hidden, (2, 5))
+        gradients = torch.autograd.grad(masks.cumsum(-1).square().sum(), [hidden, *group.masks.parameters()])
+        results.append((masks, *gradients))
+    assert results[0][0].shape == (2, 3, 2, 5, 4 * width)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * one.abs().max().item())
 
 
 def test_both_attentions_are_the_same():
