@@ -109,11 +109,3 @@ def spent(study: Study) -> pd.DataFrame:
         "petaflop": (means["FLOPs"] + before["FLOPs"]) / 1e15,
         "petaflop_pretraining": before["FLOPs"] / 1e15,
     })  # fmt: skip
-
-
-def spent_text(row: pd.Series) -> str:
-    """A row of `spent` in words."""
-    return (
-        f"{row['steps']:,.0f} supervised steps, {row['core_seconds']:,.0f} core seconds, {row['petaflop']:.3g} PFLOP "
-        f"({row['petaflop_pretraining']:.3g} of them pre-training; validation not counted)"
-    )

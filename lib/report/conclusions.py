@@ -9,7 +9,7 @@ from lib.experiments import protocol
 from lib.experiments.intervals import direction, paired_interval
 from lib.experiments.outputs import CHOSEN, CHOSEN_GROUP
 from lib.experiments.probes import COMPOSED, ONE_SONG, REDEALT, rank_correlations
-from lib.report.sentences import counted
+from lib.report.sentences import counted, p_short, without_kind
 from lib.scoring import MEAN
 from lib.study import Study
 
@@ -100,3 +100,16 @@ def _contest(study: Study):
     statement = "definition (grouping outputs) adds more than the absence of correlation in training"
     interval = (row["difference"], row["low"], row["high"])
     yield _row(statement, 1, interval, row["p"], row["p"], "alone", row["n_songs"], row["n_seeds"], PRETRAINING)
+
+
+def shown(claims: pd.DataFrame) -> pd.DataFrame:
+    """The table of claims for readers: statement, effect, interval, p, n and verdict as text."""
+    signed = {name: claims[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
+    return pd.DataFrame({
+        "statement": without_kind("\n".join(claims["statement"])).split("\n"),
+        "effect": signed["effect"] + " " + claims["unit"],
+        "95% interval": signed["low"] + " to " + signed["high"],
+        "p (Holm)": claims["p_holm"].map(p_short),
+        "n": claims["n"],
+        "verdict": claims["verdict"],
+    })  # fmt: skip

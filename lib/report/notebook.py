@@ -1,4 +1,4 @@
-"""Header, tables and lists of a notebook."""
+"""What notebooks show: their answer and header, figures with captions, tables and lists."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import HTML, Markdown, display, update_display
+from matplotlib.figure import Figure
 
 from lib import ROOT
-from lib.report.sentences import counted, sentence
+from lib.arms import method_name, of_profile
+from lib.report.captions import caption
+from lib.report.sentences import counted, listed, sentence
 from lib.store import provenance
 from lib.store.runs import Run
 from lib.study import Study
@@ -21,7 +24,8 @@ COMMITTED = ROOT / "results" / "study" / "figures"
 
 
 def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
-    """Profile and commit; without a finished run also the command for the study."""
+    """Profile and commit; without a finished run also the command for the study. Above it, room for `answer`."""
+    display(Markdown(""), display_id="answer")
     code, name = provenance.code(), study.profile.name
     commit = f"`{code['commit'][:12]}`{' with changes' if code['dirty'] else ''}" if code["commit"] else "none (no git)"
     changes = "".join(f" `{item}`" for item in overrides)
@@ -36,6 +40,20 @@ def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
         text += f"\n\n**No finished run of this profile existed at the start.** `{command}` trains all of them"
         text += f"{_duration(study.results)}; the cells below train those that they need, and resume interrupted ones."
     return Markdown(text)
+
+
+def answer(text: str) -> None:
+    """Put the notebook's answer above its header."""
+    update_display(Markdown(f"**Answer.** {text}"), display_id="answer")
+
+
+def show(study: Study, figure: Figure, answers: bool = False) -> Markdown:
+    """Display a figure above its caption; what it shows may be what ``answers`` the notebook's question."""
+    finding, drawn = caption(study.results, figure.get_label())
+    display(figure)
+    if answers:
+        answer(finding)
+    return Markdown(f"**{finding}** {drawn}" if finding else drawn)
 
 
 def _duration(results: Path) -> str:
@@ -59,22 +77,25 @@ def run_table(runs: Iterable[tuple[str, int | None, int | None, Run]]) -> pd.Dat
     return pd.DataFrame(rows).drop_duplicates().set_index("run")
 
 
-def protocol(study: Study) -> pd.DataFrame:
+def protocol(study: Study) -> Markdown:
     """Songs, label budgets, arms, steps and seeds of the profile."""
     profile = study.profile
     pre, fine, splits = profile.pretrain, profile.finetune, ("train", "validation", "test")
     counts = [sum(song.split == split for song in study.folds[0].labeled) for split in splits]
-    songs = ", ".join(f"{split} {count}" for split, count in zip(splits, counts, strict=True))
-    rows = {
-        "labelled songs": f"{songs} in the first of {len(study.folds)} folds" if profile.corpus.folds else songs,
-        "unlabelled songs": str(sum(song.split == "train" for song in study.unlabeled)),
-        "label budgets": ", ".join(map(str, fine.labeled_songs)),
-        "arms": ", ".join(["scratch", *fine.controls, *fine.transfers]),
-        "pre-training": f"{pre.steps} steps of {pre.batch} x {pre.crop_seconds:g} s, seeds {list(pre.seeds)}",
-        "supervised": f"{fine.steps} steps of {fine.batch} x {fine.crop_seconds:g} s, seeds {list(fine.seeds)}",
-        "corpus seed": str(profile.corpus.rendered.seed),
-    }
-    return pd.DataFrame({"this profile": rows})
+    songs = ", ".join(f"{count} {split}" for split, count in zip(splits, counts, strict=True))
+    used = fine.learning_rate or study.size.learning_rate
+    rates = (f"{rate:g}" for rate in (used, fine.transfer_learning_rate or used))
+    unlabelled = sum(song.split == "train" for song in study.unlabeled)
+    return bullets([
+        f"labelled songs: {songs}" + (f" in the first of {len(study.folds)} folds" if profile.corpus.folds else ""),
+        f"unlabelled songs: {unlabelled}",
+        f"label budgets: {listed(fine.labeled_songs)} songs",
+        f"arms: {', '.join(map(method_name, of_profile(study)))}",
+        f"pre-training: {pre.steps} steps of {pre.batch} x {pre.crop_seconds:g} s, seeds {listed(pre.seeds)}",
+        f"fine-tuning: {fine.steps} steps of {fine.batch} x {fine.crop_seconds:g} s, seeds {listed(fine.seeds)}",
+        f"learning rates: {listed(rates)} from scratch and pre-trained (encoder and blocks x {fine.body_rate:g})",
+        f"seed of the composed music: {profile.corpus.rendered.seed}",
+    ])  # fmt: skip
 
 
 def committed(*figures: str) -> HTML:

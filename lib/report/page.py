@@ -1,21 +1,20 @@
-"""The report of a study, ``results/PROFILE/report.html``: one page, without network."""
+"""The report of a study, ``results/PROFILE/report.html``: one page in one file, with figures and sounds inside."""
 
 from __future__ import annotations
 
+import base64
 import json
-import math
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
-from lib.report import sentences
+from lib.report import captions, conclusions, sentences
+from lib.scoring import MEAN
 from lib.store import provenance
 from lib.store.files import atomic
 from lib.store.tables import read_table
@@ -23,23 +22,35 @@ from lib.store.tables import read_table
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-ROWS = 300
-"""Maximum number of rows shown."""
-P_VALUES = ("p", "p_holm", "from_base_p", "from_base_p_holm")
+ANSWER, LISTENING = "gain", "05_listening"
+"""The figure that answers the question, and the notebook whose players the page has."""
+GLOSSARY = {
+    "scratch": "Starts from random weights and learns from the labelled songs alone.",
+    "pre-trained (sliced)": "Starts from MixIT's weights, with the output nearest to each stem on validation songs.",
+    "pre-trained (body)": "Starts from MixIT's encoder and blocks, with new decoders for the stems.",
+    "pre-trained (group)": "Starts from MixIT's weights, with a learned sum of its outputs for each stem.",
+    "pre-trained, shuffled": "Starts from MixIT's weights permuted within each tensor: their scale alone.",
+    "scratch, equal compute": "From scratch, with the arithmetic of pre-training spent on further supervised steps.",
+    "scratch, until it stalls": "From scratch, with further steps until the validation loss stalls.",
+    "pre-trained, until it stalls": "From MixIT's weights, with further steps until the validation loss stalls.",
+}
+"""The arms, each in a sentence."""
+PLAYER = re.compile(r'<b>([^<]+)</b><br>([^<]*)<br>\s*<audio[^>]*? src="([^"]+)"')
+"""Name, note and source of a player of `lib.listening.static`."""
 
 
 def write(results: Path) -> Path:
     """Write ``report.html`` from the tables, figures and executed notebooks in ``results``; return its path."""
-    record, claim = provenance.read(results), results / "tables" / "claim.csv"
-    answers = sentences.answer(read_table(claim)) if claim.exists() else ["there is no claim.csv yet"]
+    record, tables = provenance.read(results), {path.stem for path in results.glob("tables/*.csv")}
+    claim = read_table(results / "tables" / "claim.csv") if "claim" in tables else None
     page = TEMPLATES.get_template("page.html.jinja").render(
         name=record.get("profile", {}).get("name", results.name),
         facts=_facts(record),
-        recorded=bool(record),
-        answers=[sentences.sentence(text) for text in answers],
-        claims=Path("tables/claims.csv") if (results / "tables" / "claims.csv").exists() else None,
+        abstract=list(_abstract(results, record.get("profile", {}), tables)),
+        answer=next(_figures(results, [ANSWER]), None),
+        arms=None if claim is None else _arms(claim),
+        claims=conclusions.shown(read_table(results / "tables" / "claims.csv")) if "claims" in tables else None,
         sections=list(_sections(results, record.get("files", {}))),
-        table=lambda path: display_table(read_table(results / path)),
     )
     with atomic(results / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -47,77 +58,117 @@ def write(results: Path) -> Path:
 
 
 def _facts(record: dict) -> str:
-    code, machine, stages = (record.get(key, {}) for key in ("code", "machine", "stages"))
-    commit = f"{(code.get('commit') or 'unknown')[:12]}{' with changes' if code.get('dirty') else ''}"
+    machine, stages = record.get("machine", {}), record.get("stages", {})
     ends = [datetime.fromisoformat(stage["end"]) for stage in stages.values() if stage.get("end")]
-    finished = f"{max(ends):%-d %B %Y}" if ends else "never"
-    return f"commit {commit} · finished: {finished} · {machine.get('cpu', '')}, {machine.get('cores', '?')} cores"
+    finished = f"{max(ends):%-d %B %Y}" if ends else "not finished"
+    return " · ".join(filter(None, [finished, machine.get("cpu"), f"{machine.get('cores', '?')} cores"]))
+
+
+def _abstract(results: Path, profile: dict, tables: set[str]) -> Iterator[str]:
+    """What was done, what it shows, and what limits MixIT."""
+    if not {"claim", "songs_worth"} <= tables:
+        yield "There is no result yet."
+        return
+    rows = sentences.answering(read_table(results / "tables" / "claim.csv"))
+    size, stage = profile.get("model", {}).get("size", ""), profile.get("pretrain", {})
+    budgets = [sentences.counted(budget, "labelled song") for budget in rows["labeled_songs"].unique()]
+    yield (
+        f"A band-split TF-Locoformer ({size}) is pre-trained without labels by mixture-invariant training (MixIT, "
+        f"{stage.get('steps')} steps), fine-tuned with {sentences.listed(budgets)}, and compared with one trained from "
+        f"scratch, in mean uSDR over {sentences.counted(rows['n_songs'].max(), 'test song')}."
+    )
+    yield captions.caption(results, ANSWER).finding
+    if "shares" in tables:
+        yield captions.caption(results, "shares").finding
+
+
+def _arms(claim: pd.DataFrame) -> dict:
+    """Arms against arms by label budgets, in mean uSDR, and what each arm is and took."""
+    rows = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
+    rows = pd.concat([sentences.answering(claim), rows]).drop_duplicates()  # the answer first
+    budgets, pairs = sorted(rows["labeled_songs"].unique()), rows.groupby(["method", "against"], sort=False)
+    known = list(dict.fromkeys([*rows["against"], *rows["method"]]))
+    names = dict(zip(known, sentences.without_kind("|".join(known)).split("|"), strict=True))
+    return {
+        "budgets": [sentences.counted(budget, "labelled song") for budget in budgets],
+        "rows": [
+            (names[method], names[against], [_cell(part[part["labeled_songs"] == budget]) for budget in budgets])
+            for (method, against), part in pairs
+        ],
+        "glossary": {names[arm]: (GLOSSARY.get(arm, ""), captions.took(rows, arm)) for arm in known},
+    }
+
+
+def _cell(row: pd.DataFrame) -> tuple[str, str, str]:
+    """Verdict, difference and interval of one row."""
+    if row.empty:
+        return "", "", ""
+    row = row.iloc[0]
+    word = {"helps": "better", "hurts": "worse"}.get(sentences.verdict(row), "undecided")
+    return word, f"{row['difference']:+.2f} dB", f"{row['low']:+.2f} to {row['high']:+.2f}"
 
 
 def _sections(results: Path, files: dict[str, dict]) -> Iterator[dict]:
-    """Notebooks with their figures and tables, each figure before its table; files of no notebook last."""
+    """Notebooks with the figures and tables that they wrote, the most telling figure first; files of none come last."""
     notebooks = {path.stem: path for path in results.glob("notebooks/*.ipynb")}
-    paths = [path.relative_to(results) for path in (*results.glob("figures/*.png"), *results.glob("tables/*.csv"))]
-    products = defaultdict(list)
-    for path in sorted(paths, key=lambda path: (path.stem, path.suffix == ".csv")):
-        products[files.get(path.as_posix(), {}).get("notebook", "")].append(path)
-    for name in sorted({*notebooks, *products}, key=lambda name: (not name, name)):
-        title = _title(notebooks[name]) if name in notebooks else name or "Further"
-        yield {"name": name, "executed": name in notebooks, "title": title, "paths": products[name]}
+    owners = {name: record["notebook"] for name, record in files.items()}
+    present = [
+        path.relative_to(results) for pattern in ("figures/*.svg", "tables/*.csv") for path in results.glob(pattern)
+    ]
+    present = [path for path in present if "simulated" not in path.stem]  # shown in their notebook alone
+    for name in sorted(
+        {*notebooks, *(owners.get(str(path), "") for path in present)}, key=lambda name: (not name, name)
+    ):
+        own = sorted(path for path in present if owners.get(str(path), "") == name)
+        yield {
+            "name": name,
+            "title": _title(notebooks[name]) if name in notebooks else name or "Further",
+            "executed": name in notebooks,
+            "figures": list(
+                _figures(results, [path.stem for path in own if path.suffix == ".svg" and path.stem != ANSWER])
+            ),
+            "tables": [path for path in own if path.suffix == ".csv"],
+            "players": list(_players(notebooks[name])) if name in notebooks and name == LISTENING else [],
+        }
+
+
+def _figures(results: Path, names: list[str]) -> Iterator[dict]:
+    """Figures with their captions, in the order of `captions.CAPTIONS`."""
+    order = list(captions.CAPTIONS)
+    for name in sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)):
+        path = results / "figures" / f"{name}.svg"
+        if path.exists():
+            yield {"name": name, "source": _data(path, "image/svg+xml"), **captions.caption(results, name)._asdict()}
 
 
 def _title(notebook: Path) -> str:
     """The first heading of a notebook."""
-    cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    texts = ("".join(cell["source"]) for cell in _cells(notebook) if cell["cell_type"] == "markdown")
     return next((text.splitlines()[0][2:] for text in texts if text.startswith("# ")), notebook.stem)
 
 
-def display_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """A table with formatted cells, and a note on what it shows."""
-    short, note = summary(frame)
-    constant = [name for name in short.select_dtypes("bool") if short[name].nunique() == 1]
-    short = short.drop(columns=constant).convert_dtypes()
-    texts = pd.DataFrame({name: [_cell(name, value) for value in short[name]] for name in short}, dtype=str)
-    for low in [name for name in texts if name.endswith("low") and f"{name[:-3]}high" in texts]:
-        interval = texts[low] + " to " + texts.pop(f"{low[:-3]}high")
-        texts[low] = interval.where(texts[low] != "", "")
-    texts = texts.rename(columns=lambda name: re.sub(r"low$", "95% interval", name).replace("_", " "))
-    if "verdict" in texts:
-        texts.insert(1, "verdict", texts.pop("verdict"))
-    return texts, f"{len(frame)} rows{note}"
+def _players(notebook: Path) -> Iterator[dict]:
+    """Per song of the first players in a notebook: the mixture, and one stem by every method."""
+    outputs = (output for cell in _cells(notebook) for output in cell.get("outputs", ()))
+    pages = ("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+    for part in next((page for page in pages if "<audio" in page), "").split("<h3>")[1:]:
+        shown = part.split("</details>")[0]
+        stem = re.search(r"<summary><b>(\w+)</b>", shown)
+        sounds = [(name, note, _sound(notebook, source)) for name, note, source in PLAYER.findall(shown)]
+        yield {"song": part.split("</h3>")[0], "stem": stem[1] if stem else "", "sounds": sounds}
 
 
-def _cell(name: str, value: object) -> str:
-    """Three significant digits; conventional formats of p, learning rates and hashes."""
-    if pd.isna(value):
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if name == "learning_rate":
-        return np.format_float_scientific(value, trim="-", exp_digits=1)
-    if name in P_VALUES:
-        return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-    if not isinstance(value, float):
-        return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", str(value))
-    digits = 2 - math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
-    return f"{value:z.{min(max(digits, 0), 3)}f}"
+def _sound(notebook: Path, source: str) -> str:
+    return source if source.startswith("data:") else _data(notebook.parent / source, "audio/ogg")
 
 
-def summary(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Means of a tidy table over songs and seeds, learning curves at their last step; other tables unchanged."""
-    if "value" not in frame or frame.empty:
-        return frame.head(ROWS), f", the first {ROWS} shown" if len(frame) > ROWS else ""
-    how = ", means over songs and seeds shown"
-    if "step" in frame:
-        curve = [name for name in frame.columns if name not in ("step", "value")]
-        last = frame.groupby(curve, dropna=False)["step"].transform("max")
-        frame, how = frame[frame["step"] == last], ", the last step of each run shown, mean over seeds"
-    across = "stem" if "stem" in frame else "metric"
-    dropped = {"song", "seed", "participant", "value", "step", across}
-    keys = [name for name in frame if name not in dropped and frame[name].notna().any()]
-    wide = frame.groupby([*keys, across], dropna=False, sort=False)["value"].mean().unstack(across)
-    return wide.reset_index().rename_axis(columns=None), how
+def _data(path: Path, kind: str) -> str:
+    """A file as a URL that contains it."""
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _cells(notebook: Path) -> list[dict]:
+    return json.loads(notebook.read_text("utf-8"))["cells"]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pandas as pd
 
 from lib import ROOT, UserError
 from lib.experiments.intervals import LEVEL
-from lib.report import sentences
+from lib.report import conclusions, sentences
 from lib.scoring import MEAN, summarise
 from lib.store.files import atomic
 from lib.store.runs import Run
@@ -58,18 +58,8 @@ def _counts(table: pd.DataFrame, songs: str, seeds: str) -> str:
 
 def claims(results: Path) -> str:
     """The table of claims."""
-    table = _table(results, "claims")
-    signed = {name: table[name].map("{:+.2f}".format) for name in ("effect", "low", "high")}
-    interval = signed["low"] + " to " + signed["high"]
-    columns = {"statement": table["statement"], "effect": signed["effect"] + " " + table["unit"]}
-    columns |= {"95% interval": interval, "p (Holm)": table["p_holm"].map(_p)}
-    return sentences.markdown_table(
-        pd.DataFrame(columns | {"n": table["n"], "verdict": "**" + table["verdict"] + "**"})
-    )
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+    table = conclusions.shown(_table(results, "claims"))
+    return sentences.markdown_table(table.assign(verdict="**" + table["verdict"] + "**"))
 
 
 def ablations(results: Path) -> str:
@@ -91,7 +81,7 @@ def shares(results: Path) -> str:
     columns = {"what": table["what"]}
     columns["closes (dB)"] = [_shown(*row) for row in table[["decibels", "low_db", "high_db"]].itertuples(index=False)]
     columns["share of the distance"] = table["share"].map("{:.0%}".format)
-    columns["p (Holm)"] = table["p_holm"].map(_p)
+    columns["p (Holm)"] = table["p_holm"].map(sentences.p_short)
     return f"{sentences.markdown_table(pd.DataFrame(columns))}\n\n({_counts(table, 'test song', 'pre-training')})"
 
 

@@ -9,7 +9,7 @@ from lib import STEMS
 from lib.data import audio
 from lib.experiments import ablations
 from lib.profile.load import load
-from lib.report import readme, sentences
+from lib.report import captions, readme
 from lib.study import Study
 
 
@@ -58,8 +58,7 @@ def test_a_level_is_compared_with_the_base_pair_by_pair(tmp_path):
     np.testing.assert_allclose(gap.loc["4"], -0.2, atol=1e-9)
     np.testing.assert_allclose(gap.loc["none"], -0.5, atol=1e-9)
     assert gap.loc["8"].isna().all()
-    text = sentences.axis_sentence("outputs N", effects.reset_index())
-    assert "+0.50 dB" in text and "at 8, the base" in text and "shown to differ (Holm's correction): 4, none." in text
+    assert captions.differing("outputs N", effects.reset_index()) == "outputs N: 4 (-0.20 dB), none (-0.50 dB)"
     table = readme.ablations(tmp_path)
     assert "| outputs N | 4 | +0.30 (+0.30 to +0.30) | **-0.20 (-0.20 to -0.20)** |" in table
     assert "|  | 8 | +0.50 (+0.50 to +0.50) | (base) |" in table
@@ -70,12 +69,12 @@ def test_an_axis_without_its_base_or_without_a_difference_says_so(tmp_path):
     study.write("ablations", _ablations({"4": 0.3, "12": 0.3}))
     effects = ablations.ablation_effects(study)
     assert effects["from_base"].isna().all()
-    assert sentences.axis_sentence("outputs N", effects).endswith("at 12.")
+    assert captions.differing("outputs N", effects) == ""
     noise = np.random.default_rng(1).normal(0, 1, 12 * 2 * 4)
     table = _ablations({"8": 0.3, "12": 0.3})
     table.loc[(table["level"] == "12") & (table["arm"] == "pre-trained"), "value"] += noise - noise.mean()
     study.write("ablations", table)
-    assert "the axis is not shown to matter." in sentences.axis_sentence("outputs N", ablations.ablation_effects(study))
+    assert captions.differing("outputs N", ablations.ablation_effects(study)) == ""
 
 
 def test_the_luckiest_of_many_levels_is_no_finding(tmp_path):
@@ -91,5 +90,5 @@ def test_the_luckiest_of_many_levels_is_no_finding(tmp_path):
         study.write("ablations", table)
         effects = ablations.ablation_effects(study).set_index("level")
         assert effects.loc["4", "from_base_low"] > 0
-        verdicts[len(others)] = sentences.axis_sentence("outputs N", effects.reset_index()).rpartition("; ")[2]
-    assert verdicts == {0: "shown to differ (Holm's correction): 4.", 8: "the axis is not shown to matter."}
+        verdicts[len(others)] = captions.differing("outputs N", effects.reset_index()).partition(" (")[0]
+    assert verdicts == {0: "outputs N: 4", 8: ""}

@@ -1,6 +1,7 @@
 """Figures hold what the tables hold, fit their canvas, and come out the same every time."""
 
 import functools
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ matplotlib.use("agg")
 from lib import STEMS
 from lib.experiments.intervals import holm_within, paired_interval
 from lib.report import figures
+from lib.report.figures.claim import SAME_STEPS, UNTIL_STALL
 from lib.scoring import summarise
 from lib.store.tables import table
 
@@ -54,8 +56,7 @@ def make_claim() -> pd.DataFrame:
         .assign(labeled_songs=budget, method=pair[0], against=pair[1], metric=metric)
         for budget in BUDGETS for pair in pairs for metric in ("uSDR", "cSDR")
     ])  # fmt: skip
-    took = {"steps": 6310.0, "petaflop": 0.01843, "against_steps": 6310.0, "against_petaflop": 0.00143}
-    return holm_within(rows.assign(**took), ["method", "against", "metric", "labeled_songs"])
+    return holm_within(rows, ["method", "against", "metric", "labeled_songs"])
 
 
 def make_probes() -> pd.DataFrame:
@@ -111,19 +112,14 @@ def make_composition() -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def make_ablation() -> tuple[pd.DataFrame, pd.DataFrame]:
-    scores = make_scores()
-    test = scores[(scores["experiment"] == "test") & (scores["labeled_songs"] == 4)]
-    test = test[test["method"].isin(METHODS[:2])]
-    arm = test["method"].map({METHODS[0]: "scratch", METHODS[1]: "pre-trained"})
-    test = test.assign(experiment="unlabelled music", arm=arm)
-    names = ("0", "1/8", "rendered + game music", "game music", "all")
-    levels = [test.assign(level=level, base=level == "all") for level in names]
-    effects = [
-        paired_interval(part, METHODS[1], METHODS[0], "uSDR").assign(level=part["level"].iloc[0]) for part in levels
-    ]
-    effects = pd.concat(effects)
-    return pd.concat(levels), effects[effects["stem"] == "mean"]
+def make_effects() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    levels = {"unlabelled music": ["none", "1/8", "rendered + game music", "all"], "outputs N": ["4", "8"]}
+    rows = [(axis, level) for axis, names in levels.items() for level in names] + [("kind of music", "rendered")]
+    table = pd.DataFrame(rows, columns=["axis", "level"]).assign(difference=rng.normal(0, 0.3, len(rows)))
+    table = table.assign(low=table["difference"] - 0.2, high=table["difference"] + 0.3, n_songs=12, n_seeds=3)
+    base = table["level"].isin(["all", "8", "rendered"])
+    return table.assign(base=base, from_base_p_holm=np.where(base, np.nan, np.linspace(0, 0.3, len(rows))))
 
 
 def make_regime() -> pd.DataFrame:
@@ -191,20 +187,20 @@ FIGURES = {
     "finetune_curves": lambda folder: figures.learning_curves(
         folder, "finetune_curves", make_curves(BUDGETS, METHODS, (0, 1)), "validation loss (dB)"
     ),
-    "scores": lambda folder: figures.scores(folder, make_scores(), make_claim(), "scores", 4),
-    "real_song": lambda folder: figures.scores(folder, make_scores(), make_claim(), "real_song", 4, "real song"),
+    "scores": lambda folder: figures.scores(folder, make_scores(), "scores", 4),
+    "real_song": lambda folder: figures.scores(folder, make_scores(), "real_song", 4, "real song"),
     "claim": lambda folder: figures.claim(folder, make_claim()),
     "gain": lambda folder: figures.gain(folder, make_claim(), METHODS[1]),
     "claim_stems": lambda folder: figures.claim_stems(folder, make_claim(), METHODS[1]),
-    "budgets": lambda folder: figures.budgets(folder, make_scores(), make_claim()),
-    "songs": lambda folder: figures.songs(folder, make_scores(), make_claim(), 16),
+    "budgets": lambda folder: figures.budgets(folder, make_scores()),
+    "songs": lambda folder: figures.songs(folder, make_scores(), 16),
     "search": lambda folder: figures.search(folder, make_search()),
     "regime": lambda folder: figures.regime(folder, make_regime()),
     "correlation_table": lambda folder: figures.correlation_table(folder, make_correlation()),
     "within_songs": lambda folder: figures.within_songs(folder, *make_within_songs()),
     "ill_posed": lambda folder: figures.ill_posed(folder, *make_ill_posed()),
     "shares": lambda folder: figures.shares(folder, make_shares()),
-    "ablation_unlabelled_music": lambda folder: figures.ablation(folder, *make_ablation()),
+    "ablations": lambda folder: figures.ablations(folder, make_effects()),
 }
 
 
@@ -300,7 +296,7 @@ def test_every_level_is_a_dot_in_the_row_of_its_stem(tmp_path):
 
 def test_songs_are_drawn_as_their_gain_over_scratch(tmp_path):
     scores = make_scores()
-    figure = figures.songs(tmp_path, scores, make_claim(), 16)
+    figure = figures.songs(tmp_path, scores, 16)
     chosen = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["labeled_songs"] == 16)]
     gains = [
         (figures.per_song(chosen, method) - figures.per_song(chosen, "scratch"))[stem].dropna()
@@ -327,11 +323,7 @@ def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
     axis = figures.claim(tmp_path, claim).axes[0]
     for container in axis.containers:
         rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean") & (claim["against"] == "scratch")]
-        ordered = (
-            rows[rows["method"] == container.get_label().partition(" (6,310")[0]]
-            .set_index("labeled_songs")
-            .loc[list(BUDGETS)]
-        )
+        ordered = rows[rows["method"] == container.get_label()].set_index("labeled_songs").loc[list(BUDGETS)]
         np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), ordered["difference"].to_numpy(float))
         ends = np.array([segment[:, 1] for segment in container.lines[2][0].get_segments()])
         np.testing.assert_allclose(ends, ordered[["low", "high"]].to_numpy(float), atol=1e-9)
@@ -342,20 +334,36 @@ def test_the_gain_is_drawn_for_arms_of_one_schedule(tmp_path):
     claim = make_claim()
     axis = figures.gain(tmp_path, claim, METHODS[1]).axes[0]
     pairs = {
-        "both on the common schedule": (METHODS[1], "scratch"),
-        "both trained until they stall": METHODS[:2:-2],
+        SAME_STEPS: (METHODS[1], "scratch"),
+        UNTIL_STALL: METHODS[:2:-2],
     }
     rows = claim[(claim["metric"] == "uSDR") & (claim["stem"] == "mean")].set_index(["method", "against"]).sort_index()
     for container in axis.containers:
-        found = (
-            rows.loc[[pairs[container.get_label().partition(" (6,310")[0]]]]
-            .set_index("labeled_songs")
-            .loc[list(BUDGETS), "difference"]
-        )
+        found = rows.loc[[pairs[container.get_label()]]].set_index("labeled_songs").loc[list(BUDGETS), "difference"]
         np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), found.to_numpy(float))
     assert len(axis.containers) == len(pairs)
     short = figures.gain(tmp_path, claim[claim["against"] == "scratch"], METHODS[1]).axes[0]
     assert len(short.containers) == 1
+
+
+def test_every_level_of_an_axis_is_a_dot_and_an_axis_of_one_level_is_none(tmp_path):
+    effects = make_effects()
+    axis = figures.ablations(tmp_path, effects).axes[0]
+    drawn = effects[effects["axis"] != "kind of music"]
+    assert ticks(axis)[0] == drawn["level"].tolist() and [text.get_text() for text in axis.texts] == [
+        "unlabelled music",
+        "outputs N",
+    ]
+    dots = [container.lines[0] for container in axis.containers]
+    np.testing.assert_allclose([dot.get_xdata()[0] for dot in dots], drawn["difference"])
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, False, True, False, True, False]
+
+
+def test_names_beside_lines_do_not_meet(tmp_path):
+    figure = figures.claim(tmp_path, make_claim())
+    figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in figure.axes[1].texts), key=lambda box: box.y0)
+    assert len(boxes) == len(METHODS) and all(below.y1 < above.y0 + 1 for below, above in pairwise(boxes))
 
 
 def test_means_over_songs_are_those_of_the_score_tables():

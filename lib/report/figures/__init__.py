@@ -1,36 +1,8 @@
 """Figures of a study. Each is drawn from tables alone, and one method has one colour everywhere."""
 
-from lib.report.figures.ablations import ablation
+from lib.report.figures.ablations import ablations
 from lib.report.figures.claim import budgets, claim, claim_stems, gain, learning_curves, scores, songs
 from lib.report.figures.music import correlation, levels, variety
 from lib.report.figures.probes import before_after, correlation_table, ill_posed, outputs, probes, shares, within_songs
 from lib.report.figures.search import regime, search
 from lib.report.figures.style import COLORS, ORDER, drawn, intervals, per_song
-
-__all__ = [
-    "COLORS",
-    "ORDER",
-    "ablation",
-    "before_after",
-    "budgets",
-    "claim",
-    "claim_stems",
-    "correlation",
-    "correlation_table",
-    "drawn",
-    "gain",
-    "ill_posed",
-    "intervals",
-    "learning_curves",
-    "levels",
-    "outputs",
-    "per_song",
-    "probes",
-    "regime",
-    "scores",
-    "search",
-    "shares",
-    "songs",
-    "variety",
-    "within_songs",
-]

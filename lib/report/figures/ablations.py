@@ -1,38 +1,36 @@
-"""Figures of notebook 04: one axis of the ablations at a time."""
+"""Figure of notebook 04: the gain at every level of every axis."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.figures.style import COLORS, dots, drawn, intervals, names, offsets, tested
-from lib.scoring import MEAN
+from lib.experiments.intervals import LEVEL
+from lib.report.figures.style import BLUE, COLORS, GREY, dots, drawn, tested
 
 
-def ablation(results: Path, table: pd.DataFrame, effects: pd.DataFrame) -> Figure:
-    """One axis: uSDR over stems of both arms by level, and their paired difference (``effects``)."""
-    axis_name, levels = table["experiment"].iloc[0], list(dict.fromkeys(table["level"]))
-    table = table[table["metric"] == "uSDR"].assign(method=lambda rows: rows["arm"])
-    by_level = [table[table["level"] == level] for level in levels]
-    name = re.sub(r"\W+", "_", f"ablation {axis_name}")
-    with drawn(results, name, nrows=2, sharex=True, height=4.4, height_ratios=[1.2, 1]) as (figure, axes):
-        top, bottom = axes[:, 0]
-        for offset, method in zip(offsets(2, 0.3), ("scratch", "pre-trained"), strict=True):
-            rows = [intervals(part, method).loc[MEAN] for part in by_level]
-            dots(top, pd.DataFrame(rows), offset, COLORS[method], method)
-        effects = effects.set_index("level").loc[levels].rename(columns={"difference": "mean"})
-        dots(bottom, effects, 0, COLORS["pre-trained"], "")
-        bottom.axhline(0, color=COLORS["scratch"], lw=1.6)
-        base = [levels.index(level) for level in dict.fromkeys(table.loc[table["base"], "level"])]
-        for axis, title in ((top, "uSDR (dB)"), (bottom, "above scratch (dB)")):
-            axis.set(ylabel=title, xlim=(-0.5, len(levels) - 0.5))
-            for place in base:
-                axis.axvspan(place - 0.5, place + 0.5, color="#F0F0F0", zorder=0)
-        broken = [re.sub(r" (?=\+ )|(?<=[a-z)]) (?=[a-z(])", "\n", level) for level in levels]
-        bottom.set_xticks(range(len(levels)), broken)
-        figure.supxlabel(f"{axis_name}; grey: the base; {tested(table)}, 95% interval")
-        names(figure, top, 2)
+def ablations(results: Path, effects: pd.DataFrame) -> Figure:
+    """Pre-trained minus scratch by level, an axis a block; filled where it is shown to differ from the base."""
+    several = effects.groupby("axis")["level"].transform("size") > 1
+    effects = effects[several] if several.any() else effects
+    block = effects.groupby("axis", sort=False).ngroup().to_numpy()
+    places = np.arange(len(effects)) + 1.7 * block
+    with drawn(results, "ablations", height=1.0 + 0.165 * (places[-1] + 2)) as (figure, axes):
+        axis = axes[0, 0]
+        differs = effects["from_base_p_holm"] < LEVEL
+        for place, base, shown, (_, row) in zip(places, effects["base"], differs, effects.iterrows(), strict=True):
+            values, color = row[["difference", "low", "high"]].astype(float), GREY if base else BLUE
+            values = pd.DataFrame([values.set_axis(["mean", "low", "high"])])
+            dots(axis, values, place, color, "", hollow=not (shown or base), across=True)
+        for name, first in zip(effects["axis"].unique(), places[np.diff(block, prepend=-1) > 0], strict=True):
+            axis.text(0.01, first - 0.95, name, weight="bold", va="center", transform=axis.get_yaxis_transform())
+        axis.axvline(0, color=COLORS["scratch"], lw=1.6)
+        axis.set(yticks=places, yticklabels=effects["level"], ylim=(places[-1] + 0.8, -1.7))
+        note = f"95% interval; {tested(effects)} a level\ngrey: the base; filled: differs from it"
+        figure.supxlabel(f"pre-trained minus scratch, mean uSDR (dB)\n{note}")
+        axis.grid(True, axis="x")
+        axis.tick_params(axis="y", length=0)
     return figure

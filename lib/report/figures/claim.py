@@ -19,6 +19,7 @@ from lib.report.figures.style import (
     METRICS,
     ORDER,
     budget_axis,
+    direct,
     dots,
     drawn,
     intervals,
@@ -32,6 +33,8 @@ from lib.report.figures.style import (
 )
 from lib.report.sentences import PRETRAINED_STALLED_ARM, STALLED_ARM, counted
 from lib.scoring import MEAN
+
+SAME_STEPS, UNTIL_STALL = "both for the\nsame steps", "both until\nthey stall"
 
 
 def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) -> Figure:
@@ -65,63 +68,42 @@ def claim(results: Path, table: pd.DataFrame) -> Figure:
     """Every arm minus scratch, mean over stems, by labelled songs: above zero, the arm helps."""
     table = table[(table["against"] == "scratch") & (table["stem"] == MEAN)]
     pairs = {method: (method, "scratch") for method in dict.fromkeys(table["method"])}
-    return _differences(results, "claim", table, pairs, "scratch", "above scratch (dB)")
+    return _differences(results, "claim", table, pairs, "above scratch (dB)")
 
 
 def gain(results: Path, table: pd.DataFrame, method: str) -> Figure:
     """What pre-training adds where both arms have one schedule: the common one, and training on until they stall."""
     table = table[table["stem"] == MEAN]
     known = set(zip(table["method"], table["against"], strict=True))
-    pairs = {
-        "both on the common schedule": (method, "scratch"),
-        "both trained until they stall": (PRETRAINED_STALLED_ARM, STALLED_ARM),
-    }
+    pairs = {SAME_STEPS: (method, "scratch"), UNTIL_STALL: (PRETRAINED_STALLED_ARM, STALLED_ARM)}
     pairs = {label: pair for label, pair in pairs.items() if pair in known}
-    return _differences(results, "gain", table, pairs, "scratch, trained alike", "pre-trained above scratch (dB)")
+    return _differences(results, "gain", table, pairs, "pre-trained minus scratch (dB)")
 
 
-def _differences(
-    results: Path, name: str, table: pd.DataFrame, pairs: dict[str, tuple[str, str]], zero: str, what: str
-) -> Figure:
+def _differences(results: Path, name: str, table: pd.DataFrame, pairs: dict[str, tuple[str, str]], what: str) -> Figure:
     """Differences of pairs of arms by labelled songs, with their intervals; uSDR beside cSDR."""
     budgets = sorted(table["labeled_songs"].unique())
-    with drawn(results, name, ncols=2, sharey=True, height=3.2 + 0.30 * len(pairs)) as (figure, axes):
+    with drawn(results, name, ncols=2, sharey=True, height=3.0 + 0.1 * len(pairs)) as (figure, axes):
         for axis, metric in zip(axes[0], METRICS, strict=True):
-            chosen = table[table["metric"] == metric].set_index(["method", "against"]).sort_index()
+            chosen, ends = table[table["metric"] == metric].set_index(["method", "against"]).sort_index(), {}
             for shift, (label, pair) in zip(offsets(len(pairs), 0.5), pairs.items(), strict=True):
                 rows = chosen.loc[[pair]].set_index("labeled_songs").loc[budgets]
-                _line(axis, rows.rename(columns={"difference": "mean"}), shift, pair[0], f"{label}{_took(rows)}")
-            same = len({against for _, against in pairs.values()}) == 1
-            took = _took(chosen.loc[list(pairs.values())], "against_") if same else ""
-            axis.axhline(0, color=COLORS["scratch"], lw=1.6, label=f"{zero}{took}")
+                ends[label] = _line(axis, rows.rename(columns={"difference": "mean"}), shift, pair[0], label)
+            axis.axhline(0, color=COLORS["scratch"], lw=1.6)
             axis.set(title=metric, xlabel="labelled songs")
             budget_axis(axis, budgets)
+        direct(axis, ends | {"scratch": (0, COLORS["scratch"])})
         axes[0, 0].set_ylabel(what)
-        figure.supxlabel(f"mean over stems of paired differences\n95% interval; {tested(table)}")
-        names(figure, axes[0, 0], 1)
+        figure.supxlabel(f"mean over stems, paired by song and seed; 95% interval\n{tested(table)}")
     return figure
 
 
-def _took(rows: pd.DataFrame, side: str = "") -> str:
-    """What a model took, in the mean over budgets: supervised steps, and operations with those of pre-training."""
-    if f"{side}steps" not in rows or rows.empty:
-        return ""
-    steps, petaflop = rows[f"{side}steps"].mean(), rows[f"{side}petaflop"].mean()
-    return f" ({steps:,.0f} steps, {petaflop:.2g} PFLOP)"
-
-
-def _named(claim: pd.DataFrame, method: str) -> str:
-    """A method with what its models took, by the table of claims."""
-    if len(rows := claim[claim["method"] == method]):
-        return f"{method}{_took(rows)}"
-    return f"{method}{_took(claim[claim['against'] == method], 'against_')}"
-
-
-def _line(axis: Axes, rows: pd.DataFrame, shift: float, method: str, label: str, **options: object) -> None:
-    """Means with their intervals by labelled songs (the index), shifted a little beside other lines."""
-    bars, look = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]], "o-" if len(rows) > 1 else "o"
-    options |= {"ms": 6, "lw": 1.6, "color": COLORS[method], "label": label}
-    axis.errorbar(rows.index * 2**shift, rows["mean"], bars, fmt=look, **options)
+def _line(axis: Axes, rows: pd.DataFrame, shift: float, method: str, label: str, **look: object) -> tuple[float, str]:
+    """Means with their intervals by labelled songs (the index), shifted a little beside others; its end and colour."""
+    bars, color = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]], COLORS[method]
+    look |= {"fmt": "o-" if len(rows) > 1 else "o", "ms": 6, "lw": 1.6, "color": color, "label": label}
+    axis.errorbar(rows.index * 2**shift, rows["mean"], bars, **look)
+    return rows["mean"].iloc[-1], color
 
 
 def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
@@ -139,69 +121,59 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
             axis.axhline(0, color=COLORS["scratch"], lw=1.6)
             stem_axis(axis)
             axis.set_ylabel(f"{metric} above scratch (dB)")
-        note = f"minus scratch{_took(table, 'against_')}; {tested(table)}\n95% interval; filled: p < 0.05 after Holm"
-        figure.supxlabel(f"{method}{_took(table)}\n{note}")
+        figure.supxlabel(f"pre-trained minus scratch, 95% interval; {tested(table)}\nfilled: p < 0.05 after Holm")
         names(figure, axes[0, 0], 4)
     return figure
 
 
-def budgets(results: Path, table: pd.DataFrame, claim: pd.DataFrame) -> Figure:
-    """uSDR of every arm by labelled songs: how far right an equal score lies is what pre-training saves in labels.
-
-    ``table`` holds scores; ``claim`` says what the arms took, here and below.
-    """
+def budgets(results: Path, table: pd.DataFrame) -> Figure:
+    """uSDR of every arm by labelled songs: how far right an equal score lies is what pre-training saves in labels."""
     table = table[(table["experiment"] == "test") & (table["metric"] == "uSDR") & table["labeled_songs"].notna()]
     methods, budgets = table["method"].unique(), sorted(table["labeled_songs"].unique())
-    with drawn(results, "budgets", height=3.0 + 0.24 * len(methods)) as (figure, axes):
-        axis = axes[0, 0]
+    with drawn(results, "budgets", height=3.6) as (figure, axes):
+        axis, ends = axes[0, 0], {}
         for shift, method in zip(offsets(len(methods), 0.25), methods, strict=True):
             parts = {songs: table[table["labeled_songs"] == songs] for songs in budgets}
             rows = pd.DataFrame({songs: intervals(part, method).loc[MEAN] for songs, part in parts.items()}).T
-            _line(axis, rows, shift, method, _named(claim, method), elinewidth=0.8)
+            ends[method] = _line(axis, rows, shift, method, method, elinewidth=0.8)
         budget_axis(axis, budgets)
+        direct(axis, ends)
         axis.set(xlabel="labelled songs", ylabel="mean uSDR (dB)")
-        note = "thin bars: 95% interval of means, not of differences"
-        figure.supxlabel(f"mean of {tested(table)}\n{note}")
-        names(figure, axis, 1)
+        figure.supxlabel(f"mean of {tested(table)}\nthin bars: 95% interval of means, not of differences")
     return figure
 
 
-def scores(
-    results: Path, table: pd.DataFrame, claim: pd.DataFrame, name: str, budget: int, experiment: str = "test"
-) -> Figure:
+def scores(results: Path, table: pd.DataFrame, name: str, budget: int, experiment: str = "test") -> Figure:
     """uSDR and cSDR per stem of every method at one budget, between the mixture and the ideal ratio mask."""
     table = table[(table["experiment"] == experiment) & table["labeled_songs"].fillna(budget).eq(budget)]
     methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
-    claim = claim[claim["labeled_songs"] == budget]
-    with drawn(results, name, nrows=2, sharex=True, height=5.2 + 0.24 * len(methods)) as (figure, axes):
+    with drawn(results, name, nrows=2, sharex=True, height=5.2) as (figure, axes):
         for axis, metric in zip(axes[:, 0], METRICS, strict=True):
             part = table[table["metric"] == metric]
             for baseline, dashes in (("ideal ratio mask", "-"), ("mixture", "--")):
                 level, places = over_tracks(part, baseline)["mean"], np.arange(len(ORDER))
                 axis.hlines(level, places - 0.42, places + 0.42, COLORS[baseline], dashes, lw=1.6, label=baseline)
             for offset, method in zip(offsets(len(methods)), methods, strict=True):
-                dots(axis, over_tracks(part, method), offset, COLORS[method], _named(claim, method))
+                dots(axis, over_tracks(part, method), offset, COLORS[method], method)
             stem_axis(axis)
             axis.set_ylabel(f"{metric} (dB)")
         note = f"{tested(table, 'song')}; uSDR: mean with 95% interval, cSDR: median over songs"
         figure.supxlabel(f"{counted(budget, 'labelled song')}\n{note}")
-        names(figure, axes[0, 0], 1)
+        names(figure, axes[0, 0], 3)
     return figure
 
 
-def songs(results: Path, table: pd.DataFrame, claim: pd.DataFrame, budget: int) -> Figure:
+def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
     """Pre-trained minus scratch of every test song in uSDR, stem by stem."""
     table = table[(table["experiment"] == "test") & (table["metric"] == "uSDR") & (table["labeled_songs"] == budget)]
     methods = [method for method in dict.fromkeys(table["method"]) if method.startswith("pre-trained (")]
     gains = {method: per_song(table, method) - per_song(table, "scratch") for method in methods}
     gains = pd.concat(gains, names=["method"]).reset_index().melt(["method", "song"], var_name="stem")
-    with drawn(results, "songs", height=3.4 + 1.0 * len(methods)) as (figure, axes):
+    with drawn(results, "songs", height=2.6 + 1.0 * len(methods)) as (figure, axes):
         axis = axes[0, 0]
         spread(gains, axis, x="value", y="stem", order=STEMS, hue="method", palette=COLORS, dodge=True)
-        took = claim[claim["labeled_songs"] == budget]
         axis.axvline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
-        sides = "".join(f"\n{_named(took, method)}" for method in ("scratch", *methods))
-        note = f"dot: one of {tested(table)} averaged; {counted(budget, 'labelled song')}{sides}"
+        note = f"dot: one of {tested(table)} averaged; {counted(budget, 'labelled song')}"
         axis.set_xlabel(f"uSDR above scratch (dB)\n{note}")
         names(figure, axis, 3)
     return figure

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lib import STEMS
 from lib.experiments.intervals import mean_interval
-from lib.report.sentences import counted
+from lib.report.sentences import counted, without_kind
 from lib.scoring import MEAN, MEDIANS, summarise
 from lib.store.files import atomic
 
@@ -78,6 +78,7 @@ def drawn(results: Path, name: str, height: float = 3.4, **options: object) -> I
     """Yield a new figure with its axes [rows, columns]; afterwards save it as ``figures/NAME.png`` and ``.svg``."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(squeeze=False, **{"figsize": (WIDTH, height), **options})
+        figure.set_label(name)
         yield figure, axes
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             with atomic(results / "figures" / f"{name}.{kind}") as temporary:
@@ -164,6 +165,22 @@ def stem_axis(axis: Axes) -> None:
     axis.tick_params(axis="x", length=0)
 
 
+def direct(axis: Axes, ends: dict[str, tuple[float, str]]) -> None:
+    """Names right of an axis, beside the ends of their lines: (y, colour) by name; names that would meet move apart."""
+    shown = without_kind("|".join(ends)).replace(", ", ",\n").split("|")
+    texts = dict(sorted(zip(shown, ends.values(), strict=True), key=lambda item: item[1][0]))
+    low, high = axis.get_ylim()
+    height = 0.6 * axis.figure.get_figheight() / 0.2  # of the axis, about, in lines of text
+    lines = [text.count("\n") + 1 for text in texts]
+    wanted = [(y - low) / (high - low) * height for y, _ in texts.values()]
+    places = wanted[:1]
+    for before, after, y in zip(lines, lines[1:], wanted[1:], strict=False):
+        places.append(max(y, places[-1] + (before + after) / 2 + 0.15))
+    shift = np.mean(places) - np.mean(wanted)
+    for (text, (_, color)), place in zip(texts.items(), places, strict=True):
+        axis.text(1.03, (place - shift) / height, text, color=color, va="center", transform=axis.transAxes)
+
+
 def budget_axis(axis: Axes, budgets: Sequence[int]) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(budgets, budgets)
@@ -184,4 +201,5 @@ def names(figure: Figure, axis: Axes, columns: int = 4) -> None:
         if legend := panel.get_legend():
             legend.remove()
     unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique, loc="outside upper left", ncols=columns, labelcolor="linecolor")
+    shown = without_kind("\n".join(unique)).split("\n")
+    figure.legend(unique.values(), shown, loc="outside upper left", ncols=columns, labelcolor="linecolor")
