@@ -224,8 +224,6 @@ CAPTIONS: dict[str, str | Callable[[Read], Caption]] = {
     "ill_posed": "Were a source defined, a stem would have one output (left), the same in all songs (middle), and a "
     "group would match it no better (right).",
     "probes": _probes,
-    "outputs": "Left: a stem that one output holds stands out in its row. Right: over how many outputs a song's stem "
-    "spreads (exponential of the entropy of its energy).",
     "regime": _regime,
     "pretrain_curves": _pretrain_curves,
     "before_after": "Outputs are alike before MixIT, and differ after it where they hold a stem.",

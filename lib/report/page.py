@@ -20,7 +20,11 @@ from lib.store.files import atomic
 from lib.store.tables import read_table
 
 TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=lambda name: "html" in name,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
 )
 ANSWER, LISTENING = "gain", "05_listening"
 """The figure that answers the question, and the notebook whose players the page has."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from lib.arms import EQUAL_COMPUTE, PRETRAINED_STALLED, STALLED, method_name
+from lib.arms import PRETRAINED_STALLED, STALLED, method_name
 from lib.experiments.intervals import FEW_SONGS, direction
 from lib.scoring import MEAN
 
-EQUAL_ARM, STALLED_ARM, PRETRAINED_STALLED_ARM = map(method_name, (EQUAL_COMPUTE, STALLED, PRETRAINED_STALLED))
+STALLED_ARM, PRETRAINED_STALLED_ARM = map(method_name, (STALLED, PRETRAINED_STALLED))
 UNDECIDED = "is undecided"
 
 

@@ -179,7 +179,6 @@ FIGURES = {
     "correlation": lambda folder: figures.correlation(folder, make_survey()),
     "variety": lambda folder: figures.variety(folder, make_composition()),
     "probes": lambda folder: figures.probes(folder, make_probes()),
-    "outputs": lambda folder: figures.outputs(folder, make_probes()),
     "before_after": lambda folder: figures.before_after(folder, make_before_after(), 6),
     "pretrain_curves": lambda folder: figures.learning_curves(
         folder, "pretrain_curves", make_curves((None,), ("MixIT",), (0,)), "MixIT loss (dB)"
@@ -214,7 +213,7 @@ def test_a_figure_is_saved_and_its_words_fit_the_canvas(name, tmp_path):
     assert min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
 
 
-@pytest.mark.parametrize("name", ["claim", "levels", "outputs", "correlation_table", "songs", "finetune_curves"])
+@pytest.mark.parametrize("name", ["claim", "levels", "correlation_table", "songs", "finetune_curves"])
 def test_the_same_table_gives_the_same_bytes_whatever_the_global_random_state(name, tmp_path):
     for seed, folder in enumerate(("one", "two")):
         np.random.seed(seed)

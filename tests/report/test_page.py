@@ -112,7 +112,9 @@ def test_sounds_are_inside_the_page(study, beside):
         )
         write_json(notebook, content)
     text = page.write(study).read_text("utf-8")
-    played = re.findall(r'soft"><b>(\w+)</b>.*?<audio controls preload="none" src="data:audio/ogg;base64,(.*?)"', text, re.S)
+    played = re.findall(
+        r'soft"><b>(\w+)</b>.*?<audio controls preload="none" src="data:audio/ogg;base64,(.*?)"', text, re.S
+    )
     assert [name for name, _ in played] == ["mixture", "reference", "scratch"]
     assert "One &amp; only: vocals" in text
     assert not beside or {base64.b64decode(sound) for _, sound in played} == {b"sound"}

@@ -16,7 +16,6 @@ from lib.report.figures.style import (
     BLUE,
     COLORS,
     GREY,
-    MIDDLE,
     ORDER,
     diverging,
     dots,
@@ -25,8 +24,6 @@ from lib.report.figures.style import (
     intervals,
     names,
     offsets,
-    per_song,
-    spread,
     stem_axis,
     tested,
 )
@@ -63,26 +60,6 @@ def probes(results: Path, table: pd.DataFrame) -> Figure:
         songs = f"{counted(table['song'].nunique(), 'test song')}, 95% interval"
         figure.supxlabel(f"mean of {songs}; {counted(seeds, 'pre-training')} averaged")
         names(figure, axis, 2)
-    return figure
-
-
-def outputs(results: Path, table: pd.DataFrame) -> Figure:
-    """Every output's SNR improvement per stem, and over how many outputs each stem spreads."""
-    table = table[table["experiment"] == "test"]
-    first = table[(table["metric"] == "SNR") & (table["seed"] == table["seed"].min())]
-    count = first["method"].drop_duplicates().str.fullmatch(r"output \d+").sum()
-    mixture = per_song(first, "mixture")
-    gains = pd.DataFrame({n: (per_song(first, f"output {n}") - mixture).mean() for n in range(count)})
-    effective = table[table["metric"] == "effective outputs"].groupby(["song", "stem"])["value"].mean().reset_index()
-    with drawn(results, "outputs", ncols=2, height=2.9, width_ratios=[1.7, 1]) as (figure, axes):
-        left, right = axes[0]
-        heat(left, gains, "SNR above the mixture's (dB), mean")
-        left.set_xlabel("output")
-        rows = {"x": "value", "y": "stem", "order": STEMS, "ax": right}
-        spread(effective, **rows, color=BLUE)
-        sns.pointplot(effective, **rows, **MIDDLE)
-        right.set(ylabel="", yticks=[], xlim=(0.8, count + 0.2), xlabel="effective outputs")
-        right.set_title(f"{counted(effective['song'].nunique(), 'test song')}; bar: mean")
     return figure
 
 
