@@ -2,8 +2,8 @@
 
 The audit compares all tables and figures of a study with their recorded hashes, then derives them again, in a temporary
 folder, from the records of the runs alone: it executes the notebooks without training and without the cells tagged
-``audio``, and the files must be identical. ``--keep-records`` copies the records to ``results/PROFILE/records``, which
-replaces missing runs in an audit, but not in a study.
+``audio``, and the files must be identical. Of the listening notebook it compares the hashes alone. ``--keep-records``
+copies the records to ``results/PROFILE/records``, which replaces missing runs in an audit, but not in a study.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from lib.store.tables import read_table
 AUDIO = "audio"
 """Tag of the cells that play sound: they need weights, and write no tables or figures."""
 RECORDS, KEPT = ("*.json", "*.csv"), "records"
-LISTENING = "05_listening"
-"""This notebook depends on estimates, not on records: only the hashes of its files are checked."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -117,7 +115,9 @@ def underived(results: Path, facts: dict) -> Iterator[str]:
         profile.write_text(yaml.safe_dump(fields), encoding="utf-8")
         overrides = [f"results={target}", "compute.training=false", "compute.jobs=1"]
         with kernels.kernel_environment():
-            for notebook in sorted(ROOT / "notebooks" / f"{name}.ipynb" for name in _writers(facts) - {LISTENING}):
+            for notebook in sorted(
+                ROOT / "notebooks" / f"{name}.ipynb" for name in _writers(facts) - {notebooks.LISTENING}
+            ):
                 quiet = Path(temporary) / notebook.name
                 _without_audio(notebook, quiet)
                 print(f"{notebook.stem} ...", file=sys.stderr)
@@ -126,7 +126,7 @@ def underived(results: Path, facts: dict) -> Iterator[str]:
                 except notebooks.NotebookError as error:
                     yield str(error)
                     return
-        derived = {name: record for name, record in facts["files"].items() if record["notebook"] != LISTENING}
+        derived = {name: record for name, record in facts["files"].items() if record["notebook"] != notebooks.LISTENING}
         for name, record in derived.items():
             if not (target / name).is_file():
                 yield f"{name}: {record['notebook']} no longer writes it"

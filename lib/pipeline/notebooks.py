@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from lib import profile as profiles
 from lib.machine import faults
 from lib.machine.kernels import _sockets, kernel_environment
 from lib.pipeline.space import check
-from lib.profile.fields import PROFILES, Profile
+from lib.profile.fields import PROFILES, Blind, Profile
 from lib.store import provenance
 from lib.store.files import file_lock, read_facts, write_json
 from lib.store.fingerprints import fingerprint
+
+LISTENING = "05_listening"
+"""The notebook with the blind test. It depends on estimates, and thus on weights."""
 
 
 class NotebookError(Exception):
@@ -95,12 +99,15 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
     """Execute all notebooks from the first whose inputs or outputs changed, then write the report."""
     notebooks = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     stamps = {path: results / "runs" / "stamps" / f"{path.stem}.json" for path in notebooks}
-    keys = _keys(profile, notebooks)
+    keys = _keys(profile, results, notebooks)
     first = _first_outdated(results, stamps, keys)
     for path in notebooks[:first]:
         print(f"{path.stem}: unchanged")
     if first == len(notebooks) and (results / "report.html").exists():
         return
+    if parameters.get("overrides") and stamps[notebooks[-1]].exists():
+        again = ", ".join(path.stem for path in notebooks[first:])
+        print(f"{results} holds another finished study: {again} are replaced; results=FOLDER keeps it")
     _sweep(results)
     # later notebooks may read the tables of earlier ones
     for path in notebooks[first:]:
@@ -114,6 +121,7 @@ def run(profile: Profile, results: Path, parameters: dict) -> None:
                 execute(path, results, parameters)
             changed = [name for name, state in _products(results).items() if before.get(name) != state]
             files = {name: _sha256(results / name) for name in changed}
+            _remove_stale(results, path.stem, changed)
             write_json(stamps[path], {"key": keys[path], "files": files})
             provenance.files(results, path.stem, files)
             print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
@@ -172,11 +180,23 @@ def _remove_unheard(folder: Path) -> None:
             sound.unlink()
 
 
-def _keys(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, str]:
-    """Per notebook, a hash over all of its inputs."""
+def _remove_stale(results: Path, notebook: str, written: Sequence[str]) -> None:
+    """Remove figures that an earlier version of a notebook drew."""
+    for name, record in provenance.read(results).get("files", {}).items():
+        if name.startswith("figures/") and record["notebook"] == notebook and name not in written:
+            for kind in (".svg", ".png"):
+                (results / name).with_suffix(kind).unlink(missing_ok=True)
+
+
+def _keys(profile: Profile, results: Path, notebooks: Sequence[Path]) -> dict[Path, str]:
+    """Per notebook, a hash over all of its inputs. The blind test and its answers are inputs of `LISTENING` alone."""
     music = [provenance.corpus_fingerprint(profile, key, times=True) for key in profile.corpus.music]
-    shared = [profile, music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
-    return {path: fingerprint([*shared, _sources(path)]) for path in notebooks}
+    shared = [music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
+    others = [replace(profile, listening=replace(profile.listening, blind=Blind()))]
+    own = {
+        LISTENING: [profile, *((path.name, _sha256(path)) for path in sorted((results / "listening").glob("*.csv")))]
+    }
+    return {path: fingerprint([*shared, *own.get(path.stem, others), _sources(path)]) for path in notebooks}
 
 
 def _sources(notebook: Path) -> list:

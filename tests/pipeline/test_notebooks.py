@@ -30,7 +30,7 @@ def stage(tmp_path, monkeypatch):
 
     def execute(notebook, results, parameters):
         executed.append(notebook.stem)
-        for file in (f"tables/{notebook.stem}.csv", "tables/shared.csv", f"notebooks/{notebook.stem}.ipynb"):
+        for file in (f"tables/{notebook.stem}.csv", "tables/shared.csv", f"notebooks/{notebook.stem}.ipynb", *run.more):
             (results / file).parent.mkdir(parents=True, exist_ok=True)
             (results / file).write_text(f"by {notebook.stem}")
 
@@ -47,7 +47,7 @@ def stage(tmp_path, monkeypatch):
         notebooks.run(settings, results, {})
         return list(executed)
 
-    run.results, run.root = results, tmp_path
+    run.results, run.root, run.more = results, tmp_path, []
     return run
 
 
@@ -97,6 +97,27 @@ def test_a_changed_profile_runs_everything_and_a_lost_report_nothing(stage):
     assert stage(("pretrain.steps", 3)) == ["00_first", "01_second"]
 
 
+def test_the_blind_test_and_its_answers_concern_the_listening_notebook_alone(stage):
+    saved(stage.root / "notebooks" / "05_listening.ipynb", "1 + 1")
+    assert len(stage()) == 3
+    assert stage(("listening.blind.songs", 3)) == ["05_listening"]
+    (stage.results / "listening").mkdir()
+    (stage.results / "listening" / "test-CODE.csv").write_text("an answer")
+    assert stage(("listening.blind.songs", 3)) == ["05_listening"]
+    assert stage(("listening.blind.songs", 3)) == []
+
+
+def test_overrides_that_replace_a_finished_study_say_so(stage, capsys):
+    stage()
+    assert "another finished study" not in capsys.readouterr().out
+    settings = profile.Profile("mine", str(stage.results))
+    notebooks.run(settings, stage.results, {"overrides": ["a=1"]})
+    assert "another finished study" not in capsys.readouterr().out
+    settings = profile.override(settings, {"pretrain.steps": 3})
+    notebooks.run(settings, stage.results, {"overrides": ["pretrain.steps=3"]})
+    assert "00_first, 01_second are replaced; results=FOLDER keeps it" in capsys.readouterr().out
+
+
 def test_a_file_added_to_a_folder_of_music_is_noticed(stage, tmp_path):
     music = tmp_path / "music"
     music.mkdir()
@@ -122,6 +143,15 @@ def test_a_clock_that_was_set_back_hides_no_change(stage, tmp_path):
     table.write_text("by somebody")
     os.utime(table, (0, 0))
     assert len(stage(("corpus.unlabeled", str(music)))) == 2
+
+
+def test_a_figure_that_no_notebook_draws_any_more_goes(stage):
+    stage.more = ["figures/old.svg", "figures/old.png", "figures/kept.svg"]
+    stage()
+    stage.more = ["figures/kept.svg"]
+    saved(stage.root / "notebooks" / "00_first.ipynb", "1 + 2")
+    stage()
+    assert [path.name for path in (stage.results / "figures").iterdir()] == ["kept.svg"]
 
 
 def test_what_a_kill_left_half_written_goes(stage):
