@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib import STEMS, UserError
 from lib.data import audio
+from lib.machine.progress import DELAY
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
@@ -148,7 +149,7 @@ def expect(songs: Iterable[Track], *splits: str) -> None:
 def in_threads(function: Callable, items: Sequence, workers: int, title: str) -> list:
     """``[function(item) for item in items]`` in threads: libsndfile, ffmpeg, numpy and SHA-256 all release the GIL."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        return list(tqdm(pool.map(function, items), title, len(items), unit="song", disable=len(items) <= 50))
+        return list(tqdm(pool.map(function, items), title, len(items), unit="song", delay=DELAY))
 
 
 def seekable_files(files: dict[str, Path], cache: Path) -> dict[str, Path]:

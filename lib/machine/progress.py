@@ -1,4 +1,4 @@
-"""Progress bars with rate and remaining time, for terminals and notebooks."""
+"""Progress bars with rate and remaining time, for terminals and notebooks: text, which an executed notebook keeps."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+DELAY = 2.0
+"""Seconds after which a bar appears: shorter work has none."""
+
 
 def bar(label: str, total: int | None, start: int = 0, unit: str = "step") -> Callable[..., None]:
     """A bar of ``total`` steps: a function of the steps done so far and the values shown beside it.
 
     The unit "B" is scaled to kB, MB, ...
     """
-    progress = tqdm(desc=label, total=total, initial=start, unit=unit, unit_scale=unit == "B")
+    progress = tqdm(desc=label, total=total, initial=start, unit=unit, unit_scale=unit == "B", delay=DELAY)
 
     def update(done: int, **values: float | None) -> None:
         shown.update({name: f"{value:.2f}" for name, value in values.items() if value is not None})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib import STEMS, UserError
 from lib.data.audio import UndecodableError
@@ -32,6 +32,7 @@ from lib.data.composed.compose import (
 )  # fmt: skip
 from lib.data.composed.midi import DRUM_CHANNEL, Line, Score
 from lib.data.tracks import Skipped, content_digest, skip
+from lib.machine.progress import DELAY
 from lib.profile.fields import Arranged, project_path
 
 VERSION = 1
@@ -165,7 +166,7 @@ def _sources(settings: Arranged) -> tuple[list[Source], list[Skipped]]:
         return hashlib.sha256(f"{settings.seed} {source.digest}".encode()).digest()
 
     found, skipped = [], []
-    for path in tqdm(midi_files(settings), "reading MIDI", unit="song", mininterval=1.0):
+    for path in tqdm(midi_files(settings), "reading MIDI", unit="song", delay=DELAY):
         try:
             score = _read(path)
             starts = _starts(score, settings.song_seconds, path)

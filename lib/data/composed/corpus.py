@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib import STEMS, UserError
 from lib.data.audio import run_ffmpeg
@@ -25,6 +25,7 @@ from lib.data.composed.compose import Song, compose
 from lib.data.composed.render import FIRST_ID, PEAK, render, same_arithmetic
 from lib.data.tracks import Skipped
 from lib.machine.processes import end_with_parent
+from lib.machine.progress import DELAY
 from lib.profile.fields import Arranged, Rendered
 from lib.store.files import atomic, file_lock, write_json
 
@@ -134,7 +135,7 @@ def deal(songs: list[Song]) -> list[tuple[int, ...]]:
 
 
 def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[list[dict]]:
-    progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", mininterval=1.0)
+    progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", delay=DELAY)
     # spawned, for NumPy looks at the environment once, and the caller may hold threads that a fork would break
     context = multiprocessing.get_context("spawn")
     try:
