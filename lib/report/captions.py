@@ -136,10 +136,10 @@ def _regime(read: Read) -> Caption:
     table = read("regime")
     gains = table.groupby("pretrain_steps")["difference"].agg(["min", "max"]).iloc[[0, -1]].drop_duplicates()
     texts = [f"{row.min:+.2f} to {row.max:+.2f} dB after {row.Index} steps" for row in gains.itertuples()]
-    one = " One seed suggests, and shows nothing." if table["n_seeds"].max() == 1 else ""
+    one = "; one seed suggests, and shows nothing" if table["n_seeds"].max() == 1 else ""
     return Caption(
-        sentence(f"the gain from pre-training is {' and '.join(texts)}"),
-        f"Pre-trained minus scratch in uSDR; in brackets: 95% interval.{one}",
+        sentence(f"the gain from pre-training is {' and '.join(texts)}{one}"),
+        "Pre-trained minus scratch in uSDR; in brackets: 95% interval.",
     )
 
 

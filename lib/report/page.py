@@ -75,10 +75,10 @@ def _abstract(results: Path, profile: dict, tables: set[str]) -> Iterator[str]:
         return
     rows = sentences.answering(read_table(results / "tables" / "claim.csv"))
     size, stage = profile.get("model", {}).get("size", ""), profile.get("pretrain", {})
-    budgets = [sentences.counted(budget, "labelled song") for budget in rows["labeled_songs"].unique()]
+    budgets = sentences.labelled(rows["labeled_songs"].unique())
     yield (
         f"A band-split TF-Locoformer ({size}) is pre-trained without labels by mixture-invariant training (MixIT, "
-        f"{stage.get('steps')} steps), fine-tuned with {sentences.listed(budgets)}, and compared with one trained from "
+        f"{stage.get('steps')} steps), fine-tuned with {budgets}, and compared with one trained from "
         f"scratch, in mean uSDR over {sentences.counted(rows['n_songs'].max(), 'test song')}."
     )
     yield captions.caption(results, ANSWER).finding

@@ -26,6 +26,11 @@ def listed(items: Iterable[object]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def labelled(budgets: Iterable[int]) -> str:
+    """ "1 labelled song", "1, 4 and 16 labelled songs"."""
+    return f"{listed(budgets)} labelled song{'s' if max(budgets) > 1 else ''}"
+
+
 def sentence(text: str) -> str:
     """``text`` with a capital and a full stop."""
     return f"{text[0].upper()}{text[1:]}."
@@ -65,8 +70,7 @@ def outcome(rows: pd.DataFrame) -> str:
     told = []
     for word, part in rows.groupby(rows.apply(verdict, axis=1), sort=False):
         values = ", ".join(part["difference"].map("{:+.2f}".format))
-        songs = f"{listed(part['labeled_songs'])} labelled song{'s' if part['labeled_songs'].max() > 1 else ''}"
-        told.append(f"{word} with {songs} ({values} dB)")
+        told.append(f"{word} with {labelled(part['labeled_songs'])} ({values} dB)")
     return listed(told)
 
 
