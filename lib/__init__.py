@@ -2,10 +2,15 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Set-up installs ffmpeg and ffprobe beside the interpreter; kernels start without activation.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.join(sys.prefix, "bin")])
+
+for _stream in filter(None, (sys.stdout, sys.stderr)):
+    if hasattr(_stream, "reconfigure"):  # names of files may hold what a terminal cannot show, or no encoding has
+        _stream.reconfigure(errors="backslashreplace")
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
@@ -30,3 +35,11 @@ def one_line(text: str) -> str:
         text = f"{text[: MESSAGE // 2]} ... {text[-MESSAGE // 3 :]}"
     text = " ".join(filter(None, map(str.strip, text.splitlines())))
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _report(kind: type, error: BaseException, trace: object, report: Callable = sys.excepthook) -> None:
+    """An interrupted call ends with one line, wherever it was."""
+    print("interrupted", file=sys.stderr) if kind is KeyboardInterrupt else report(kind, error, trace)
+
+
+sys.excepthook = _report

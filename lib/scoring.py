@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from lib import STEMS
-from lib.store.files import atomic
+from lib.store.files import atomic, fitted
 
 VERSION = 1
 """Raise it when the same estimates score otherwise: scores are made again."""
@@ -155,7 +155,7 @@ def museval_json(folder: Path | str, song: str, frames: Frames, subset: str = "t
         store.scores["museval_version"] += f" ({', '.join(frames)} only, by lib.scoring)"
     if np.isnan(frames["SDR"]).all():
         store.scores["reason"] = "in every second a stem or an estimate is silent: BSSEval is not defined"
-    path = Path(folder) / subset / f"{song}.json"
+    path = Path(folder) / subset / fitted(song, ".json")
     with atomic(path) as temporary:
         store.save(temporary)
     return path

@@ -1,6 +1,7 @@
 """Whole songs in windows, never whole in memory, and the command that does it to files.
 
 ``python -m lib.separate SONG... --checkpoint RUN_OR_FILE --out DIR`` writes ``DIR/SONG/{bass,drums,vocals,other}.wav``.
+Of a folder every song is taken, ``DIR/WHERE/SONG/...`` by where it lies in there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import itertools
 import math
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,10 +21,13 @@ from tqdm.auto import tqdm
 
 from lib import STEMS, UserError, one_line
 from lib.data import audio
+from lib.data.folder import music_files
 from lib.data.stream import Song, resample_blocks
+from lib.machine import signals
 from lib.machine.devices import keep_freed_memory, resolve_precision
 from lib.model import checkpoints
 from lib.profile.fields import PRECISIONS, Compute
+from lib.store.files import fitted
 
 VERSION = 1
 """Raise it when the same model gives other estimates of a song: scores are made again."""
@@ -132,8 +135,9 @@ def separate_file(
     with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
         song = Song(audio.seekable(path, cache), separator.rate)
         rate, frames = song.info.rate, song.info.frames
+        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        stack.callback(lambda: any(folder.iterdir()) or folder.rmdir())
+        stack.callback(lambda: any(folder.iterdir()) or [parent.rmdir() for parent in made])
         writers = [stack.enter_context(audio.writer(folder / f"{name}.wav", rate, frames)) for name in names]
         samples = (round(seconds * separator.rate) for seconds in (window, hop))
         blocks = separate_blocks(separator, song, *samples, batch, bf16=bf16, progress=True)
@@ -147,11 +151,20 @@ def separate_file(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns 0, 1 if a song failed (each is listed with its reason), 2 for a bad call."""
+    """The command line; returns 0, 1 if a song failed (each is listed with its reason), 2 for a bad call.
+
+    After Ctrl-C or SIGTERM 130 or 143, of what was under way nothing is left.
+    """
     parser = argparse.ArgumentParser(prog="python -m lib.separate", description="Separate songs into stems.")
-    parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files")
+    parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files, or folders of them")
     parser.add_argument("--checkpoint", required=True, help="a run folder, a .safetensors or a published .pth file")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="gets one folder a song")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="gets one folder a song",
+    )
     parser.add_argument("--window", type=float, default=12.0, help="seconds separated at once (default: 12)")
     parser.add_argument("--hop", type=float, help="seconds from window to window (default: half a window)")
     parser.add_argument("--batch", type=int, default=1, help="windows at once (default: 1)")
@@ -167,23 +180,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     try:
         separator = checkpoints.load(call.checkpoint).to(device).eval()
+        made = not call.out.exists()
         call.out.mkdir(parents=True, exist_ok=True)
     except (UserError, OSError, RuntimeError, AssertionError) as error:
         parser.error(str(error).splitlines()[0])
-    failed, seen = [], Counter()
-    for path in call.songs:
-        seen[path.stem] += 1
-        stem = path.stem if path.stem.strip(".") else "song"  # "...wav" has the stem "..", which is no folder's name
-        folder = call.out / (stem if seen[path.stem] == 1 else f"{stem} ({seen[path.stem]})")
-        try:
-            separate_file(separator, path, folder, call.window, hop, call.batch, call.mixture_consistency, bf16)
-            print(folder)
-        except (UserError, OSError, RuntimeError, MemoryError) as error:
-            failed.append(str(error) if str(path) in str(error) else f"{path}: {error or type(error).__name__}")
+    songs, failed = _targets(call.songs, call.out)
+    options = (call.window, hop, call.batch, call.mixture_consistency, bf16)
+    done, status = 0, 0
+    try:
+        for path, folder in songs.items():
+            try:
+                separate_file(separator, path, folder, *options)
+                print(folder, flush=True)
+                if (count := audio.channels(path)) > 2:
+                    print(f"{one_line(str(path))}: {count} channels folded down to 2", file=sys.stderr)
+            except Exception as error:  # whatever one song does, the others are separated
+                if isinstance(error, signals.Stopped):
+                    raise
+                failed.append(f"{path}: {getattr(error, 'reason', None) or error or type(error).__name__}")
+            done += 1
+    except (KeyboardInterrupt, signals.Stopped) as stop:
+        name, status = ("Ctrl-C", 130) if isinstance(stop, KeyboardInterrupt) else (signals.stop_requested(), 143)
+        failed.append(f"stopped by {name} after {done} of {len(songs)} songs: call again with the others")
+    finally:
+        if made and not any(call.out.iterdir()):
+            call.out.rmdir()
     for reason in failed:
         print(f"failed: {one_line(reason)}", file=sys.stderr)
-    return 1 if failed else 0
+    return status or int(bool(failed))
+
+
+def _targets(songs: Sequence[Path], out: Path) -> tuple[dict[Path, Path], list[str]]:
+    """A folder in ``out`` for each song, none for two, and what is wrong with the folders among ``songs``."""
+    names, failed, taken, targets = {}, [], {}, {}
+    for path in songs:
+        files, unread = music_files(path) if path.is_dir() else ([path], [])
+        files = [file for file in files if file == path or not file.resolve().is_relative_to(out.resolve())]
+        failed += [f"{item.path}: {item.reason}" for item in unread]
+        failed += [] if files or unread else [f"{path}: no music in this folder"]
+        for file in files:
+            where = file.parent.relative_to(path) if file != path else Path()
+            # "...wav" has the stem "..", which is no folder's name
+            names.setdefault(file, str(where / (file.stem if file.stem.strip(".") else "song")))
+    for file, name in names.items():
+        taken.setdefault(name.casefold(), file)
+    for file, name in names.items():
+        number, own = 1, name
+        while taken.setdefault(own.casefold(), file) != file:
+            number += 1
+            own = f"{name} ({number})"
+        targets[file] = out / fitted(own)
+    return targets, failed
 
 
 if __name__ == "__main__":
+    signals.listen()
     sys.exit(main())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from math import gcd
 from pathlib import Path
@@ -23,8 +25,12 @@ FFMPEG_SECONDS = 600
 SILENT_PEAK = 1e-4
 """What stays below -80 dBFS is digitally silent: three steps of 16 bits leave room for dither and lossy coding."""
 VORBIS_BLOCK = 8192
+RESERVOIR = 8 * 1152
+"""Samples before a place in an MP3 whose frames may hold bits of it: libsndfile starts later where frames are small."""
+OGG_PROBE = 1 << 17
 MPEG_SLACK = 4 * 1152
 """Samples by which two counts of an MP3 may differ: its encoder's delay and padding, which players take away."""
+NO_AUDIO = "holds no audio"
 FORMATS = (
     *("mov", "mp3", "aac", "ogg", "flac", "wav", "w64", "aiff", "caf", "au", "asf", "matroska", "ape", "wv", "tta"),
     *("mpc", "mpc8", "ac3", "eac3", "dts", "amr", "avi", "flv", "mpeg", "mpegts", "dsf", "tak", "shn", "voc", "rm"),
@@ -45,6 +51,10 @@ class UndecodableError(UserError):
         return one_line(f"{self.path}: {self.reason}")
 
 
+class _ForeignError(UndecodableError):
+    """A file that libsndfile does not read, and ffmpeg may."""
+
+
 class Info(NamedTuple):
     """Sample rate in Hz, channels and frames (samples per channel), as the file's header gives them."""
 
@@ -55,16 +65,19 @@ class Info(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
-    if not Path(path).is_file():
-        raise UndecodableError(path, "no such file")
     try:
-        with soundfile.SoundFile(path) as file:
+        if not Path(path).is_file():
+            raise UndecodableError(path, "a folder, no file" if Path(path).is_dir() else "no such file")
+        open(path, "rb").close()  # of what the system refuses, libsndfile says no more than that
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             yield file
+    except OSError as error:
+        raise UndecodableError(path, error.strerror or str(error)) from error
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
         reason = getattr(error, "error_string", "headerless audio")
         if "not a regular file" in reason:  # which it is: libsndfile says so of an MP3 without a frame of sound
             reason = "no audio in it that can be decoded"
-        raise UndecodableError(path, reason) from error
+        raise _ForeignError(path, reason) from error
 
 
 def probe(path: Path | str) -> Info:
@@ -78,13 +91,13 @@ def _checked(path: Path | str, file: soundfile.SoundFile) -> Info:
     if not (1000 <= info.rate <= 1_000_000 and info.channels <= 64):
         raise UndecodableError(path, f"absurd header: {info.rate} Hz, {info.channels} channels")
     if info.frames >= 1 << 40:  # a FLAC that came out of a pipe; `seekable` has ffmpeg measure it
-        raise UndecodableError(path, f"length unknown or absurd: {info.frames} frames")
+        raise _ForeignError(path, f"length unknown or absurd: {info.frames} frames")
     cut = CUT.search(file.extra_info)
     # programs that write into a pipe leave a length of about 2^31 or 2^32 in the header; that is no truncation
     if cut and int(cut[2]) < int(cut[1]) < 0x7FFF0000:
         raise UndecodableError(path, f"truncated: {cut[2]} of {cut[1]} bytes of audio")
     if info.frames < 1:
-        raise UndecodableError(path, "holds no audio")
+        raise _ForeignError(path, NO_AUDIO)
     return info
 
 
@@ -101,10 +114,11 @@ def read(path: Path | str, start: int = 0, frames: int | None = None, rate: int 
             wave = np.empty((2, max(stop - start, 0)), np.float32)
         except MemoryError as error:
             raise UndecodableError(path, f"absurd header: {info.frames} frames") from error
-        _seek(file, path, min(start, info.frames))
         for at in range(0, wave.shape[1], BLOCK):
             count = min(BLOCK, wave.shape[1] - at)
-            block = file.read(count, dtype="float32", always_2d=True)
+            early = _lead_in(file, path, start + at)
+            file.seek(start + at - early)
+            block = file.read(early + count, dtype="float32", always_2d=True)[early:]
             # an MP3 header may count a few codec frames more than there are: a shortfall under 0.1 s is silence
             if count - len(block) > info.rate // 10:
                 raise UndecodableError(path, f"truncated: ends after {(start + at + len(block)) / info.rate:.1f} s")
@@ -116,18 +130,22 @@ def read(path: Path | str, start: int = 0, frames: int | None = None, rate: int 
     return wave if rate is None else resample(wave, info.rate, rate)
 
 
-def _seek(file: soundfile.SoundFile, path: Path | str, frame: int) -> None:
-    """Go to ``frame``. Within the last page of a Vorbis file libsndfile is off by what its end trims: read up to it."""
-    file.seek(frame)
-    if file.subtype == "VORBIS" and frame > (sure := max(lengths.last_page(Path(path)) - VORBIS_BLOCK, 0)):
-        file.seek(sure)
-        file.read(frame - sure, dtype="float32")
+def _lead_in(file: soundfile.SoundFile, path: Path | str, frame: int) -> int:
+    """How many frames before ``frame`` to decode as well, where libsndfile's seeking gives other samples than reading.
+
+    Within the last page of a Vorbis file it is off by what its end trims; MP3 frames need the bits of earlier ones.
+    """
+    if file.format == "MP3":
+        return min(frame, RESERVOIR)
+    if file.subtype == "VORBIS":
+        return max(frame - max(lengths.last_page(Path(path)) - VORBIS_BLOCK, 0), 0)
+    return 0
 
 
-def is_silent(path: Path | str) -> bool:
-    """Whether a file stays below `SILENT_PEAK`; decodes up to the first block that does not. Raises: as `read`."""
+def stays_below(path: Path | str, peak: float = SILENT_PEAK) -> bool:
+    """Whether no sample reaches ``peak``; decodes up to the first block in which one does. Raises: as `read`."""
     frames = probe(path).frames
-    return all(np.abs(read(path, at, 1 << 16)).max() < SILENT_PEAK for at in range(0, frames, 1 << 16))
+    return all(np.abs(read(path, at, 1 << 16)).max() < peak for at in range(0, frames, 1 << 16))
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -148,24 +166,44 @@ def stamp(path: Path) -> list[int]:
         return []
 
 
-def seekable(path: Path | str, cache: Path | str) -> Path:
+def seekable(path: Path | str, cache: Path | str, compact: bool = False) -> Path:
     """``path`` if libsndfile reads all of it, else its first audio stream as float WAV in ``cache``, made once.
 
-    More than two channels are folded down to stereo by their layout (ITU-R BS.775). Raises: UndecodableError.
+    More than two channels are folded down to stereo by their layout (ITU-R BS.775). If ``compact``, what stays below
+    full scale is stored as FLAC of 24 bits, within 2^-24 of it. Raises: UndecodableError.
     """
-    path, strict = Path(path), True
+    path, cache = Path(path), Path(cache)
+    name = fingerprint([str(path.resolve()), stamp(path)])
+    for suffix in (".wav", ".flac"):
+        if (cache / f"{name}{suffix}").exists():
+            return cache / f"{name}{suffix}"
     try:
         if _whole(path):
             return path
-    except UndecodableError as error:
-        if error.reason.startswith(("no such file", "absurd", "truncated", "holds NaN")):
-            raise
-        strict = error.reason != "holds no audio"  # a WAV that was never finished: to its end, wherever that is
-    decoded = Path(cache) / f"{fingerprint([str(path.resolve()), stamp(path)])}.wav"
-    if not decoded.exists():
-        with atomic(decoded) as temporary:
-            _decode(path, temporary, strict)
-    return decoded
+        finished = not lengths.unfinished(path)
+    except _ForeignError as error:
+        finished = error.reason != NO_AUDIO and not lengths.unfinished(path)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".") as scratch:
+        wave = Path(scratch, "decoded.wav")
+        decode(path, wave, strict=finished)
+        wave = _compressed(wave) if compact else wave
+        with atomic(cache / f"{name}{wave.suffix}") as temporary:
+            os.replace(wave, temporary)
+    return cache / f"{name}{wave.suffix}"
+
+
+def _compressed(wave: Path) -> Path:
+    """A float WAV as FLAC beside it, or itself if it is too loud, or too fast, for that."""
+    info = probe(wave)
+    if info.rate > 655_350 or not stays_below(wave, 1.0):
+        return wave
+    with soundfile.SoundFile(wave) as source:
+        target = wave.with_suffix(".flac")
+        with soundfile.SoundFile(target, "w", info.rate, info.channels, "PCM_24", format="FLAC") as file:
+            for block in source.blocks(BLOCK, dtype="float32", always_2d=True):
+                file.write(block)
+    return target
 
 
 def channels(path: Path | str) -> int:
@@ -189,17 +227,24 @@ def _whole(path: Path) -> bool:
         if held.declared - held.samples > MPEG_SLACK:
             raise UndecodableError(path, f"truncated: {held.samples} of {held.declared} samples")
         return info.channels <= 2 and (not held.samples or abs(held.samples - info.frames) <= MPEG_SLACK)
-    if kind == "OGG" and (lengths.links(path) > 1 or (coding == "OPUS" and not _decodes(path))):
+    if kind == "OGG" and (lengths.is_chain(path) or not _decodes(path, whole=coding == "OPUS")):
         return False
-    return info.channels <= 2
+    return info.channels <= 2 and not lengths.unfinished(path)
 
 
-def _decodes(path: Path) -> bool:
-    """Whether libsndfile gets through a file: in ffmpeg's Opus files it takes some pages for malformed."""
+def _decodes(path: Path, whole: bool) -> bool:
+    """Whether libsndfile gives the same samples of an Ogg file by seeking and by reading, and gets to its end.
+
+    In a stream cut out of another it seeks to other places, in ffmpeg's Opus it takes some pages for malformed.
+    """
     with contextlib.suppress(UndecodableError), _opened(path) as file:
-        while file.read(BLOCK, dtype="float32").shape[0]:
+        wave = file.read(OGG_PROBE, dtype="float32", always_2d=True)[:, :2].T
+        at = max(wave.shape[1] - 4096, 0)
+        if not np.allclose(read(path, at, wave.shape[1] - at), wave[:, at:], atol=1e-3):
+            return False
+        while whole and file.read(BLOCK, dtype="float32").shape[0]:
             pass
-        return file.tell() >= file.frames
+        return not whole or file.tell() >= file.frames
     return False
 
 
@@ -214,14 +259,19 @@ def run_ffmpeg(arguments: Sequence[str], data: bytes = b"", strict: bool = True)
     return done
 
 
-def _decode(source: Path, target: Path, strict: bool) -> None:
+def decode(source: Path, target: Path, stream: int = 0, coding: str = "pcm_f32le", strict: bool = True) -> None:
+    """An audio stream of a file as stereo, or mono, WAV in one of ffmpeg's codings. Raises: UndecodableError.
+
+    If not ``strict``, up to the first fault, and of a WAV to the end of the file, whatever its header says.
+    """
     # "file:" keeps ffmpeg from reading options or protocols out of odd names
     allowed = ["-protocol_whitelist", "file", "-format_whitelist", ",".join(FORMATS)]
+    allowed += [] if strict or source.read_bytes()[:4] not in (b"RIFF", b"RF64") else ["-ignore_length", "1"]
     # samples follow one another, whatever the stamps of streams in a chain say
     filters = "asetpts=N/SR/TB,aformat=sample_fmts=flt:channel_layouts=mono|stereo"
-    stream = [*allowed, "-i", f"file:{source.resolve()}", "-map", "0:a:0", "-af", filters]
-    coding = ["-map_metadata", "-1", "-fflags", "+bitexact", "-c:a", "pcm_f32le", "-rf64", "auto", "-f", "wav"]
-    arguments = [*stream, *coding, "-y", f"file:{target.resolve()}"]
+    taken = [*allowed, "-i", f"file:{source.resolve()}", "-map", f"0:a:{stream}", "-af", filters]
+    written = ["-map_metadata", "-1", "-fflags", "+bitexact", "-c:a", coding, "-rf64", "auto", "-f", "wav"]
+    arguments = [*taken, *written, "-y", f"file:{target.resolve()}"]
     try:
         done = run_ffmpeg(arguments, strict=strict)
         if done.returncode and _joined(source):

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from lib import UserError
 from lib.data import audio
-from lib.data.silence import SILENCE_CHUNK, SILENT_PEAK, audible, chunks
-from lib.data.tracks import Rules, Skipped, Track, content_digest, skip
+from lib.data.audio import SILENT_PEAK
+from lib.data.segments import SILENCE_CHUNK, audible, chunks
+from lib.data.tracks import DIGEST, Rules, Skipped, Track, content_digest, decoding, seekable_files, skip
 from lib.machine.processes import Crash, in_processes
 from lib.machine.progress import bar
 from lib.store.files import atomic, file_lock
@@ -30,6 +31,8 @@ from lib.store.fingerprints import fingerprint
 
 PART = 500
 """Files in a part of the scan: what a kill can cost."""
+VERSION = 2
+"""Raise it when the same files give another manifest: they are scanned again."""
 SCHEMA = pa.schema({
     "path": pa.string(), "rate": pa.int32(), "frames": pa.int64(), "digest": pa.string(),
     "start": pa.float64(), "length": pa.float64(), "level": pa.float32(), "reason": pa.string(),
@@ -41,10 +44,11 @@ class Collection(Sequence[Track]):
     """Songs in columns; a `Track` is made only when it is asked for.
 
     ``songs`` has a row a song (path relative to ``root``, split, rate, frames, digest); ``track`` (row of the song),
-    ``start`` and ``seconds`` an entry a segment.
+    ``start`` and ``seconds`` an entry a segment. What libsndfile does not read whole has a copy in ``cache``.
     """
 
     root: Path
+    cache: Path
     songs: pa.Table
     track: np.ndarray
     start: np.ndarray
@@ -69,7 +73,10 @@ class Collection(Sequence[Track]):
                 yield self._song(*row)
 
     def _song(self, path: str, split: str, rate: int, frames: int, digest: str) -> Track:
-        return Track(Path(path).stem, split, rate, frames, {"mixture": self.root / path}, digest)
+        file = self.root / path
+        if len(digest) > DIGEST:  # it is another file that was scanned
+            file = seekable_files({"mixture": file}, self.cache)["mixture"]
+        return Track(Path(path).stem, split, rate, frames, {"mixture": file}, digest)
 
     def of_split(self, split: str) -> Collection:
         """The songs of a split, with their segments."""
@@ -82,7 +89,8 @@ class Collection(Sequence[Track]):
         new[indices] = np.arange(len(indices))
         track = new[self.track]
         kept = track >= 0
-        return Collection(self.root, self.songs.take(indices), track[kept], self.start[kept], self.seconds[kept])
+        songs, chosen = self.songs.take(indices), (track[kept], self.start[kept], self.seconds[kept])
+        return Collection(self.root, self.cache, songs, *chosen)
 
     def segments(self) -> pd.DataFrame:
         """What a `lib.segments.Manifest` holds: track, role, start and seconds of every segment."""
@@ -95,7 +103,10 @@ SONG = ("path", "split", "rate", "frames", "digest")
 
 
 def load(root: Path, manifest: Path) -> tuple[Collection, list[Skipped]]:
-    """Open a manifest whose paths are relative to ``root``: the songs that have segments, and what was left out."""
+    """Open a manifest, of a scan in ``cache/collection``: the songs that have segments, and what was left out.
+
+    Its paths are relative to ``root``.
+    """
     texts = ["path", "split", "digest", "reason"]
     table = _table(manifest, columns=[*SONG, "start", "length", "reason"], read_dictionary=texts)
     out = table.filter(table["reason"].is_valid())
@@ -107,7 +118,7 @@ def load(root: Path, manifest: Path) -> tuple[Collection, list[Skipped]]:
     track = np.repeat(np.arange(len(first), dtype=np.int32), np.diff(np.append(first, len(path))))
     start, seconds = (table[name].to_numpy() for name in ("start", "length"))
     skipped = [skip(root / row["path"], row["reason"]) for row in out.select(["path", "reason"]).to_pylist()]
-    return Collection(root, songs.combine_chunks(), track, start, seconds), skipped
+    return Collection(root, manifest.parents[1], songs.combine_chunks(), track, start, seconds), skipped
 
 
 def scan(
@@ -128,7 +139,7 @@ def scan(
     Raises: UserError if files cannot be read for reasons outside of them; the rest is kept.
     """
     folder, missing, plan = cache / "collection", [], {}
-    cut = [rules, hop_seconds, SILENT_PEAK, SILENCE_CHUNK, str(SCHEMA)]
+    cut = [rules, hop_seconds, SILENT_PEAK, SILENCE_CHUNK, str(SCHEMA), VERSION]
     for part in (group[at : at + PART] for group in groups for at in range(0, len(group), PART)):
         stamps = {path: audio.stamp(root / path) for path, _ in part}
         missing += [skip(root / path, "no such file") for path, stamp in stamps.items() if not stamp]
@@ -140,7 +151,7 @@ def scan(
     if not manifest.exists():
         with file_lock(folder / "lock"):
             if not manifest.exists():  # another process may have been faster
-                _scan(partial(look, root, rules, hop_seconds), plan, workers)
+                _scan(partial(look, root, cache, rules, hop_seconds), plan, workers)
                 _merge(plan, splits, manifest)
     collection, skipped = load(root, manifest)
     return collection, skipped + missing
@@ -160,14 +171,15 @@ class Heard(NamedTuple):
     settled: bool = True
 
 
-def look(root: Path, rules: Rules, hop_seconds: float, path: str) -> Heard:
+def look(root: Path, cache: Path, rules: Rules, hop_seconds: float, path: str) -> Heard:
     """Decode a file, once and in blocks, and find its segments and their levels."""
-    files = {"mixture": root / path}
+    source = {"mixture": root / path}
     try:
-        digest = content_digest(files)
+        digest, files = content_digest(source), seekable_files(source, cache)
         info = audio.probe(files["mixture"])
         if broken := rules.broken_by(info):
             return Heard(reason=broken)
+        digest += decoding(source, files)
         track = Track(path, "", info.rate, info.frames, files, digest)
         blocks = [_measured(block) for block in chunks(track, "mixture", SILENCE_CHUNK)]
     except audio.UndecodableError as error:

@@ -129,14 +129,14 @@ def real_song(cache: Path) -> Track:
     every stem.
     """
     path = Path(musdb18.musdb().stempeg.example_stem_path())
-    song = Candidate(path.name.removesuffix(musdb18.STEM_SUFFIX), "test", {musdb18.STEM_SUFFIX: path})
+    song = Candidate(path.name.removesuffix(musdb18.STEMS_OF), "test", {musdb18.STEMS_OF: path})
     tracks, skipped = scan([song], cache / "real_song", 1, unpack=_without_clicks)
     track = _usable("stempeg's example", path, tracks, skipped)[0][0]
     return replace(track, digest=fingerprint([track.digest, CUT]))
 
 
 def _without_clicks(files: dict[str, Path], cache: Path) -> dict[str, Path]:
-    decoded = musdb18.unpack(files, cache)
+    decoded = musdb18.unpack(files, cache, clipped=True)
     inner = {role: file.with_stem(f"{role}-inner") for role, file in decoded.items()}
     for role, file in inner.items():
         if not file.exists():

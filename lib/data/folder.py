@@ -5,19 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from lib.data.tracks import DIGEST, Candidate, Rules, Skipped, Track, scan, skip
+from lib.data.tracks import DIGEST, Candidate, Rules, Skipped, Track, printable, scan, skip
 
 MUSIC = re.compile(
     r"\.(wave?|w64|rf64|bwf|flac|og[gax]|opus|spx|mp[1234ac]|m4[abrv]|aac|adts|aif[fc]?|caf|au|snd|wma|asf|wv|ape|mk[av]"
     r"|webm|tta|tak|shn|e?ac3|dts|amr|dsf|voc|ra|rm|mov|avi|flv|mpe?g|ts)$",
     re.IGNORECASE,
 )
-"""Names of files that may hold music."""
+"""Names of files that hold music."""
+OTHER = re.compile(
+    r"^\.|~$|^(copyright|copying|licen[cs]e|readme|authors|changelog|makefile)$"
+    r"|\.(jpe?g|png|gif|bmp|webp|tiff?|svg|ico|heic|psd|pdf|txt|md|rst|rtf|docx?|odt|xlsx?|html?|css|js|xml|json|ya?ml"
+    r"|csv|tsv|ini|cfg|conf|log|nfo|cue|m3u8?|pls|xspf|sfv|md5|sha\d*|ffp|lrc|srt|vtt|zip|rar|7z|tar|[gx]z|bz2|zst|deb"
+    r"|iso|torrent|url|lnk|db|sqlite|parquet|np[yz]|pth?|ckpt|safetensors|pkl|py|pyc|ipynb|sh|bat|exe|dll|so|jar|midi?"
+    r"|smf|kar|sf[23z]|asd|als|flp|rpp|reapeaks|pkf|mscz|musicxml|jams|part|tmp|bak|lock)$",
+    re.IGNORECASE,
+)
+"""Names of files that hold none; all others are tried."""
 
 
 def read(
@@ -29,13 +38,8 @@ def read(
     Files shorter than ``min_seconds`` or undecodable are skipped; hidden ones are not looked at. ``tested`` are content
     digests of the files of songs that models are tested on, with the names of these songs: they are skipped as well.
     """
-    candidates, skipped = [], []
-    for path in sorted(_music(root)):
-        name = path.relative_to(root).as_posix()
-        if name.isprintable():
-            candidates.append(Candidate(name, "train", {"mixture": path}))
-        else:
-            skipped.append(skip(path, "file name holds control characters or invalid UTF-8: rename it"))
+    files, skipped = music_files(root)
+    candidates = [Candidate(printable(str(path.relative_to(root))), "train", {"mixture": path}) for path in files]
     tracks, unusable = scan(candidates, cache, workers, Rules(min_seconds))
     songs = [tested.get(track.digest[:DIGEST]) for track in tracks]
     pairs = list(zip(tracks, songs, strict=True))
@@ -43,16 +47,20 @@ def read(
     return _with_validation([track for track, song in pairs if not song]), skipped + unusable
 
 
-def _music(root: Path) -> Iterator[Path]:
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+def music_files(root: Path) -> tuple[list[Path], list[Skipped]]:
+    """Files in a folder and those within it that may hold music, sorted, and folders that cannot be read."""
+    found, skipped, seen = [], [], set()
+
+    def unread(error: OSError) -> None:
+        skipped.append(skip(error.filename, f"cannot be read: {error.strerror}"))
+
+    for folder, folders, files in os.walk(root, onerror=unread, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link back up the tree would be walked for ever
-            folders.clear()
-            continue
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:  # a link back up the tree would be walked for ever
+            found += [Path(folder, name) for name in files if not OTHER.search(name)]
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, f) for f in files if not f.startswith(".") and MUSIC.search(f))
+    return sorted(found), skipped
 
 
 def _with_validation(tracks: list[Track]) -> list[Track]:

@@ -1,7 +1,7 @@
-"""How long a file is where its header only guesses: MPEG audio frame by frame, Ogg page by page.
+"""How long a file is where its header only guesses: MPEG audio frame by frame, Ogg page by page, WAV by its chunks.
 
 libsndfile reads no further than it takes a file to last: of an MP3 without a Xing header that is its size by the bit
-rate of its first frames, of Ogg streams in a chain the first one.
+rate of its first frames, of Ogg streams in a chain the first one, of a WAV what a recorder wrote last into its header.
 """
 
 from __future__ import annotations
@@ -89,15 +89,44 @@ def _xing(frame: bytes) -> int | None:
     return int.from_bytes(frame[50:54]) if frame[36:40] == b"VBRI" else None
 
 
-def links(path: Path) -> int:
-    """How many Ogg streams follow one another in a file (a chain), those that begin together counting as one."""
-    count, beginning = 0, False
+def is_chain(path: Path) -> bool:
+    """Whether Ogg streams follow one another in a file, those that begin together counting as one."""
+    beginning = True
     with open(path, "rb") as file:
         while (head := file.read(27))[:4] == b"OggS" and len(head) == 27:
             began, beginning = beginning, bool(head[5] & 2)
-            count += beginning and not began
+            if beginning and not began:
+                return True
             file.seek(sum(file.read(head[26])), 1)
-    return count
+    return False
+
+
+def unfinished(path: Path) -> bool:
+    """Whether a WAV or CAF was never finished: its length is left open, or, of a WAV, more follows than it says.
+
+    That is what follows the chunk of sound and is no chunk itself, nor tags or zeros.
+    """
+    with open(path, "rb") as file:
+        kind, sound, wide = file.read(4), False, 0
+        if kind not in (b"RIFF", b"RF64", b"caff"):
+            return False
+        at, width = (8, 8) if kind == b"caff" else (12, 4)
+        end = file.seek(0, 2)
+        while at + 4 + width <= end:
+            file.seek(at)
+            name, length = file.read(4), file.read(width)
+            size = int.from_bytes(length, "big" if kind == b"caff" else "little")
+            at += 4 + width
+            if sound and width == 4 and not all(32 <= byte < 127 for byte in name):
+                return bool(name.strip(b"\0")) and name[:3] != b"ID3"
+            if name == b"ds64":
+                wide = int.from_bytes(file.read(16)[8:], "little")
+            if name == b"data":
+                sound, size = True, wide if kind == b"RF64" and size == 0xFFFFFFFF else size
+                if size in (0, 1 << 64, (1 << 64) - 1):
+                    return end > at
+            at += size + (size % 2 if width == 4 else 0)
+    return False
 
 
 def last_page(path: Path) -> int:

@@ -1,6 +1,6 @@
 """MUSDB18-HQ (zenodo 3338373), MUSDB18's ``.stem.mp4``, and any folder of songs with stems.
 
-``ROOT/{train,valid,test}/SONG/{mixture,bass,drums,other,vocals}.EXT`` or ``ROOT/{train,valid,test}/SONG.stem.mp4``;
+``ROOT/{train,valid,test}/SONG/{mixture,bass,drums,other,vocals}.EXT`` or ``ROOT/{train,valid,test}/SONG.stem.EXT``;
 where songs are tested in folds also without the folders of splits: ``ROOT/SONG`` or ``ROOT/SOURCE/SONG``.
 """
 
@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import re
+import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
 from lib import STEMS, UserError
-from lib.data.audio import UndecodableError, stamp
+from lib.data import audio
 from lib.data.download import Archive, provide_archive
-from lib.data.folder import MUSIC
-from lib.data.tracks import ROLES, Candidate, Rules, Skipped, Track, scan, seekable_files, skip
+from lib.data.folder import OTHER
+from lib.data.tracks import ROLES, Candidate, Rules, Skipped, Track, printable, scan, seekable_files, skip
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
-STEM_SUFFIX = ".stem.mp4"
+STEM_FILE, STEMS_OF = re.compile(r"(?<=.)\.stem\.\w+$", re.IGNORECASE), ".stem.mp4"
+"""Names of files that hold all stems as streams, and their role."""
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 """Splits by the names of their folders."""
 LONGEST = 1200
@@ -69,15 +73,19 @@ def listed(root: Path, folds: int = 0) -> tuple[list[Candidate], list[Skipped]]:
             f"corpus.labeled: {root} has no folders train and test: make them, or set corpus.folds (to 4, say), which "
             "has every song tested once"
         )
-    candidates, skipped = [], []
-    for subset in ("train", "test"):
-        if subset not in subsets and not folds:
-            skipped.append(skip(root / subset, f"no such folder: no {subset} songs"))
+    folders = (
+        [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")] if subsets else []
+    )
+    skipped = [skip(path, f"none of {', '.join(SPLITS)}") for path in folders if path.name not in SPLITS]
+    if not folds:
+        absent = [name for name in ("train", "test") if name not in subsets]
+        skipped += [skip(root / name, f"no such folder: no {name} songs") for name in absent]
+    candidates = []
     for path in _songs(root, subsets):
-        name = path.relative_to(root).as_posix() if folds else path.name
-        split = "test" if folds else SPLITS[path.parent.name]
-        entry = _candidate(path, name, split)
-        (skipped if isinstance(entry, Skipped) else candidates).append(entry)
+        name = printable(str(path.relative_to(root)) if folds else path.name)
+        song, left_out = _candidate(path, name, "test" if folds else SPLITS[path.parent.name])
+        candidates += song
+        skipped += left_out
     return candidates, skipped
 
 
@@ -86,34 +94,39 @@ def _songs(root: Path, subsets: list[str]) -> Iterator[Path]:
     for subset in subsets:
         yield from sorted((root / subset).iterdir())
     for path in [] if subsets else sorted(root.iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and not _files(path):
-            yield from sorted(path.iterdir())
-        else:
-            yield path
+        readable = path.is_dir() and not path.name.startswith(".") and os.access(path, os.R_OK)
+        yield from sorted(path.iterdir()) if readable and not _files(path).keys() & set(ROLES) else [path]
 
 
 def _files(song: Path) -> dict[str, list[Path]]:
-    """The audio files in the folder of a song, by role."""
-    found = [path for path in sorted(song.iterdir()) if MUSIC.search(path.name) and not path.is_dir()]
-    files = {role: [path for path in found if path.stem.lower() == role] for role in ROLES}
-    return {role: paths for role, paths in files.items() if paths}
+    """The audio files in the folder of a song, by role; those that have none of these names under ""."""
+    files = defaultdict(list)
+    for path in sorted(song.iterdir()):
+        if not (path.is_dir() or OTHER.search(path.name)):
+            files[path.stem.lower() if path.stem.lower() in ROLES else ""].append(path)
+    return files
 
 
-def _candidate(path: Path, name: str, split: str) -> Candidate | Skipped:
+def _candidate(path: Path, name: str, split: str) -> tuple[list[Candidate], list[Skipped]]:
+    """A song, if it is one, and what of it is left out."""
     # not the tracks of musdb.DB(root): it runs ffprobe on every song at every call, and raises at the first broken one
-    if not name.isprintable():
-        return skip(path, "its name holds control characters or invalid UTF-8: rename it")
-    if path.name.endswith(STEM_SUFFIX) and not path.name.startswith("."):
-        return Candidate(name.removesuffix(STEM_SUFFIX), split, {STEM_SUFFIX: path})
-    if not path.is_dir() or path.name.startswith("."):
-        return skip(path, f"neither a folder of stems nor a {STEM_SUFFIX} file")
-    files = _files(path)
+    hidden = path.name.startswith(".")
+    if STEM_FILE.search(path.name) and not hidden:
+        return [Candidate(STEM_FILE.sub("", name), split, {STEMS_OF: path})], []
+    if not path.is_dir() or hidden:
+        return [], [skip(path, f"neither a folder of stems nor a {STEMS_OF} file")]
+    try:
+        files = _files(path)
+    except OSError as error:
+        return [], [skip(path, f"cannot be read: {error.strerror}")]
+    others = [skip(file, f"none of {', '.join(ROLES)}") for file in files.pop("", [])]
     if twice := [role for role, paths in files.items() if len(paths) > 1]:
-        return skip(path, f"several files of {twice[0]}: {', '.join(file.name for file in files[twice[0]])}; keep one")
+        names = ", ".join(file.name for file in files[twice[0]])
+        return [], [skip(path, f"several files of {twice[0]}: {names}; keep one"), *others]
     if not set(STEMS) & set(files):
-        return skip(path, f"no stem in it: {', '.join(STEMS)}, in any format")
+        return [], [skip(path, f"no stem in it: {', '.join(STEMS)}, in any format"), *others]
     # without a mixture the song is the sum of its stems, as MUSDB18's mixtures are but for mastering
-    return Candidate(name, split, {role: file for role, (file,) in files.items()})
+    return [Candidate(name, split, {role: files[role][0] for role in ROLES if role in files})], others
 
 
 def _distinct(tracks: list[Track]) -> tuple[list[Track], list[Skipped]]:
@@ -151,36 +164,37 @@ def musdb():
         raise UserError("no ffmpeg or ffprobe on PATH to read MUSDB18: run ./run_all.sh or install them") from error
 
 
-def unpack(files: dict[str, Path], cache: Path) -> dict[str, Path]:
-    """One seekable file per role; a ``.stem.mp4`` is decoded once into 16-bit FLAC in ``cache``, as `musdb` reads it.
+def unpack(files: dict[str, Path], cache: Path, clipped: bool = False) -> dict[str, Path]:
+    """One seekable file per role; the streams of a ``.stem.mp4`` are decoded once into ``cache``.
 
-    Decoding it at every training step instead takes most of the step (sigsep/open-unmix-pytorch #3).
+    They become 16-bit FLAC, as `musdb` reads them, or float WAV where these clip, unless ``clipped`` is wanted.
+    Decoding at every training step instead takes most of the step (sigsep/open-unmix-pytorch #3).
     """
-    if STEM_SUFFIX not in files:
+    if STEMS_OF not in files:
         return seekable_files(files, cache)
-    path = files[STEM_SUFFIX].resolve()
-    folder = cache / "stems" / fingerprint([str(path), stamp(path)])
-    decoded = {role: folder / f"{role}.flac" for role in ROLES}
-    if not all(file.exists() for file in decoded.values()):
-        _decode(path, decoded)
-    return decoded
+    path, found = files[STEMS_OF].resolve(), {}
+    folder = cache / "stems" / fingerprint([str(path), audio.stamp(path)])
+    for role in ROLES:
+        known = (folder / f"{role}{suffix}" for suffix in (".flac", ".wav"))
+        found[role] = next((file for file in known if file.exists()), None) or _decode(path, folder, role, clipped)
+    return found
 
 
-def _decode(path: Path, decoded: dict[str, Path]) -> None:
-    stempeg = musdb().stempeg
-    try:
-        info = stempeg.Info(str(path))
-        streams = info.audio_stream_idx()
-        if len(streams) < len(ROLES):
-            raise UndecodableError(path, f"{len(streams)} audio streams where a stem file has {len(ROLES)}")
-        for role, file in decoded.items():
-            stream = streams[settings()["stem_ids"][role]]
-            # int16 all the way is what musdb itself reads, and half the size of 24-bit
-            wave, rate = stempeg.read_stems(str(path), stem_id=stream, dtype=np.int16, ffmpeg_format="s16le", info=info)
-            with atomic(file) as temporary:
+def _decode(path: Path, folder: Path, role: str, clipped: bool) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = settings()["stem_ids"][role]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        decoded = Path(scratch, "stem.wav")
+        try:
+            audio.decode(path, decoded, stream, "pcm_s16le")
+        except audio.UndecodableError as error:
+            raise audio.UndecodableError(path, f"{error.reason} (stream {stream}, {role})") from error
+        wave, rate = soundfile.read(decoded, dtype="int16")
+        if clipped or (wave.min() > -32768 and wave.max() < 32767):
+            with atomic(folder / f"{role}.flac") as temporary:
                 soundfile.write(temporary, wave, rate, "PCM_16", format="FLAC")
-    except (UndecodableError, OSError):
-        raise
-    except Exception as error:  # stempeg raises Warning, RuntimeError, ffmpeg.Error and plain slips (KeyError, ...)
-        detail = getattr(error, "stderr", b"") or str(error).encode() or b"unknown error"
-        raise UndecodableError(path, detail.decode(errors="replace").strip().splitlines()[-1]) from error
+            return folder / f"{role}.flac"
+        audio.decode(path, decoded, stream)
+        with atomic(folder / f"{role}.wav") as temporary:
+            os.replace(decoded, temporary)
+        return folder / f"{role}.wav"

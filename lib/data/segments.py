@@ -1,8 +1,11 @@
-"""Which segments of which songs are worth training on: every song is scanned once, the result stored as a table."""
+"""Which segments of which songs are worth training on: every song is scanned once, the result stored as a table.
+
+Of mixtures those that are not half silent (arXiv 2505.07631), of stems those in which they sound (arXiv 2209.15174).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from lib import STEMS
-from lib.data.audio import UndecodableError
-from lib.data.collection import Collection
-from lib.data.silence import SILENCE_CHUNK, SILENT_PEAK, audible, chunks, cuts
+from lib.data.audio import SILENT_PEAK, UndecodableError
 from lib.data.tracks import Skipped, Track, corpus_fingerprint, in_threads, skip
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
+SILENCE_CHUNK = 0.5
+BLOCK_CHUNKS = 100
 ACTIVITY_CHUNKS = 10
 ENERGY_FLOOR, ENERGY_QUANTILE, ENERGY_THRESHOLD = 1e-5, 0.15, 1e-3
 
@@ -42,10 +45,10 @@ def mixture_manifest(
 ) -> Manifest:
     """`audible_segments` of every track's mixture, in threads; read back from ``cache`` if nothing changed.
 
-    A `Collection` has its own, by the same rules, from its scan. With ``drop_whole_track``, a track that has a half
-    silent segment is skipped as a whole, as in the published preparation of FMA.
+    A `lib.data.collection.Collection` has its own, by the same rules, from its scan. With ``drop_whole_track``, a track
+    that has a half silent segment is skipped as a whole, as in the published preparation of FMA.
     """
-    if isinstance(tracks, Collection):
+    if hasattr(tracks, "segments"):
         manifest = Manifest(tracks.segments(), [])
     else:
         rules = ["audible", seconds, hop_seconds, SILENT_PEAK, SILENCE_CHUNK]
@@ -75,6 +78,38 @@ def audible_segments(track: Track, seconds: float, hop_seconds: float) -> list[t
     """(start, length) in seconds of the segments of a song's mixture that are not half silent (see `audible`)."""
     peaks = np.concatenate([np.abs(block).max((0, 2)) for block in chunks(track, "mixture", SILENCE_CHUNK)] or [[]])
     return audible(peaks, track.seconds, seconds, hop_seconds)
+
+
+def audible(peaks: np.ndarray, song_seconds: float, seconds: float, hop_seconds: float) -> list[tuple[float, float]]:
+    """(start, length) in seconds of segments every ``hop_seconds``, less the half silent ones (arXiv 2505.07631).
+
+    ``peaks`` [chunks] are those of the song's 0.5 s chunks; a segment is half silent if at least half of its chunks
+    are. The last one may be up to a chunk short: FMA's 30 s clips last 29.98 s or so.
+    """
+    silent = peaks < SILENT_PEAK
+    found = []
+    for start, length in cuts(song_seconds, seconds, hop_seconds):
+        inside = silent[round(start / SILENCE_CHUNK) : round((start + seconds) / SILENCE_CHUNK)]
+        if len(inside) and inside.mean() < 0.5:
+            found.append((start, length))
+    return found
+
+
+def cuts(song_seconds: float, seconds: float, hop_seconds: float) -> list[tuple[float, float]]:
+    """(start, length) in seconds of all segments every ``hop_seconds``, silent or not; the last as in `audible`."""
+    steps = range(int((song_seconds - seconds + SILENCE_CHUNK) / hop_seconds) + 1)
+    starts = [step * hop_seconds for step in steps if step * hop_seconds + seconds < song_seconds + SILENCE_CHUNK]
+    return [(start, min(seconds, song_seconds - start)) for start in starts]
+
+
+def chunks(track: Track, role: str, seconds: float) -> Iterator[np.ndarray]:
+    """Blocks [2, chunks, samples] of whole chunks at the native rate, so that memory stays flat in a song's length."""
+    samples = max(1, int(seconds * track.rate + 1e-6))
+    total = track.frames // samples
+    for first in range(0, total, BLOCK_CHUNKS):
+        count = min(BLOCK_CHUNKS, total - first)
+        wave = track.read(role, first * samples / track.rate, count * samples / track.rate)
+        yield wave.reshape(2, count, samples)
 
 
 def active_segments(track: Track, stem: str, seconds: float) -> list[tuple[float, float]]:

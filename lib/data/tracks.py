@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from lib import STEMS, UserError
 from lib.data import audio
 from lib.machine.progress import DELAY
-from lib.store.files import atomic
+from lib.store.files import write_json
 from lib.store.fingerprints import fingerprint
 
 ROLES = ("mixture", *STEMS)
@@ -127,9 +128,15 @@ class Rules(NamedTuple):
         return ""
 
 
+def printable(name: str) -> str:
+    """The name of a file as text: control characters, and bytes that are not UTF-8, are escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def skip(path: Path | str, reason: str) -> Skipped:
-    """A `Skipped` whose text can be printed and stored even if the file's name is not valid UTF-8."""
-    return Skipped(str(path).encode("utf-8", "backslashreplace").decode(), reason)
+    """A `Skipped` whose text can be printed and stored whatever the file's name."""
+    return Skipped(printable(str(path)), reason)
 
 
 def corpus_fingerprint(tracks: Iterable[Track]) -> str:
@@ -148,13 +155,13 @@ def expect(songs: Iterable[Track], *splits: str) -> None:
 
 def in_threads(function: Callable, items: Sequence, workers: int, title: str) -> list:
     """``[function(item) for item in items]`` in threads: libsndfile, ffmpeg, numpy and SHA-256 all release the GIL."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        return list(tqdm(pool.map(function, items), title, len(items), unit="song", delay=DELAY))
+    shown = {"desc": title, "unit": "song", "delay": DELAY, "tqdm_class": tqdm}
+    return thread_map(function, items, max_workers=max(1, workers), **shown)
 
 
 def seekable_files(files: dict[str, Path], cache: Path) -> dict[str, Path]:
     """The files as libsndfile can read them; what it cannot is decoded into ``cache`` once."""
-    return {role: audio.seekable(path, cache / "decoded") for role, path in files.items()}
+    return {role: audio.seekable(path, cache / "decoded", compact=True) for role, path in files.items()}
 
 
 def scan(
@@ -169,19 +176,18 @@ def scan(
     Stems that differ in length by up to `ALIGNED` are cut, or lengthened by silence, to that of the mixture, without
     one to the longest. Stems that are digitally silent are absent; two at least must sound.
 
-    Usable songs are stored in ``cache`` as CSV under a key over names, sizes and times of all files. What was skipped
+    Usable songs are stored in ``cache`` as JSON under a key over names, sizes and times of all files. What was skipped
     is inspected again at every call: its cause may be gone (permissions, a codec), and a stale cache would hide it.
     ``unpack(files, cache)`` turns source files into one seekable file per role.
     """
     identity = [[candidate, [audio.stamp(path) for path in candidate.files.values()]] for candidate in candidates]
     table = cache / f"scan-{fingerprint([identity, rules, str(cache.resolve()), VERSION])}.csv"
     known = _load(table)
-    found = in_threads(
-        lambda i: known.get(i) or _inspect(candidates[i], cache, rules, unpack), range(len(candidates)), workers, "scan"
-    )
-    tracks = {i: item for i, item in enumerate(found) if isinstance(item, Track)}
+    look = lambda i: known.get(str(i)) or _inspect(candidates[i], cache, rules, unpack)  # noqa: E731
+    found = in_threads(look, range(len(candidates)), workers, "scan")
+    tracks = {str(i): item for i, item in enumerate(found) if isinstance(item, Track)}
     if tracks.keys() - known.keys():
-        _save(table, tracks)
+        write_json(table, tracks)
     return list(tracks.values()), [item for item in found if isinstance(item, Skipped)]
 
 
@@ -196,13 +202,13 @@ def _inspect(candidate: Candidate, cache: Path, rules: Rules, unpack: Callable) 
             return skip(source, problem)
         notes = [*_folded(candidate.files, files), *_fitted(infos, info)]
         if set(files) != {"mixture"}:
-            silent = [stem for stem in STEMS if stem in files and audio.is_silent(files[stem])]
+            silent = [stem for stem in STEMS if stem in files and audio.stays_below(files[stem])]
             missing = [stem for stem in STEMS if stem not in files]
             if problem := _incomplete(files, missing, silent):
                 return skip(source, problem)
             files = {role: path for role, path in files.items() if role not in silent}
             notes += [f"no {' and no '.join([*missing, *silent])}"] if missing or silent else []
-        digest = content_digest(candidate.files) + _decoding(candidate.files, files)
+        digest = content_digest(candidate.files) + decoding(candidate.files, files)
     except audio.UndecodableError as error:
         return skip(error.path, error.reason)
     except OSError as error:
@@ -260,9 +266,10 @@ def _remainder_db(mixture: Path, stems: list[Path]) -> float:
     return 10 * math.log10(rest / whole)
 
 
-def _decoding(sources: dict[str, Path], files: dict[str, Path]) -> str:
+def decoding(sources: dict[str, Path], files: dict[str, Path]) -> str:
     """A suffix to the digest of a song whose samples depend on `DECODED`."""
     ours = any(files.get(role, path) != path or path.suffix.lower() in VORBIS for role, path in sources.items())
+    ours |= any(role not in sources and file.suffix == ".wav" for role, file in files.items())  # see `musdb18.unpack`
     return f"-{DECODED}" if ours else ""
 
 
@@ -279,29 +286,14 @@ def content_digest(files: dict[str, Path]) -> str:
     return digest.hexdigest()[:DIGEST]
 
 
-def _save(table: Path, tracks: dict[int, Track]) -> None:
-    rows = [{"index": index, **vars(track), **track.files} for index, track in tracks.items()]
-    with atomic(table) as temporary:
-        columns = ["index", "name", "split", "rate", "frames", "digest", "note", *ROLES]
-        pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False, errors="surrogateescape")
-
-
-def _load(table: Path) -> dict[int, Track]:
-    if not table.exists():
-        return {}
+def _load(table: Path) -> dict[str, Track]:
+    """Tracks by the place of their candidate whose files, decoded copies among them, are there."""
     try:
-        return _tracks(pd.read_csv(table, dtype=str, keep_default_na=False, encoding_errors="surrogateescape"))
-    except (ValueError, KeyError, OSError):  # damaged: everything is inspected again
+        rows = json.loads(table.read_text("utf-8")).items()
+        tracks = {
+            place: Track(**row | {"files": {role: Path(file) for role, file in row["files"].items()}})
+            for place, row in rows
+        }
+        return {place: track for place, track in tracks.items() if all(f.exists() for f in track.files.values())}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # none, or damaged
         return {}
-
-
-def _tracks(rows: pd.DataFrame) -> dict[int, Track]:
-    tracks = {}
-    for row in rows.to_dict("records"):
-        files = {role: Path(row[role]) for role in ROLES if row[role]}
-        if all(path.exists() for path in files.values()):  # a decoded copy may have been deleted
-            numbers = int(row["rate"]), int(row["frames"])
-            tracks[int(row["index"])] = Track(
-                row["name"], row["split"], *numbers, files, row["digest"], note=row["note"]
-            )
-    return tracks

@@ -33,6 +33,7 @@ from lib.profile.load import load
 from lib.report import notebook
 from lib.separate import Progress
 from lib.store import provenance
+from lib.store.files import fitted
 from lib.store.fingerprints import fingerprint
 from lib.study import Study
 from lib.transfer import Statistics, best_groups
@@ -98,7 +99,7 @@ def separated_excerpt(study: Study, song: Track) -> Excerpt:
     mixture, versions = stems.sum(0), {REFERENCE: stems}
     for training in testing(study, song):
         identity = [training.run.name, song.digest, start, seconds, study.profile.separate, separate.VERSION]
-        folder = study.results / "estimates" / song.name / f"{training.method}-{fingerprint(identity)}"
+        folder = study.results / "estimates" / fitted(song.name) / f"{training.method}-{fingerprint(identity)}"
         versions[training.method] = _cached(
             folder, front.rate, lambda training=training: evaluate.estimate(study, training.load(), mixture)
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib import UserError
 from lib.model import checks
-from lib.model.published import load_published
+from lib.model.published import OWN_WEIGHT, PUBLISHED_WEIGHT, load_published
 from lib.model.separator import Separator
 from lib.store.files import atomic
 from lib.store.runs import Run
@@ -32,7 +32,9 @@ def save(separator: Separator, path: Path | str) -> None:
 
 
 def load(path: Path | str) -> Separator:
-    """Load a run folder, a safetensors file of this project or a published ``.pth``, in evaluation mode.
+    """Load a run folder, a safetensors file of this project or a checkpoint in the published names, to evaluate.
+
+    Names that torch.compile, DDP, SWA or a Lightning task has put before those of the weights are understood.
 
     Raises: UserError if the file is missing, damaged, or not a separator.
     """
@@ -44,11 +46,16 @@ def load(path: Path | str) -> Separator:
         return load_published(file)
     try:
         with safe_open(file, "pt") as opened:
+            names = list(opened.keys())
+            if "separator" not in (opened.metadata() or {}) and checks.unwrapped(names, PUBLISHED_WEIGHT):
+                return load_published(file)
             config = json.loads((opened.metadata() or {})["separator"])
-            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+            names = checks.unwrapped(names, OWN_WEIGHT) or dict(zip(names, names, strict=True))
+            shapes = {name: opened.get_slice(full).get_shape() for name, full in names.items()}
         checks.check_configuration(config, len(shapes))
         checks.check_shapes(lambda: Separator.from_config(config), shapes)
-        weights = load_file(file)
+        loaded = load_file(file)
+        weights = {name: loaded[full] for name, full in names.items()}
         checks.check_finite(weights)
         separator = Separator.from_config(config)
         separator.load_state_dict(weights)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 MOST_LAYERS, MOST_SOURCES = 64, 64
 GROWTH = {".npz": 20}
 """How many times its size a file of weights may hold by its suffix; others are not compressed."""
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 DAMAGED = (
     *(KeyError, IndexError, TypeError, ValueError, AttributeError),
     *(RuntimeError, ArithmeticError, OSError, MemoryError),
@@ -31,6 +32,21 @@ def check_archive(file: Path) -> None:
         declared = sum(info.file_size for info in archive.infolist())
     if declared > GROWTH.get(file.suffix, 1) * file.stat().st_size:
         raise ValueError(f"{file.stat().st_size} bytes that declare {declared}")
+
+
+def unwrapped(names: Iterable[object], anchor: str) -> dict[str, str]:
+    """The weights of a model by name, with their names in a file: those of wrappers are left out.
+
+    torch.compile, DDP, FSDP and SWA put words of `WRAPPERS` before or into a name, tasks of Lightning and others some
+    attribute's. ``anchor`` is a weight that the model has; without it in the file there are none.
+
+    Raises: ValueError if there are several models.
+    """
+    short = {".".join(w for w in name.split(".") if w not in WRAPPERS): name for name in names if isinstance(name, str)}
+    found = {name.removesuffix(anchor) for name in short if name.endswith(anchor)}
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} models in it ({', '.join(sorted(found))}): save the weights of one alone")
+    return {name.removeprefix(p): full for p in found for name, full in short.items() if name.startswith(p)}
 
 
 def check_tensors(weights: object, file: Path) -> dict[str, Tensor]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lib import UserError
@@ -22,6 +26,9 @@ from lib.model.locoformer import (
 )
 from lib.model.separator import Separator
 
+PUBLISHED_WEIGHT, OWN_WEIGHT = "blocks.0.freq_path.ffn.0.deconv1d.weight", "masker.blocks.0.frequency.norms.0.gamma"
+"""A weight that tells a checkpoint in the published names, and one of this project's."""
+
 
 def load_published(path: Path | str, heads: int | None = None, groups: int | None = None) -> Separator:
     """Load a checkpoint in the published names (``model.pth`` of ``kohei0209/mixit_mss``), or the same in an ``.npz``.
@@ -34,8 +41,10 @@ def load_published(path: Path | str, heads: int | None = None, groups: int | Non
     path = Path(path)
     weights = _read_published(path)
     try:
+        if not weights:
+            raise ValueError(f"no {PUBLISHED_WEIGHT} in it, nor under any prefix")
         blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
-        hidden, features, _ = weights["blocks.0.freq_path.ffn.0.deconv1d.weight"].shape[:3]
+        hidden, features, _ = weights[PUBLISHED_WEIGHT].shape[:3]
         last = weights["band_split_module.bandwise_decoding_module.0.4.weight"].shape[0]
         published = next((s for s in SIZES.values() if s.features == features and s.hidden == hidden), None)
         heads = heads or (published.heads if published else 2)
@@ -55,30 +64,64 @@ def load_published(path: Path | str, heads: int | None = None, groups: int | Non
         separator.masker.load_state_dict(state)
     except checks.DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a published checkpoint ({reason}); download it again") from error
+        raise UserError(f"{path}: not a published checkpoint ({reason}); train, save or download it again") from error
     return separator.eval()
 
 
 def _read_published(path: Path) -> dict[str, Tensor]:
-    """Weights by published name without the prefix ``model.`` or ``model.model.``, in float32."""
+    """Weights in float32 by published name, without what wrappers put before it; none if there are no such names."""
     try:
         checks.check_archive(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about unusual pickles: what is in them decides
-                weights = torch.load(path, map_location="cpu", weights_only=True)
-            weights = weights.get("state_dict", weights)
-        weights = {name: value for name, value in weights.items() if str(name).startswith("model.")}
-        weights = checks.check_tensors(weights, path)
+        content = _content(path)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"a {type(content).__name__} instead of weights by name")
+        # Lightning and others keep the weights beside what else a training needs
+        parts = [part for part in (content.get("state_dict"), content, *content.values()) if isinstance(part, Mapping)]
+        if not isinstance(content.get("state_dict", {}), Mapping):
+            raise ValueError("a state_dict without names")
+        if any(checks.unwrapped(part, OWN_WEIGHT) for part in parts):
+            raise ValueError("weights of this project without their configuration: give the run's folder")
+        named = [(part, names) for part in parts if (names := checks.unwrapped(part, PUBLISHED_WEIGHT))]
+        if not named:
+            checks.check_tensors({k: v for k, v in parts[0].items() if str(k).startswith("model.")}, path)
+            return {}
+        part, names = named[0]
+        weights = checks.check_tensors({name: part[full] for name, full in names.items()}, path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint; check the path") from error
     except Exception as error:  # damaged archives raise anything from OSError to UnpicklingError
+        if others := _objects(path, error):
+            raise UserError(
+                f"{path}: cannot be read as a checkpoint: objects beside tensors are in it ({others}), which are not "
+                "opened, since that can run anything. If you trust its origin, save the weights alone: "
+                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), or of a whole model "
+                "torch.save(model.state_dict(), NEW)"
+            ) from error
         reason = str(error) if type(error) is ValueError else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); download it again") from error
-    return {name.removeprefix("model.").removeprefix("model."): value.float() for name, value in weights.items()}
+        raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); save or download it again") from error
+    return {name: value.float() for name, value in weights.items()}
+
+
+def _content(path: Path) -> object:
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about unusual pickles: what is in them decides
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _objects(path: Path, error: Exception) -> str:
+    """The types of what else a file holds, if that is why it was not opened."""
+    if not isinstance(error, pickle.UnpicklingError) or not (said := re.search(r"GLOBAL ([\w.]+)", str(error))):
+        return ""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)  # by reading, not by unpickling
+    except Exception:  # of old formats
+        found = []
+    return ", ".join(sorted(found)[:5]) or said[1]
 
 
 def translate_published(weights: dict[str, Tensor], masker: BandSplitTFLocoformer) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import tempfile
@@ -46,6 +47,19 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def fitted(name: str, suffix: str = "") -> str:
+    """A relative path plus ``suffix`` as file systems take it: a part over 255 bytes is cut, and ends in its digest."""
+
+    def part(text: str, room: int) -> str:
+        content = os.fsencode(text)
+        if len(content) <= room:
+            return text
+        return f"{content[: room - 9].decode('utf-8', 'ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+    *folders, last = name.split("/")
+    return "/".join([*(part(folder, 255) for folder in folders), part(last, 255 - len(suffix)) + suffix])
 
 
 def write_json(path: Path | str, content: object) -> None:

@@ -266,3 +266,82 @@ def test_vorbis_is_read_by_seeking_to_the_last_sample(tmp_path, tone, cut):
     whole = audio.read(path)
     for start in range(whole.shape[1] - 60_000, whole.shape[1], 2503):
         np.testing.assert_array_equal(audio.read(path, start, 3000), whole[:, start : start + 3000])
+
+
+@pytest.mark.parametrize("quiet", [np.s_[:, 3 * 44100 : 4 * 44100], np.s_[:, :0]])
+def test_mp3_frames_that_hold_bits_of_later_ones_are_decoded_before_them(tmp_path, tone, quiet):
+    tone[quiet] = 0  # small frames, in front of which bits are saved for what follows
+    path = encoded(tmp_path / "a.mp3", tone, "-c:a", "libmp3lame", "-q:a", "3")
+    whole = audio.read(path)
+    for start in range(0, whole.shape[1], 1801):
+        np.testing.assert_allclose(audio.read(path, start, 3000), whole[:, start : start + 3000], atol=1e-6)
+
+
+def test_an_ogg_stream_cut_out_of_another_is_read_as_what_it_holds(tmp_path, tone):
+    whole = encoded(tmp_path / "whole.ogg", tone, "-c:a", "libvorbis")
+    path = tmp_path / "cut.ogg"
+    subprocess.run(["ffmpeg", "-v", "error", "-ss", "2.3", "-i", whole, "-c", "copy", path], check=True)
+    decoded = audio.seekable(path, tmp_path / "cache")
+    everything = audio.read(decoded)
+    assert everything.shape[1] > 3.6 * 44100
+    for start in range(0, everything.shape[1], 30_011):
+        np.testing.assert_array_equal(audio.read(decoded, start, 999), everything[:, start : start + 999])
+    assert audio.seekable(whole, tmp_path / "cache") == whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [*(("WAV", n) for n in (0, 1000, None)), ("RF64", 0), ("RF64", 1000), ("CAF", 0), ("CAF", None)]
+)
+def test_what_a_recorder_did_not_finish_is_read_to_the_end(tmp_path, wave, kind, said):
+    path = tmp_path / f"a.{kind.lower()}"
+    soundfile.write(path, wave.T, RATE, "PCM_16", format=kind)
+    content = bytearray(path.read_bytes())
+    if kind == "CAF":
+        at, size = content.index(b"data") + 4, struct.pack(">q", -1 if said is None else said)
+    else:
+        at = content.index(b"ds64") + 16 if kind == "RF64" else content.index(b"data") + 4
+        size = struct.pack("<q" if kind == "RF64" else "<I", 0xFFFFFFFF if said is None else said)
+    content[at : at + len(size)] = size
+    path.write_bytes(content)
+    found = audio.read(audio.seekable(path, tmp_path / "cache"))
+    np.testing.assert_allclose(found, np.round(wave * 2**15) / 2**15, atol=2**-15)
+
+
+def test_tags_and_zeros_behind_the_sound_are_no_sound(tmp_path, wave):
+    soundfile.write(tmp_path / "a.wav", wave.T, RATE)
+    for more in (b"ID3\x03" + bytes(900), bytes(5000), b"TAGtitle" + bytes(120), b"LIST\x04\0\0\0abcd"):
+        (tmp_path / "b.wav").write_bytes((tmp_path / "a.wav").read_bytes() + more)
+        assert audio.seekable(tmp_path / "b.wav", tmp_path / "cache") == tmp_path / "b.wav"
+
+
+@pytest.mark.parametrize(("gain", "suffix"), [(0.5, ".flac"), (4.0, ".wav")])
+def test_a_compact_copy_is_exact_to_24_bits_and_never_clipped(tmp_path, tone, gain, suffix):
+    path = encoded(tmp_path / "a.m4a", gain * tone, "-b:a", "128k")
+    exact, small = (audio.seekable(path, tmp_path / str(compact), compact) for compact in (False, True))
+    assert (exact.suffix, small.suffix) == (".wav", suffix)
+    np.testing.assert_allclose(audio.read(small), audio.read(exact), atol=2**-23, rtol=0)
+    assert suffix == ".wav" or small.stat().st_size < 0.75 * exact.stat().st_size
+    assert [file.name for file in (tmp_path / "True").iterdir()] == [small.name]
+
+
+def test_what_the_system_refuses_is_said(tmp_path, monkeypatch):
+    with pytest.raises(audio.UndecodableError, match="a folder, no file"):
+        audio.seekable(tmp_path, tmp_path / "cache")
+    soundfile.write(tmp_path / "a.wav", np.zeros((99, 2)), RATE)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(audio.UndecodableError) as error:
+        audio.seekable(tmp_path / "a.wav", tmp_path / "cache")
+    assert error.value.reason == "Permission denied"
+
+
+def test_names_that_are_no_utf8_are_opened(tmp_path, wave):
+    path = tmp_path / "caf\udce9.m4a"
+    soundfile.write(tmp_path / "a.wav", wave.T, RATE)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", f"file:{path}"], check=True)
+    assert abs(audio.read(audio.seekable(path, tmp_path / "cache")).shape[1] - wave.shape[1]) < 2048
+    (tmp_path / "a.wav").rename(tmp_path / "\udcff.wav")
+    assert audio.read(tmp_path / "\udcff.wav").shape == wave.shape

@@ -89,7 +89,7 @@ def test_last_segment_of_a_clip_that_is_a_little_short(tmp_path):
 def test_long_songs_are_read_in_blocks_and_agree_with_one_block(tmp_path, monkeypatch):
     track = song(tmp_path, [(0, 3), (11, 40), (52, 61)], 70)
     whole = audible_segments(track, 4, 2)
-    monkeypatch.setattr("lib.data.silence.BLOCK_CHUNKS", 7)
+    monkeypatch.setattr("lib.data.segments.BLOCK_CHUNKS", 7)
     assert audible_segments(track, 4, 2) == whole and 0 < len(whole) < 34
 
 

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 
-def crash_on_1000(root, rules, hop_seconds, path):
+def crash_on_1000(root, cache, rules, hop_seconds, path):
     """`lib.data.collection.look` with a decoder that crashes on one file."""
     from lib.data.collection import look
 
     if path.endswith("001000.mp3"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return look(root, rules, hop_seconds, path)
+    return look(root, cache, rules, hop_seconds, path)
 
 
 def act(item):

@@ -138,6 +138,6 @@ def _no_processes() -> None:
 def _listed(content: bytes | None, folder: Path) -> list[str]:
     written(folder / "in" / "a.wav", encoded(noise()))
     reader.read(folder / "in", folder / "cache", 1, 0.0)
-    (table,) = (folder / "cache").glob("scan-*.csv")
+    (table,) = (folder / "cache").glob("scan-*.json")
     _damaged(table, content)
     return [track.name for track in reader.read(folder / "in", folder / "cache", 1, 0.0)[0]]

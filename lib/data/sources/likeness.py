@@ -12,7 +12,6 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import stft
 
 from lib.data import audio
-from lib.data.silence import SILENT_PEAK
 
 SHORTEST = 20.0
 """Seconds: what is shorter is an effect or a jingle."""
@@ -49,7 +48,7 @@ def listen(folder: Path, cache: Path, name: str) -> Heard:
         wave = mono(path, info)
     except audio.UndecodableError as error:
         return Heard(reason=error.reason)
-    if np.abs(wave).max() < SILENT_PEAK:
+    if np.abs(wave).max() < audio.SILENT_PEAK:
         return Heard(seconds, reason="silent")
     repeated = period(wave)
     once = wave[: round(repeated * RATE)] if repeated else wave

@@ -23,7 +23,6 @@ import yaml
 from lib import STEMS, UserError, one_line
 from lib.data import audio
 from lib.data.download import filling
-from lib.data.silence import SILENT_PEAK
 from lib.data.tracks import in_threads
 from lib.store.files import atomic, read_facts, write_json
 
@@ -99,7 +98,7 @@ class Stems(NamedTuple):
         if not self.whole:
             stems = stems[..., start * RATE : (start + EXCERPT) * RATE]
         stems = _leveled(stems)
-        audible = [stem for stem, wave in zip(STEMS, stems, strict=True) if np.abs(wave).max() > SILENT_PEAK]
+        audible = [stem for stem, wave in zip(STEMS, stems, strict=True) if np.abs(wave).max() > audio.SILENT_PEAK]
         row |= {"seconds": round(stems.shape[-1] / RATE, 3), "start": start, "stems": " ".join(audible)}
         if len(audible) < 2:
             return row | {"left_out": f"only {audible[0]} is heard" if audible else "silent"}
