@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except Exception as error:  # whatever one song does, the others are separated
                 if isinstance(error, signals.Stopped):
                     raise
-                failed.append(f"{path}: {getattr(error, 'reason', None) or error or type(error).__name__}")
+                failed.append(f"{path}: {getattr(error, 'reason', '') or str(error) or type(error).__name__}")
             done += 1
     except (KeyboardInterrupt, signals.Stopped) as stop:
         name, status = ("Ctrl-C", 130) if isinstance(stop, KeyboardInterrupt) else (signals.stop_requested(), 143)

@@ -1,7 +1,10 @@
 """Whole songs: windows, overlap, streaming, and the command."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import numpy as np
@@ -10,7 +13,7 @@ import soundfile
 import torch
 from torch import nn
 
-from lib import STEMS, UserError, separate
+from lib import ROOT, STEMS, UserError, separate
 from lib.data import audio, stream
 from lib.model import checkpoints
 from lib.model.separator import Separator
@@ -203,6 +206,123 @@ def test_command_keeps_going_over_a_bad_file(tmp_path, checkpoint, capsys):
     assert first != second
     assert separate.main([songs[1], *arguments[5:]]) == 0
     assert (out / "mono" / "bass.wav").read_bytes() == second
+
+
+def separated(out):
+    """Folders of stems below ``out``."""
+    return sorted(str(file.parent.relative_to(out)) for file in out.rglob("bass.wav"))
+
+
+def call(checkpoint, out, *songs):
+    return [*map(str, songs), "--checkpoint", str(checkpoint), "--out", str(out), "--window", "1"]
+
+
+def write_songs(folder, *names):
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(os.fsencode(folder / name), _noise(3000, number).numpy().T * 0.1, RATE, format="WAV")
+    return [folder / name for name in names]
+
+
+def test_no_two_songs_share_a_folder(tmp_path, checkpoint):
+    songs = write_songs(tmp_path, "song.wav", "b/song.wav", "song (2).wav", "Song.wav", "c/song (2).wav", "...wav")
+    assert separate.main(call(checkpoint, tmp_path / "out", *songs, songs[0])) == 0
+    folders = separated(tmp_path / "out")
+    assert len(folders) == len({name.casefold() for name in folders}) == 6
+    for name, song in (("song", songs[0]), ("song (2)", songs[2])):
+        expected = tmp_path / "alone" / name
+        separate.main(call(checkpoint, tmp_path / "alone", song))
+        assert (tmp_path / "out" / name / "bass.wav").read_bytes() == (expected / "bass.wav").read_bytes()
+
+
+def test_folders_are_taken_and_what_is_no_music_in_them_is_said(tmp_path, checkpoint, capsys):
+    write_songs(tmp_path / "music", "a.wav", "album/a.wav", "album/b.flac", "unknown.xyz")
+    (tmp_path / "music" / "cover.jpg").write_bytes(b"picture")
+    (tmp_path / "music" / "album" / "torn.mp3").write_bytes(b"words" * 99)
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "music" / "stems"
+    for _ in range(2):  # its own results are not separated again
+        assert separate.main(call(checkpoint, out, tmp_path / "music", tmp_path / "empty")) == 1
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+        assert lines[0] == f"failed: {tmp_path / 'empty'}: no music in this folder"
+        assert lines[1].startswith(f"failed: {tmp_path / 'music' / 'album' / 'torn.mp3'}: ") and len(lines) == 2
+        assert separated(out) == ["a", "album/a", "album/b", "unknown"]
+
+
+def test_whatever_one_song_does_the_others_are_separated(tmp_path, checkpoint, capsys, monkeypatch):
+    songs = write_songs(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav")
+    whole = separate.separate_file
+
+    def faulty(separator, path, *rest):
+        if path.name in ("a.wav", "c.wav"):
+            raise {"a.wav": ZeroDivisionError("of its own"), "c.wav": AssertionError()}[path.name]
+        whole(separator, path, *rest)
+
+    monkeypatch.setattr(separate, "separate_file", faulty)
+    assert separate.main(call(checkpoint, tmp_path / "out", *songs)) == 1
+    assert separated(tmp_path / "out") == ["b", "d"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert lines == [f"failed: {songs[0]}: of its own", f"failed: {songs[2]}: AssertionError"]
+
+
+def test_channels_are_folded_down_by_their_layout_and_that_is_said_once(tmp_path, checkpoint, capsys):
+    centre = np.zeros((3000, 6))
+    centre[:, 2] = _noise(3000)[0] * 0.1
+    soundfile.write(tmp_path / "six.flac", centre, RATE, "PCM_16")
+    assert separate.main([*call(checkpoint, tmp_path / "out", tmp_path / "six.flac"), "--mixture-consistency"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "folded" in line]
+    assert said == [f"{tmp_path / 'six.flac'}: 6 channels folded down to 2"]
+    total = sum(audio.read(tmp_path / "out" / "six" / f"{stem}.wav") for stem in STEMS)
+    assert np.corrcoef(total[0], centre[:, 2])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("lead", ["", "quiet"])
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg", "a.opus", "a.m4a"])
+def test_consistent_stems_sum_to_lossy_songs_to_the_last_sample(tmp_path, checkpoint, name, lead):
+    wave = _noise(4 * 44100 + 321).numpy() * 0.1
+    wave[:, : 2 * 44100] *= 0.0 if lead else 1.0
+    soundfile.write(tmp_path / "a.wav", wave.T, 44100)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", tmp_path / name], check=True)
+    assert separate.main([*call(checkpoint, tmp_path / "out", tmp_path / name), "--mixture-consistency"]) == 0
+    total = sum(audio.read(tmp_path / "out" / "a" / f"{stem}.wav") for stem in STEMS)
+    whole = audio.read(audio.seekable(tmp_path / name, tmp_path / "cache"))
+    assert total.shape == whole.shape and whole.shape[1] >= 4 * 44100
+    np.testing.assert_allclose(total, whole, atol=1e-6)
+
+
+def test_any_name_in_any_terminal(tmp_path, checkpoint):
+    names = ["caf\udce9.wav", "\N{SNOWMAN}.wav", "new\nline.wav", "x" * 251 + ".wav", "\N{SNOWMAN}" * 83 + ".wav"]
+    songs = write_songs(tmp_path, *names, "b/" + "x" * 251 + ".wav", "d" * 250 + ".xy/s.wav")
+    (tmp_path / "bad\udcff.wav").write_bytes(b"words")
+    arguments = call(checkpoint, tmp_path / "out", *songs, tmp_path / "bad\udcff.wav")
+    program = [sys.executable, "-m", "lib.separate", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, capture_output=True, env=environment)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith(b"failed: ")]
+    assert b"bad\\udcff.wav: " in line
+    assert len(done.stdout.splitlines()) == 8 and len(separated(tmp_path / "out")) == 7
+    assert b"caf\\udce9" in done.stdout and b"\\u2603" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_call_leaves_nothing_and_says_one_line(tmp_path, checkpoint, number, status):
+    first, second = write_songs(tmp_path, "first.wav", "second.wav")
+    soundfile.write(second, np.zeros((3600 * RATE, 6), np.int16), RATE, format="WAV")
+    (tmp_path / "tmp").mkdir()
+    program = [sys.executable, "-m", "lib.separate", *call(checkpoint, tmp_path / "out", first, second)]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline().strip() == str(tmp_path / "out" / "first").encode()
+        while not list((tmp_path / "tmp").rglob("*.wav")):
+            time.sleep(0.01)
+        process.send_signal(number)
+        error = process.stderr.read()
+    assert process.returncode == status and b"Traceback" not in error
+    (line,) = [line for line in error.splitlines() if line.startswith(b"failed: ")]
+    assert b"after 1 of 2 songs" in line
+    assert separated(tmp_path / "out") == ["first"] and [p.name for p in (tmp_path / "out").iterdir()] == ["first"]
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_outputs_of_other_models_are_numbered(tmp_path):

@@ -310,7 +310,7 @@ def writer(path: Path | str, rate: int, frames: int, subtype: str = "FLOAT") -> 
     """Write a stereo WAV of about ``frames`` frames block by block with the yielded ``put(wave [2, n])``; atomic."""
     container = "WAV" if frames * 8 < 0xFFFF0000 else "RF64"
     with atomic(path) as temporary:
-        with soundfile.SoundFile(temporary, "w", rate, 2, subtype, format=container) as file:
+        with soundfile.SoundFile(os.fsencode(temporary), "w", rate, 2, subtype, format=container) as file:
 
             def put(wave: np.ndarray) -> None:
                 if not np.isfinite(wave).all():

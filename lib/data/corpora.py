@@ -80,11 +80,11 @@ def _with_stems(profile: Profile, kind: str, value: str, cache: Path, folds: int
 
 
 def _joined(parts: Sequence[str], read: list[tuple[list[Track], list[Skipped]]]) -> tuple[list[Track], list[Skipped]]:
-    """Songs of several sources, named by their source first."""
+    """Songs of several sources, named by their source first: the folder's name, or its path where two have one."""
+    names = [Path(part).name for part in parts]
+    names = [name if names.count(name) == 1 else part.strip("/") for name, part in zip(names, parts, strict=True)]
     songs = [
-        replace(song, name=f"{Path(part).name}/{song.name}")
-        for part, (some, _) in zip(parts, read, strict=True)
-        for song in some
+        replace(song, name=f"{name}/{song.name}") for name, (some, _) in zip(names, read, strict=True) for song in some
     ]
     return songs, [item for _, skipped in read for item in skipped]
 

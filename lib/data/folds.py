@@ -35,15 +35,13 @@ def groups(songs: Sequence[Track], count: int, seed: int) -> list[list[Track]]:
     for _, some in itertools.groupby(sorted(songs, key=lambda s: (source_of(s), s.name, s.digest)), source_of):
         some = list(some)
         dealt += [some[i] for i in generator.permutation(len(some))]
-    return [_alternating(dealt[number::count]) for number in range(count)]
+    return [alternating(dealt[number::count]) for number in range(count)]
 
 
-def _alternating(songs: list[Track]) -> list[Track]:
+def alternating(songs: Sequence[Track]) -> list[Track]:
     """Songs in an order whose every beginning has about as large a share of each source as the whole."""
-    sources = [list(some) for _, some in itertools.groupby(songs, source_of)]
-    placed = [
-        ((i + 0.5) / len(some), number, song) for number, some in enumerate(sources) for i, song in enumerate(some)
-    ]
+    sources = [[song for song in songs if source_of(song) == name] for name in dict.fromkeys(map(source_of, songs))]
+    placed = [((i + 0.5) / len(some), k, song) for k, some in enumerate(sources) for i, song in enumerate(some)]
     return [song for *_, song in sorted(placed, key=lambda place: place[:2])]
 
 

@@ -41,7 +41,7 @@ ASSUMED = 100.0
 
 def table(profile: Profile, teraflops: float) -> pd.DataFrame:
     """A row per stage, arm, size and music: runs, steps, examples, audio hours, petaflop, hours at ``teraflops``."""
-    rows = [_cost(job.training) for job in matrix.runs(profile, absent=True).values()]
+    rows = [_cost(job.training) for job in matrix.runs(profile).values()]
     keys = ["stage", "arm", "size", "music"]
     costs = pd.DataFrame(rows).groupby(keys, sort=False).sum().reset_index()
     return costs.assign(hours=costs["petaflop"] * 1000 / teraflops / 3600)

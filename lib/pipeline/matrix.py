@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from lib.arms import Finetuning, Pretraining
+from lib.data import corpora
 from lib.experiments import ablations, claim, probes, search
 from lib.experiments.jobs import Job, planned
 from lib.profile import schema
@@ -29,17 +30,21 @@ class Outline(Study):
         return [count, corpus.labeled, corpus.validation_songs, made and made.seed, corpus.folds, self.fold]
 
 
-def runs(profile: Profile, absent: bool = False) -> dict[Run, Job]:
-    """Every run of a profile once, pre-trainings first; nothing is read or written.
-
-    Without ``absent``, ablation levels whose music is missing are omitted.
-    """
+def runs(profile: Profile) -> dict[Run, Job]:
+    """Every run of a profile once, pre-trainings first, whether or not its music is there; no music is read."""
     study = Outline(profile)
     first = [Pretraining(study, seed) for seed in profile.pretrain.seeds]
     supervised = [*probes.reference_trainings(study), *claim.claim_trainings(study)]
     jobs = [*map(Job, first), *probes.pretraining_jobs(study), *map(Job, supervised)]
-    jobs += [*search.search_jobs(study), *search.map_jobs(study), *ablations.ablation_jobs(study, absent)]
+    jobs += [*search.search_jobs(study), *search.map_jobs(study), *ablations.ablation_jobs(study, absent=True)]
     return planned(jobs)
+
+
+def missing_music(training: Pretraining | Finetuning) -> str:
+    """The unlabelled music that a run needs and that is not there, or ""."""
+    profile = training.study.profile
+    needed = isinstance(training, Pretraining) or training.pretraining
+    return profile.corpus.unlabeled if needed and not corpora.available(profile) else ""
 
 
 def arguments(training: Pretraining | Finetuning, name: str) -> list[str]:

@@ -16,7 +16,7 @@ from lib import ROOT, UserError
 from lib.arms import ARMS, Finetuning, Pretraining
 from lib.machine import distributed, faults, signals
 from lib.pipeline.matrix import arguments as run_arguments
-from lib.pipeline.matrix import runs
+from lib.pipeline.matrix import missing_music, runs
 from lib.profile.fields import TRANSFERS, Profile, project_path
 from lib.profile.load import load
 from lib.store.runs import Run
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         folder = project_path(profile.results)
         if call.list:
             for job in runs(profile).values():
-                print(shlex.join(["python", "-m", "lib.pipeline.train", *run_arguments(job.training, call.profile)]))
+                line = shlex.join(["python", "-m", "lib.pipeline.train", *run_arguments(job.training, call.profile)])
+                music = missing_music(job.training)
+                print(line + (f"  # its music is missing: {music}" if music else ""))
             return 0
         run = _train(_chosen(call, profile))
         if distributed.rank() == 0:
@@ -96,6 +98,8 @@ def _chosen(call: argparse.Namespace, profile: Profile) -> Pretraining | Finetun
         if not 1 <= call.run <= len(jobs):
             raise UserError(f"--run {call.run}: {profile.name} has runs 1 to {len(jobs)}, see --list")
         outlined = jobs[call.run - 1].training
+        if music := missing_music(outlined):
+            raise UserError(f"--run {call.run}: corpus.unlabeled={music} is not there: put it there and call again")
         return dataclasses.replace(outlined, study=Study(outlined.study.profile, fold=outlined.study.fold))
     stage = profile.pretrain if call.stage == "pretrain" else profile.finetune
     seed = stage.seeds[0] if call.seed is None else call.seed

@@ -194,7 +194,7 @@ LEFT_OUT = {
     4: (clip(4, rate=8000), "sample rate 8000 Hz, below 16000 Hz"),
     5: (clip(5, seconds=3.5), "s long, shorter than 4 s"),
     6: (clip(6, spans=((0, 1.0),)), "half silent throughout"),
-    7: (clip(7)[:20_000] + bytes(20_000) + clip(7)[40_000:], "internal error"),
+    7: (clip(7)[:20_000] + bytes(20_000) + clip(7)[40_000:], "truncated"),
     9: (b"no music" * 1000, ""),
     8: (b"", ""),
 }
@@ -230,6 +230,26 @@ def test_files_that_are_left_out_are_listed_and_counted_by_reason(tmp_path, capf
     assert counts["N s long, shorter than N s"] == 2 and counts["mono"] == 1 and counts["no such file"] == 1
     assert counts.sum() == 9
     assert "scanning" in (said := capfd.readouterr().err) and "mpg123" not in said and "resync" not in said
+
+
+def test_a_clip_whose_length_its_header_guesses_is_used_whole(tmp_path):
+    wave = np.random.default_rng(0).normal(0, 0.2, (2, 12 * 44100))
+    wave[:, : 4 * 44100] *= 1e-3
+    soundfile.write(tmp_path / "a.wav", wave.T, 44100, "FLOAT")
+    mp3 = ["-c:a", "libmp3lame", "-q:a", "4", "-write_xing", "0", tmp_path / "a.mp3"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", *mp3], check=True)
+    clips = {1: clip(1), 2: (tmp_path / "a.mp3").read_bytes(), 3: 2 * clip(3)}
+    rows = [(1, "training", "small"), (2, "training", "small"), (3, "validation", "small")]
+    profile = profile_of(written(tmp_path, files_of(rows, clips=clips)))
+    plain, vbr, joined = songs = corpora.unlabeled(profile, Study(profile).cache)[0]
+    assert plain.files["mixture"].suffix == ".mp3" and len(plain.digest) == tracks.DIGEST
+    assert vbr.seconds == pytest.approx(12, abs=0.1) and np.abs(vbr.mixture(11, 1)).max() > 0.2
+    assert joined.seconds == pytest.approx(18, abs=0.2) and joined.digest.endswith("-1")
+    assert songs.segments().query("track == 1")["start"].max() == 8.0
+    listed, _ = fma.read(tmp_path, "small", Study(profile).cache, 1, RATE, 4.0)
+    assert list(songs) == listed
+    vbr.files["mixture"].unlink()
+    assert of_split(songs, "train")[1].mixture(11, 1).any(), "decoded again"
 
 
 def test_a_second_look_opens_no_file_and_a_larger_subset_scans_only_what_is_new(tmp_path, monkeypatch):

@@ -1,12 +1,17 @@
 """Weights on disk come back as they were, and files that are not checkpoints are refused."""
 
+import argparse
+
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lib import UserError
 from lib.model.checkpoints import average, load, save
 from lib.model.separator import Separator
-from tests.toys import Interrupted, train
+from tests.toys import GOLDEN, Interrupted, train
 
 
 def test_save_and_load_is_exact(tiny, tmp_path):
@@ -50,3 +55,69 @@ def test_damaged_checkpoint_names_the_file(tmp_path):
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"last\.ckpt: damaged checkpoint .* delete it"):
         train(tmp_path / "run")
+
+
+PREFIXES = ["", "model.", "model.model.", "_orig_mod.", "module.", "module._orig_mod.", "model._orig_mod.module.model."]
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Weights in the published names without a prefix."""
+    with np.load(GOLDEN / "bslocoformer_tiny.npz") as file:
+        return {name[6:]: torch.from_numpy(file[name]) for name in file.files if name.startswith("model.")}
+
+
+def equal(one, other):
+    states = [separator.state_dict() for separator in (one, other)]
+    return states[0].keys() == states[1].keys() and all(map(torch.equal, states[0].values(), states[1].values()))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_wrappers_put_before_names_is_understood(tmp_path, published, prefix, suffix):
+    (save_file if suffix == "safetensors" else torch.save)(published, tmp_path / f"plain.{suffix}")
+    named = {f"{prefix}{name}": value for name, value in published.items()}
+    (save_file if suffix == "safetensors" else torch.save)(named, tmp_path / f"a.{suffix}")
+    assert equal(load(tmp_path / f"a.{suffix}"), load(tmp_path / f"plain.{suffix}"))
+
+
+def test_averaged_compiled_and_lightning_models_are_loaded(tmp_path, published):
+    torch.save(published, tmp_path / "plain.pth")
+    averaged = {f"module.model.{name}": value for name, value in published.items()} | {"n_averaged": torch.tensor(9)}
+    inner = {name.replace("blocks.0.", "blocks.0._orig_mod."): value for name, value in published.items()}
+    task = {"state_dict": {f"model.{n}": v for n, v in published.items()}, "epoch": 3, "callbacks": {"x": [1, None]}}
+    plain = load(tmp_path / "plain.pth")
+    for number, content in enumerate((averaged, inner, task, {"model_state_dict": averaged, "step": 1})):
+        torch.save(content, tmp_path / f"{number}.pth")
+        assert equal(load(tmp_path / f"{number}.pth"), plain), number
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_wrapped_names_of_this_projects_files(tiny, tmp_path, prefix):
+    save(tiny, tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        facts = file.metadata()
+    weights = load_file(tmp_path / "a.safetensors")
+    named = {f"{prefix}{name}": value for name, value in weights.items()}
+    save_file(named, tmp_path / "b.safetensors", metadata=facts)
+    assert equal(load(tmp_path / "b.safetensors"), tiny)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_objects_beside_tensors_are_named_and_never_opened(tmp_path, published, old):
+    content = {"state_dict": published, "args": argparse.Namespace(lr=1)}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    with pytest.raises(UserError) as error:
+        load(tmp_path / "a.pth")
+    said = str(error.value)
+    assert "argparse.Namespace" in said and "torch.save(" in said and "state_dict" in said and "\n" not in said
+
+
+def test_two_models_in_one_file_and_weights_without_configuration_are_refused(tmp_path, published, tiny):
+    both = {f"{prefix}{name}": value for prefix in ("model.", "ema.module.") for name, value in published.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(UserError, match=r"2 models in it \(ema\., model\.\): save the weights of one"):
+        load(tmp_path / "both.pth")
+    torch.save({"weights": tiny.state_dict(), "optimiser": {}, "state": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="give the run's folder"):
+        load(tmp_path / "last.ckpt")

@@ -72,6 +72,16 @@ def test_every_line_works_and_nothing_is_left_for_the_notebooks(study, short, ca
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_lines_whose_music_is_missing_say_so_and_keep_their_numbers(short, capsys):
+    there = listed(capsys, *short)
+    lines = listed(capsys, *short, "corpus.unlabeled=nowhere")
+    missing = [number for number, line in enumerate(lines, 1) if line.endswith("  # its music is missing: nowhere")]
+    assert len(lines) == len(there) and 1 in missing and 0 < len(missing) < len(lines)
+    assert all(shlex.split(a, comments=True)[:4] == shlex.split(b)[:4] for a, b in zip(lines, there, strict=True))
+    assert train.main([*short, "corpus.unlabeled=nowhere", "--run", "1"]) == 2
+    assert "corpus.unlabeled=nowhere is not there" in capsys.readouterr().err
+
+
 def test_a_line_that_is_not_there_is_named(short, capsys):
     count = len(listed(capsys, *short))
     assert train.main([*short, "--run", str(count + 1)]) == 2
@@ -90,7 +100,7 @@ def test_wrong_calls_are_one_line(capsys, arguments):
 def test_the_published_matrix_is_whole(name):
     """Three sizes and four amounts of music pre-trained, each fine-tuned, one with frozen blocks; scratch a size."""
     profile = load(name)
-    trainings = [job.training for job in matrix.runs(profile, absent=True).values()]
+    trainings = [job.training for job in matrix.runs(profile).values()]
 
     def key(training) -> tuple[str, str]:
         fields = training.study.profile

@@ -31,7 +31,7 @@ from lib.data.composed.compose import (
     drum_part,
 )  # fmt: skip
 from lib.data.composed.midi import DRUM_CHANNEL, Line, Score
-from lib.data.tracks import Skipped, content_digest, skip
+from lib.data.tracks import Skipped, content_digest, printable, skip
 from lib.machine.progress import DELAY
 from lib.profile.fields import Arranged, project_path
 
@@ -87,8 +87,8 @@ class Arranger:
         rng = np.random.default_rng(seed)
         return Song(
             name=f"{kind.capitalize()} {index + 1:03d} - {title}", seed=seed, seconds=self.settings.song_seconds,
-            key="", mode="", bpm=score.bpm, genre="Arranged", groove=path.parent.name,
-            sections=((path.name, start),),
+            key="", mode="", bpm=score.bpm, genre="Arranged", groove=printable(path.parent.name),
+            sections=((printable(path.name), start),),
             parts=_parts(score, start, self.settings.song_seconds, font, side, rng), **draw_mix(rng),
         )  # fmt: skip
 

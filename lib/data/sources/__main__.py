@@ -10,6 +10,7 @@ import pandas as pd
 
 from lib import ROOT, UserError
 from lib.data.sources import SOURCES
+from lib.machine import signals
 
 
 def main() -> None:
@@ -33,7 +34,10 @@ def summary(root: Path) -> str:
 
 
 if __name__ == "__main__":
+    signals.listen()
     try:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except signals.Stopped:
+        sys.exit(f"stopped by {signals.stop_requested()}: the same call resumes")

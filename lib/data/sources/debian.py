@@ -15,6 +15,7 @@ from lib.data.sources.likeness import LAG, SAME, SHORTEST, Heard, likeness, list
 from lib.data.sources.packages import Packages
 from lib.machine.processes import Crash, in_processes
 from lib.machine.progress import bar
+from lib.store.files import fitted
 
 DENSE = (
     *("warzone2100-music", "ufoai-music", "nexuiz-music", "planetblupi-music-ogg", "colobot-common-sounds"),
@@ -71,7 +72,7 @@ def _once(folder: Path, path: str, heard: Heard) -> dict:
     source = audio.seekable(folder / path, folder / ".decoded")
     info = audio.probe(source)
     wave = audio.read(source, 0, round(heard.period * info.rate))[: info.channels]
-    piece = f"{path}.flac"
+    piece = fitted(path, ".flac")
     soundfile.write(folder / piece, np.clip(wave, -1, 1).T, info.rate, "PCM_16", format="FLAC")
     return {"piece": piece, "seconds": heard.period, "note": note, "signature": heard.signature}
 
