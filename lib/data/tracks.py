@@ -181,7 +181,7 @@ def scan(
     ``unpack(files, cache)`` turns source files into one seekable file per role.
     """
     identity = [[candidate, [audio.stamp(path) for path in candidate.files.values()]] for candidate in candidates]
-    table = cache / f"scan-{fingerprint([identity, rules, str(cache.resolve()), VERSION])}.csv"
+    table = cache / f"scan-{fingerprint([identity, rules, str(cache.resolve()), VERSION])}.json"
     known = _load(table)
     look = lambda i: known.get(str(i)) or _inspect(candidates[i], cache, rules, unpack)  # noqa: E731
     found = in_threads(look, range(len(candidates)), workers, "scan")
