@@ -208,7 +208,7 @@ FIGURES = {
 def test_a_figure_is_saved_and_its_words_fit_the_canvas(name, tmp_path):
     figure = FIGURES[name](tmp_path)
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{name}.png", f"{name}.svg"}
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
 
@@ -360,7 +360,7 @@ def test_every_level_of_an_axis_is_a_dot_and_an_axis_of_one_level_is_none(tmp_pa
 
 def test_names_beside_lines_do_not_meet(tmp_path):
     figure = figures.claim(tmp_path, make_claim())
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     boxes = sorted((text.get_window_extent() for text in figure.axes[1].texts), key=lambda box: box.y0)
     assert len(boxes) == len(METHODS) and all(below.y1 < above.y0 + 1 for below, above in pairwise(boxes))
 
