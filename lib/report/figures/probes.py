@@ -27,7 +27,7 @@ from lib.report.figures.style import (
     stem_axis,
     tested,
 )
-from lib.report.sentences import counted
+from lib.report.sentences import counted, p_value
 
 SHOWN = {
     "harmonic-percussive": "harmonic-percussive",
@@ -113,7 +113,7 @@ def within_songs(results: Path, songs: pd.DataFrame, ranks: pd.DataFrame) -> Fig
     with drawn(results, "within_songs", ncols=3, sharey=True) as (figure, axes):
         for axis, (kind, rank) in zip(axes[0], ranks.set_index("kind").iterrows(), strict=True):
             axis.plot(songs[kind], songs["gain"], "o", ms=5, alpha=0.75, mew=0, color=COLORS["chosen group"])
-            told = "rank correlation {rho:+.2f}\n({low:+.2f} to {high:+.2f})\np {p_holm:.2g}".format(**rank)
+            told = "rank correlation {rho:+.2f}\n({low:+.2f} to {high:+.2f})\n".format(**rank) + p_value(rank["p_holm"])
             axis.locator_params(axis="x", nbins=3)  # narrow panels, long numbers
             axis.tick_params(axis="x", labelsize=8)
             axis.set_title(f"{kind}\n{told if np.isfinite(rank['rho']) else 'too few songs to rank'}")
