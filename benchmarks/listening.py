@@ -24,7 +24,7 @@ from benchmarks.figures import FOLDER
 from lib.data.corpora import real_song
 from lib.listening.blind import analysis, design, simulated
 from lib.listening.player import Player
-from lib.profile.fields import Blind
+from lib.profile.fields import Design
 from lib.store.tables import read_table, write_table
 from tests import browser
 
@@ -36,7 +36,7 @@ OPEN = """async () => {
   await render();
   while (!([...document.querySelectorAll("canvas")].at(-1).width > 300)) await new Promise(requestAnimationFrame);
 }"""
-SETTINGS = Blind(questions=("target",), stems=("drums", "vocals"))
+QUESTIONS, STEMS = ("target",), ("drums", "vocals")
 TABLE = FOLDER / "tables" / "listening.csv"
 
 
@@ -110,7 +110,7 @@ def planted(gap: float = 0.0, songs: int = 6) -> dict[tuple[str, str, str], floa
     """Qualities by (song, stem, condition): the third method lies ``gap`` points above the other two."""
     draw, found = np.random.default_rng(7), {}
     for song in range(songs):
-        for stem in SETTINGS.stems:
+        for stem in STEMS:
             level = 50 + 10 * draw.standard_normal()
             points = {"first": level, "second": level, "third": level + gap}
             points |= {design.HIDDEN: 100.0, design.LOW_ANCHOR: 20.0, design.LEAKAGE: 35.0}
@@ -120,7 +120,7 @@ def planted(gap: float = 0.0, songs: int = 6) -> dict[tuple[str, str, str], floa
 
 def compared(gap: float, listeners: int, seed: int) -> pd.DataFrame:
     """`lib.listening.analysis.tests` of a simulated panel's ratings of `planted` qualities."""
-    return analysis.tests(simulated.ratings(SETTINGS, planted(gap), listeners, seed))
+    return analysis.tests(simulated.ratings(QUESTIONS, planted(gap), listeners, seed))
 
 
 def _mistaken(seed: int) -> bool:
@@ -146,7 +146,7 @@ def panels() -> list[dict]:
 
 def trials() -> list[dict]:
     """What ABX asks for by default."""
-    settings = Blind(test="abx")
+    settings = Design(test="abx")
     count = design.trials_needed(settings)
     asked = f"{settings.detectable:.0%} right answers, level {settings.alpha:g}, power {settings.power:.0%}"
     needed = design.critical_count(count, settings.alpha)

@@ -189,11 +189,11 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(command: list[str], home: Path, port: int) -> Iterator[subprocess.Popen]:
-    """A server process, up once ``port`` is open; it and its kernels end with the block."""
+def served(command: list[str], home: Path, port: int, **options: object) -> Iterator[subprocess.Popen]:
+    """A server process, up once ``port`` is open; it and its kernels end with the block. ``options`` are Popen's."""
     log = home / "server.log"
     with open(log, "w", encoding="utf-8") as out:
-        process = subprocess.Popen(command, env=environment(home), cwd=ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=environment(home), cwd=ROOT, stdout=out, stderr=out, **options)
     try:
         for _ in range(3000):
             # not a request: every one that Voilà answers costs a kernel

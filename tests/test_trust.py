@@ -3,12 +3,10 @@
 import ast
 import json
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from lib import ROOT
-from lib.listening.blind import serve
 
 CODE = sorted([*(ROOT / "lib").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *ROOT.glob("notebooks/*.ipynb")])
 UNPICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
@@ -105,30 +103,3 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(path):
 )
 def test_the_look_finds_what_it_looks_for(text):
     assert len(dangers(text)) == 1
-
-
-class Server:
-    """In place of Voilà: it remembers how it was called, and what its settings held."""
-
-    calls: ClassVar[list] = []
-
-    def __init__(self, command, env):
-        settings = Path(env["JUPYTER_CONFIG_DIR"]) / "voila.json"
-        self.calls.append((command, json.loads(settings.read_text()) if settings.exists() else {}))
-
-    def wait(self):
-        return 0
-
-
-@pytest.mark.parametrize(("network", "host"), [([], "127.0.0.1"), (["--network", "0.0.0.0"], "0.0.0.0")])
-def test_a_listening_test_is_served_to_this_machine_alone_or_for_a_token(monkeypatch, capsys, network, host):
-    monkeypatch.setattr(serve, "prepare", lambda *_: None)
-    monkeypatch.setattr(serve.subprocess, "Popen", Server)
-    monkeypatch.delenv("LISTENING_TOKEN", raising=False)
-    assert serve.main(["smoke", *network]) == 0
-    command, settings = Server.calls.pop()
-    assert f"--Voila.ip={host}" in command
-    token = settings.get("Voila", {}).get("token", "")
-    assert bool(token) == bool(network) and (not network or len(token) > 20)
-    assert (f"token={token}" in capsys.readouterr().out) == bool(network)
-    assert not token or not any(token in word for word in command), "everyone on the machine can read a command line"

@@ -1,43 +1,33 @@
-"""Listening: excerpts, players and blind tests."""
+"""Listening: excerpts, players and blind tests. Names are imported when they are used: some of them import torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import importlib
 
-from lib import profile as profiles
-from lib.listening.blind.session import BlindTest
-from lib.listening.explorer import Explorer, OwnFile, analysis_tables, is_live
-from lib.listening.player import Player
-from lib.listening.sources import clearest, excerpts, methods, origin_note, own_file, plays_examples, separated_excerpt
-from lib.study import Study
-
-__all__ = [
-    "BlindTest",
-    "Explorer",
-    "OwnFile",
-    "Player",
-    "analysis_tables",
-    "blind_test",
-    "clearest",
-    "excerpts",
-    "folder",
-    "is_live",
-    "methods",
-    "origin_note",
-    "own_file",
-    "plays_examples",
-    "separated_excerpt",
-]
+_HOMES = {
+    "blind.prepare": ["write_study"],
+    "blind.widget": ["BlindTest"],
+    "explorer": ["Explorer", "OwnFile", "analysis_tables", "is_live"],
+    "groups": ["Groups", "snr_table"],
+    "player": ["Player"],
+    "sources": [
+        *(
+            "clearest",
+            "excerpts",
+            "methods",
+            "origin_note",
+            "own_file",
+            "plays_examples",
+            "separated_excerpt",
+            "unsupervised",
+        ),
+    ],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)
 
 
-def folder(study: Study) -> Path:
-    """The folder of the answers to a study's blind tests."""
-    return study.results / "listening"
-
-
-def blind_test(profile: str, overrides: Sequence[str] = ()) -> BlindTest:
-    """The blind test of a profile. Raises: UserError."""
-    study = Study(profiles.load(profile, overrides))
-    settings = study.profile.listening.blind
-    return BlindTest(settings, excerpts(study, settings.songs), folder(study))
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

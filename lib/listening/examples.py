@@ -17,10 +17,11 @@ from lib import STEMS, UserError
 from lib.data import audio
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.listening.export import encoded
-from lib.store.files import read_facts, write_json
+from lib.store.files import atomic, read_facts, write_json
 
 LIMIT = 5_000_000
 """Maximum size of a set in bytes."""
+OUTPUTS = "outputs"
 COMPRESSIONS = (0.4, 0.6, 0.8, 0.9, 1.0)
 """Vorbis compression levels, from the best quality to the smallest files."""
 
@@ -54,6 +55,32 @@ def write(folder: Path, excerpts: Sequence[Excerpt], facts: dict, limit: int = L
         if folder.exists():
             os.replace(folder, Path(temporary) / "old")
         os.replace(new, folder)
+    return _size(folder)
+
+
+def write_outputs(folder: Path, outputs: np.ndarray, excerpt: Excerpt, facts: dict) -> int:
+    """Add the ``outputs`` [N, 2, T] of an unsupervised model for the first song; return the size of the set."""
+    listed = manifest(folder)
+    for number, wave in enumerate(outputs):
+        sound = encoded(wave * excerpt.gain, excerpt.rate, "OGG", subtype="VORBIS", compression_level=COMPRESSIONS[0])
+        with atomic(folder / OUTPUTS / f"{number:02}.ogg") as temporary:
+            temporary.write_bytes(sound)
+    facts = {**facts, "count": len(outputs), "gain": excerpt.gain}
+    write_json(folder / "manifest.json", {**listed, OUTPUTS: facts})
+    return _size(folder)
+
+
+def read_outputs(folder: Path) -> tuple[np.ndarray, Excerpt]:
+    """The outputs [N, 2, T] of `write_outputs`, and the song. Raises: UserError if there are none."""
+    facts, excerpt = manifest(folder).get(OUTPUTS), read(folder)[0]
+    if not facts:
+        raise UserError(f"{folder / 'manifest.json'}: no outputs of an unsupervised model; write the set again")
+    files = [folder / OUTPUTS / f"{number:02}.ogg" for number in range(facts["count"])]
+    samples = excerpt.mixture.shape[1]
+    return np.stack([audio.read(file)[:, :samples] / np.float32(facts["gain"]) for file in files]), excerpt
+
+
+def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

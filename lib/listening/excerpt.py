@@ -8,8 +8,6 @@ from functools import cached_property
 import numpy as np
 from scipy.signal import stft
 
-from lib.scoring import usdr
-
 REFERENCE = "reference"
 
 
@@ -36,6 +34,8 @@ class Excerpt:
         """uSDR [4] of the excerpt in dB, by version; empty without a reference."""
         if self.scored is not None:
             return self.scored
+        from lib.scoring import usdr  # imports torch
+
         stems = self.versions.get(REFERENCE)
         others = {} if stems is None else {name: self.versions[name] for name in self.versions if name != REFERENCE}
         return {name: usdr(stems, wave) for name, wave in others.items()}

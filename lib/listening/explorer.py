@@ -10,14 +10,12 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import pandas as pd
 from IPython import get_ipython
 from IPython.display import HTML
 
 from lib import STEMS, UserError, one_line
 from lib.listening import sources
 from lib.listening.blind.analysis import Analysis
-from lib.listening.blind.simulated import SIMULATED
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.listening.player import Player
 from lib.listening.static import decibels
@@ -137,22 +135,9 @@ class OwnFile(widgets.VBox):
             self.button.disabled = False
 
 
-def analysis_tables(result: Analysis | pd.DataFrame | None) -> HTML:
-    """The tables of a blind test's analysis with their titles."""
-    if result is None:
-        return HTML("<p>No answers to this test yet.</p>")
-    if isinstance(result, pd.DataFrame):
-        return HTML(result.to_html(index=False, float_format="{:.3g}".format))
-    means = result.means.pivot(index=["question", "condition"], columns="stem", values=["mean", "low", "high"])
-    titles = {
-        "Screening": result.screening,
-        "Mean rating over stems, with 95% interval": means.xs("mean", level="stem", axis=1).reset_index(),
-        "Paired differences between methods": result.tests,
-        "Rank correlation between ratings and uSDR": result.agreement,
-    }
-    simulated = "SIMULATED: " if result.ratings[SIMULATED].any() else ""
-    parts = [
-        f"<h4>{simulated}{title}</h4>{table.to_html(index=False, float_format='{:.3g}'.format)}"
-        for title, table in titles.items()
-    ]
+def analysis_tables(found: Analysis) -> HTML:
+    """What an analysis says, and its tables."""
+    parts = [f"<p>{html.escape('; '.join(found.said))}</p>"]
+    for name, table in found.tables.items():
+        parts.append(f"<h4>{name.replace('_', ' ')}</h4>{table.to_html(index=False, float_format='{:.3g}'.format)}")
     return HTML("".join(parts))

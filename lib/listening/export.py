@@ -15,16 +15,9 @@ from nbformat import NotebookNode
 
 from lib.store.files import atomic
 
-HERE = Path(__file__).parent
-CSS = (HERE / "listening.css").read_text("utf-8")
 COMPRESSION = 1.0  # Vorbis, 35 kbit/s at 16 kHz stereo: keeps executed notebooks small
 SAVED_BYTES = 13_000_000
 """Maximum size of the signals of one view in a saved notebook, before base64."""
-
-
-def module(view: str) -> str:
-    """The JavaScript module of a view: ``engine.js`` and the file ``view``."""
-    return "".join((HERE / name).read_text("utf-8") for name in ("engine.js", view))
 
 
 def encoded(wave: np.ndarray, rate: int, kind: str = "FLAC", **options: object) -> bytes:

@@ -10,7 +10,8 @@ import numpy as np
 import traitlets
 
 from lib import UserError
-from lib.listening.export import CSS, audio_tag, encoded, module, small
+from lib.listening.export import audio_tag, encoded, small
+from lib.listening.frontend import CSS, module
 from lib.listening.loudness import HEADROOM, equal_loudness
 
 

@@ -10,6 +10,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from IPython.display import Markdown
 
 from lib import STEMS, UserError, scoring, separate
-from lib.arms import Finetuning, Pretraining
+from lib.arms import SCRATCH, Finetuning, Pretraining, method_name
 from lib.data import audio
 from lib.data.stream import Song
 from lib.data.tracks import Track
@@ -28,7 +29,7 @@ from lib.experiments.jobs import scored, train_in_parallel
 from lib.experiments.records import named
 from lib.listening import examples
 from lib.listening.excerpt import REFERENCE, Excerpt
-from lib.profile.fields import project_path
+from lib.profile.fields import TRANSFERS, project_path
 from lib.profile.load import load
 from lib.report import notebook
 from lib.separate import Progress
@@ -81,6 +82,13 @@ def excerpts(study: Study, songs: int | None = None) -> list[Excerpt]:
     return [separated_excerpt(study, song) for song in [*study.songs("test")[:songs], study.real_song]]
 
 
+def claimed_pair(study: Study, excerpt: Excerpt) -> tuple[str, ...]:
+    """The two methods of the study's question: from scratch, and pre-trained by the first transfer that is there."""
+    arms = (SCRATCH, *study.profile.finetune.transfers, *TRANSFERS)
+    known = [name for name in map(method_name, arms) if name in excerpt.versions]
+    return tuple(dict.fromkeys(known))[:2] if method_name(SCRATCH) in known[:1] and len(known) > 1 else ()
+
+
 def passage(study: Study, song: Track) -> tuple[float, float]:
     """(start, length) in s of the excerpt of a song: ``listening.seconds`` from its middle, less if it is short."""
     seconds = max(min(study.profile.listening.seconds, song.seconds - 2 * EDGE), song.seconds / 2)
@@ -107,19 +115,32 @@ def separated_excerpt(study: Study, song: Track) -> Excerpt:
     return Excerpt(song.name, start, front.rate, mixture, versions)
 
 
+def unsupervised(study: Study) -> tuple[np.ndarray, Excerpt]:
+    """The outputs [N, 2, T] of the first pre-trained model for the first test song, or those of the listening set."""
+    if plays_examples(study):
+        return examples.read_outputs(project_path(study.profile.listening.examples))
+    return outputs_of(study, study.songs("test")[0])
+
+
+def outputs_of(study: Study, song: Track) -> tuple[np.ndarray, Excerpt]:
+    """The outputs [N, 2, T] of the first pre-trained model for the `passage` of a song, and its stems."""
+    rate, (start, seconds) = study.profile.audio.rate, passage(study, song)
+    stems = song.stems(start, seconds, rate)
+    outputs = evaluate.estimate(study, Pretraining(study, study.profile.pretrain.seeds[0]).load(), stems.sum(0))
+    return outputs, Excerpt(song.name, start, rate, stems.sum(0), {REFERENCE: stems})
+
+
 def clearest(study: Study, song: Track) -> Excerpt:
     """The same `passage` by the first pre-trained model: per stem the nearest output and the nearest group of outputs.
 
     The choice is an oracle: it uses the stems.
     """
-    rate, (start, seconds) = study.profile.audio.rate, passage(study, song)
-    stems = song.stems(start, seconds, rate)
-    outputs = evaluate.estimate(study, Pretraining(study, study.profile.pretrain.seeds[0]).load(), stems.sum(0))
-    statistics = Statistics.of(torch.from_numpy(outputs), torch.from_numpy(stems))
+    outputs, excerpt = outputs_of(study, song)
+    statistics = Statistics.of(torch.from_numpy(outputs), torch.from_numpy(excerpt.versions[REFERENCE]))
     single = np.eye(len(outputs))[np.nan_to_num(statistics.snr(np.eye(len(outputs)))).argmax(1)]
     versions = {"nearest output": single, "nearest group": best_groups([statistics])}
     sums = {name: np.tensordot(chosen, outputs, 1).astype(np.float32) for name, chosen in versions.items()}
-    return Excerpt(song.name, start, rate, stems.sum(0), {REFERENCE: stems, **sums})
+    return replace(excerpt, versions={**excerpt.versions, **sums})
 
 
 def _cached(folder: Path, rate: int, estimate: Callable[[], np.ndarray]) -> np.ndarray:
@@ -166,7 +187,12 @@ def main(arguments: Sequence[str]) -> int:
         code = provenance.code()
         facts = {"profile": study.profile.name, "commit": code["commit"], "code": code["lib"]}
         facts["runs"] = {training.method: training.run.name for training in methods(study.folds[0])}
-        size = examples.write(folder, [separated_excerpt(study, song) for song in songs], facts)
+        examples.write(folder, [separated_excerpt(study, song) for song in songs], facts)
+        outputs, excerpt = outputs_of(study, songs[0])
+        pretraining = Pretraining(study, study.profile.pretrain.seeds[0])
+        size = examples.write_outputs(
+            folder, outputs, excerpt, {"profile": study.profile.name, "run": pretraining.run.name}
+        )
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

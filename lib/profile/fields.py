@@ -361,22 +361,32 @@ class Ablations:
 
 
 @dataclass(frozen=True)
-class Blind:
-    """A blind listening test of ``songs`` x ``stems`` x ``questions``; power decides how many trials pairs take."""
+class Design:
+    """What a blind listening test asks, of whatever sounds; power decides how many trials pairs take."""
 
     test: Annotated[Literal["mushra", "preference", "abx"], doc("mushra (ITU-R BS.1534-3), or in pairs")] = "mushra"
+    methods: Annotated[
+        DistinctOrEmpty[Text], doc("methods that are heard; none: all; in pairs: the study's claim")
+    ] = ()
+    loudness: Annotated[Real | None, doc("loudness in LUFS (ITU-R BS.1770); null: as it is", ge=-100, le=-6)] = -26.0
+    leak_db: Annotated[Real, doc("other stems in the leakage anchor, in dB to the target", ge=-100, le=20)] = 0.0
+    minutes: Annotated[Real, doc("longest session; longer tests are split over participants", ge=1, le=600)] = 30.0
+    detectable: Annotated[Real, doc("pairs: share of right answers to detect; chance is 0.5", gt=0.5, le=1)] = 0.75
+    alpha: Annotated[Real, doc("pairs: level of significance", gt=0, le=0.5)] = 0.05
+    power: Annotated[Real, doc("pairs: probability that detectable is detected", gt=0, le=0.999)] = 0.8
+    seed: Annotated[CountOrZero, doc("draws a participant's order, together with the code")] = 0
+
+
+@dataclass(frozen=True)
+class Blind(Design):
+    """A blind listening test of ``songs`` x ``stems`` x ``questions``."""
+
     songs: Annotated[CountOrZero, doc("test songs; 0: the real song alone")] = 2
     seconds: Annotated[Seconds, doc("length of an excerpt in seconds")] = 8.0
     stems: Annotated[Distinct[Literal[STEMS]], doc("stems that are heard")] = STEMS
     questions: Annotated[Distinct[Question], doc("what is asked about each stem")] = QUESTIONS
-    methods: Annotated[DistinctOrEmpty[Text], doc("methods that are heard; none: all; in pairs: the first two")] = ()
-    loudness: Annotated[Real, doc("loudness in LUFS (ITU-R BS.1770)", ge=-100, le=-6)] = -26.0
-    leak_db: Annotated[Real, doc("other stems in the leakage anchor, in dB to the target", ge=-100, le=20)] = 0.0
-    detectable: Annotated[Real, doc("pairs: share of right answers to detect; chance is 0.5", gt=0.5, le=1)] = 0.75
-    alpha: Annotated[Real, doc("pairs: level of significance", gt=0, le=0.5)] = 0.05
-    power: Annotated[Real, doc("pairs: probability that detectable is detected", gt=0, le=0.999)] = 0.8
-    panel: Annotated[Whole, doc("simulated listeners", gt=0, le=1000)] = 12
-    seed: Annotated[CountOrZero, doc("draws a participant's order, together with the code")] = 0
+    texts: Annotated[TextOrEmpty, doc("YAML file of texts (lib/listening/README.md), such as consent")] = ""
+    panel: Annotated[Whole, doc("simulated listeners; 0: none", ge=0, le=1000)] = 0
 
 
 @dataclass(frozen=True)

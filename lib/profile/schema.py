@@ -117,22 +117,27 @@ _PROBLEMS = {
 
 def build(content: Mapping, where: str) -> Profile:
     """The profile that ``content`` holds. Raises: UserError for the first fault, a line that begins with ``where``."""
-    try:
-        profile = PROFILE.validate_python(content)
-    except ValidationError as error:
-        # what is missing comes last: its key may be misspelt
-        first = min(error.errors(include_url=False), key=lambda found: found["type"] == "missing")
-        raise UserError(f"{where}: {_problem(first)}") from None
+    profile = checked(PROFILE, Profile, content, where)
     for problem in contradictions(profile):
         raise UserError(f"{where}: {problem}")
     return profile
 
 
-def _problem(error: Mapping) -> str:
+def checked(adapter: TypeAdapter, kind: type, content: Mapping, where: str) -> object:
+    """``content`` as the dataclass ``kind``. Raises: UserError for the first fault, after ``where``."""
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        # what is missing comes last: its key may be misspelt
+        first = min(error.errors(include_url=False), key=lambda found: found["type"] == "missing")
+        raise UserError(f"{where}: {_problem(first, kind)}") from None
+
+
+def _problem(error: Mapping, root: type) -> str:
     """One of pydantic's errors as "FIELD must ..., not ..."."""
     if error["type"] in ("unexpected_keyword_argument", "invalid_key"):
         *parents, key = error["loc"]
-        return f"unknown key '{_dotted(*parents, str(key))}': {_nearest(parents, str(key))}"
+        return f"unknown key '{_dotted(*parents, str(key))}': {_nearest(root, parents, str(key))}"
     kind = "empty" if error["type"] == "too_short" and not error["input"] else error["type"]
     facts = error.get("ctx", {})
     problem = _PROBLEMS.get(kind) or str(facts.get("error", error["msg"]))  # a rule of `fields` says it itself
@@ -143,9 +148,8 @@ def _dotted(*path: str | int) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 
-def _nearest(parents: Sequence[str | int], key: str) -> str:
-    """What an unknown key may stand for."""
-    kind: object = Profile
+def _nearest(kind: object, parents: Sequence[str | int], key: str) -> str:
+    """What an unknown key in a dataclass may stand for."""
     for parent in parents:
         kind = typing.get_args(kind)[0] if isinstance(parent, int) else typing.get_type_hints(kind)[parent]
     known = [item.name for item in dataclasses.fields(kind)]

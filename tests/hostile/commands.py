@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from lib import UserError, separate
-from lib.listening import sources
-from lib.listening.blind import serve
+from lib.listening import analyse, serve, sources
+from lib.listening.blind import prepare
 from lib.model.checkpoints import save
 from lib.pipeline import audit, estimate, notebooks, train
 from tests.hostile import Case, called, written
@@ -107,15 +107,26 @@ PROVENANCE = {
     "cell of a figure": (["{results}", "--cell", "figures/claim.png:1"], "no table|--cell"),
 }
 SERVE = {
-    "nothing": ([], "profile"),
-    "unknown profile": (["nope"], "unknown"),
+    "nothing": ([], "name a profile"),
     "port zero": (["smoke", "--port", "0"], "--port from 1"),
     "port too high": (["smoke", "--port", "99999"], "--port from 1"),
     "port of words": (["smoke", "--port", "http"], "--port"),
-    "network of options": (["smoke", "--network", "0.0.0.0 --Voila.token="], "--network takes"),
+    "network of options": (["smoke", "--network", "0.0.0.0 --token="], "--network takes"),
     "network of nothing": (["smoke", "--network", ""], "--network takes"),
+    "codes of nobody": (["smoke", "--codes", "/no/such"], "--codes"),
+}
+PREPARE = {
+    "unknown profile": (["nope"], "unknown"),
     "unknown test": (["smoke", "listening.blind.test=x"], "listening.blind.test"),
-    "no such method": (["smoke", "listening.blind.tset=x"], "did you mean test"),
+    "no such field": (["smoke", "listening.blind.tset=x"], "did you mean test"),
+    "stimuli of nobody": (["--stimuli", "/no/such"], "no such folder"),
+    "stimuli too long": (["--stimuli", LONG], "no such folder|too long"),
+    "stimuli that are a file": (["--stimuli", "/etc/passwd"], "no such folder"),
+}
+ANALYSE = {
+    "nothing": ([], "folder"),
+    "no folder": (["/no/such"], "no design.json"),
+    "too long": ([LONG], "no design.json|too long"),
 }
 EXAMPLES = {
     "nothing": ([], "--profile"),
@@ -148,7 +159,9 @@ def cases() -> Iterator[Case]:
         ("lib.pipeline.train", train.main, TRAINING),
         ("lib.pipeline.estimate", estimate.main, PLAN),
         ("lib.pipeline.audit", audit.main, PROVENANCE),
-        ("lib.listening.blind.serve", serve.main, SERVE),
+        ("lib.listening.serve", serve.main, SERVE),
+        ("lib.listening.blind.prepare", prepare.main, PREPARE),
+        ("lib.listening.analyse", analyse.main, ANALYSE),
         ("lib.listening.sources", sources.main, EXAMPLES),
     ):
         for case, (arguments, says) in kinds.items():

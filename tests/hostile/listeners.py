@@ -8,18 +8,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import soundfile
 
 from lib import UserError
-from lib.listening import BlindTest, OwnFile
-from lib.listening.blind.answers import COLUMNS, collected
-from lib.listening.excerpt import REFERENCE, Excerpt
-from lib.profile.fields import Blind
+from lib.listening import OwnFile
+from lib.listening.blind import analysis, design, prepare
+from lib.listening.blind.session import Session
+from lib.listening.blind.setup import Setup
 from lib.profile.load import load
 from tests.hostile import Case, written
 
 RATE = 8000
-HEAD = ",".join(COLUMNS) + "\n"
-LINE = "2026-01-01,mushra,AB12,0,target,s,bass,0,reference,50,1\n"
+BEGUN = {"type": "begin", "code": "AB12", "new": True}
+HEARD = {"plays": [1] * 4, "seconds": [1.0] * 4, "elapsed": 3.0}
+TRAINED = [BEGUN, *({"type": "trained", "code": "AB12", "page": page, **HEARD} for page in (0, 1))]
+ANSWER = {"type": "answer", "code": "AB12", "page": 0, "revision": 0, "values": [1, 2, 3], **HEARD}
+HEAD = '{"kind": "begin", "design": "%s", "part": 0}\n'
 
 MESSAGES = {
     "nothing": {},
@@ -29,9 +33,11 @@ MESSAGES = {
     "type of a list": {"type": ["begin"]},
     "attribute for a type": {"type": "__class__"},
     "begin without a code": {"type": "begin"},
-    "trained before begin": {"type": "trained"},
-    "rate before begin": {"type": "rate", "trial": 0, "slot": 0, "value": 50},
-    "submit before begin": {"type": "submit", "trial": 0, "values": [1]},
+    "begin with a list": {"type": "begin", "code": ["AB"]},
+    "level before begin": {"type": "level", "code": "AB12", "level": 0},
+    "trained before begin": {"type": "trained", "code": "AB12", "page": 0, **HEARD},
+    "answer before begin": ANSWER,
+    "page of another": {"type": "open", "code": "ZZ99", "page": 0},
 }
 CODES = {
     "path": "../../harm",
@@ -41,54 +47,67 @@ CODES = {
     "markup": "<script>",
     "dots": "..",
 }
-RATINGS = {
-    "no value": {"slot": 0},
-    "value of words": {"slot": 0, "value": "50"},
-    "value of yes": {"slot": 0, "value": True},
-    "value too high": {"slot": 0, "value": 101},
-    "NaN": {"slot": 0, "value": float("nan")},
-    "huge": {"slot": 0, "value": 10**400},
-    "slot beyond": {"slot": 99, "value": 50},
-    "slot below": {"slot": -1, "value": 50},
-    "slot of a list": {"slot": [0], "value": 50},
-    "another trial": {"slot": 0, "value": 50, "trial": 99},
-    "a formula": {"slot": 0, "value": "=cmd()"},
+LEVELS = {"words": "0", "yes": True, "NaN": float("nan"), "huge": 10**400, "loud": 1, "infinite": float("-inf")}
+ANSWERS = {
+    "no values": {"values": []},
+    "values of words": {"values": ["50"] * 3},
+    "values of yes": {"values": [True] * 3},
+    "value too high": {"values": [1, 2, 101]},
+    "NaN": {"values": [1, 2, float("nan")]},
+    "huge": {"values": [1, 2, 10**400]},
+    "a map": {"values": {}},
+    "a number": {"values": 7},
+    "nothing": {"values": None},
+    "many": {"values": [1] * 10_000},
+    "a formula": {"values": [1, 2, "=cmd()"]},
+    "another page": {"page": 99},
+    "page below": {"page": -1},
+    "page of a list": {"page": [0]},
+    "no revision": {"revision": None},
+    "later revision": {"revision": 1},
+    "too few plays": {"plays": [1]},
+    "plays of words": {"plays": ["1"] * 4},
+    "endless time": {"elapsed": float("inf")},
+    "time of words": {"seconds": ["1"] * 4},
 }
-VALUES = {
-    "none": [],
-    "too few": [1],
-    "a map": {},
-    "a number": 7,
-    "texts": ["a"] * 4,
-    "nothing": None,
-    "many": [1] * 10_000,
-}
+REFUSED = "misunderstood|not rated|answered|no code"
 
 
 def cases() -> Iterator[Case]:
     for name, message in MESSAGES.items():
-        yield Case(f"message: {name}", partial(_said, [message]), "not understood|already answered")
+        yield Case(f"message: {name}", partial(_said, [message]), REFUSED)
     for name, code in CODES.items():
-        yield Case(f"code: {name}", partial(_said, [{"type": "begin", "code": code}]), "2 to 12 letters and digits")
-    yield Case("code: a list", partial(_said, [{"type": "begin", "code": ["AB"]}]), "2 to 12 letters and digits")
-    start = [{"type": "begin", "code": "AB12"}, {"type": "trained"}]
-    for name, rating in RATINGS.items():
-        message = {"type": "rate", "trial": 0, **rating}
-        yield Case(f"rating: {name}", partial(_said, [*start, message]), "whole number|understood|already answered")
-    for name, values in VALUES.items():
-        message = {"type": "submit", "trial": 0, "values": values}
-        yield Case(f"values: {name}", partial(_said, [*start, message]), "whole number|understood|rate every")
+        yield Case(f"code: {name}", partial(_said, [{**BEGUN, "code": code}]), "no code")
+    for name, level in LEVELS.items():
+        yield Case(
+            f"level: {name}", partial(_said, [BEGUN, {"type": "level", "code": "AB12", "level": level}]), REFUSED
+        )
+    for name, facts in ANSWERS.items():
+        yield Case(f"answer: {name}", partial(_said, [*TRAINED, {**ANSWER, **facts}]), REFUSED)
     for name, content in {
         "words": "words\nand words\n",
         "another table": "a,b\n1,2\n",
-        "a value of words": HEAD + LINE.replace(",50,", ",loud,"),
-        "no trial": HEAD + LINE.replace("AB12,0,", "AB12,,"),
+        "a list": "[1]\n",
+        "no kind": "{}\n",
         "zeros": "\0" * 99 + "\n",
-        "rows too long": HEAD + LINE.replace("\n", ",1,2,3\n") + LINE,
+        "brackets": "[" * 100_000 + "\n",
+        "another design": HEAD % "abc",
     }.items():
-        yield Case(f"answers: {name}", partial(_answers, content), r"mushra-AB12\.csv: not answers")
-    yield Case("answers: cut", partial(_answers, HEAD + LINE + LINE[:20]), gives=1)
-    yield Case("answers: nothing", partial(_answers, ""), gives=0)
+        yield Case(f"answers: {name}", partial(_answers, content), r"AB12\.jsonl")
+    yield Case("answers: cut", partial(_answers, None), gives=1)
+    yield Case("answers: nothing", partial(_answers, ""), r"AB12\.jsonl")
+    for name, text in {
+        "words": "words",
+        "endless": "labels: {a: &a [*a]}",
+        "a list": "[1]",
+        "markup of Python": "title: !!python/object/apply:os.system [touch harm]",
+        "too long": "title: " + "x" * 300_000,
+        "field of words": "minutes: long",
+        "bound": "loudness: 3",
+    }.items():
+        yield Case(f"test.yaml: {name}", partial(_stimuli, text, b""), r"test\.yaml")
+    for name, content in {"words": b"words" * 99, "nothing": b"", "header": b"RIFF\xff\xff\xff\x7fWAVEfmt "}.items():
+        yield Case(f"reference: {name}", partial(_stimuli, "", content), r"reference\.wav")
     for name in ("..", ".", "", "a" * 300 + ".wav", "a\0b.wav", "../../harm.wav", "/harm.wav"):
         said = "cannot decode|no such file|no file|directory|Is a"
         yield Case(f"upload: {name[:12]!r}", partial(_uploaded, name), said)
@@ -96,26 +115,38 @@ def cases() -> Iterator[Case]:
         yield Case(f"own file: {path[:12]!r}", partial(_typed, path), ".")
 
 
-def _test(folder: Path) -> BlindTest:
-    stems = np.random.default_rng(0).normal(0, 0.05, (4, 2, 2 * RATE)).astype(np.float32)
-    heard = Excerpt("s", 0.0, RATE, stems.sum(0), {REFERENCE: stems, "m": stems * 0.5})
-    return BlindTest(Blind(seconds=1.0, stems=("bass",), songs=1), [heard], folder)
+def _session(folder: Path) -> Session:
+    waves = np.random.default_rng(0).normal(0, 0.05, (2, 2, RATE)).astype(np.float32)
+    setup = Setup(loudness=None)
+    passages = [
+        design.item(setup, song, "", RATE, wave, None, {"m": wave, "n": wave})
+        for song, wave in zip("ab", waves, strict=True)
+    ]
+    return Session(design.write(folder, setup, passages))
 
 
 def _said(messages: list, folder: Path) -> None:
     """The last reply to messages as a browser would send them; a refusal is raised."""
-    test, replies = _test(folder / "answers"), []
-    test.send = lambda content, buffers=None: replies.append(content)
-    for number, message in enumerate(messages):
-        test._received(test, {"id": number, **message} if isinstance(message, dict) else message, [])
-    assert len(replies) == len(messages) and all(reply["type"] == "saved" for reply in replies[:-1])
-    if replies[-1]["type"] == "refused":
-        raise UserError(replies[-1]["why"])
+    session = _session(folder / "tests")
+    *before, last = [session.reply(message) for message in messages]
+    assert not any("refused" in reply for reply in before)
+    if "refused" in last:
+        raise UserError(last["refused"])
 
 
-def _answers(content: str, folder: Path) -> int:
-    written(folder / "mushra-AB12.csv", content)
-    return len(collected(folder, "mushra"))
+def _answers(content: str | None, folder: Path) -> int:
+    session = _session(folder / "tests")
+    begun = HEAD % session.design["fingerprint"]
+    written(session.folder / "answers" / "AB12.jsonl", begun + begun[:20] if content is None else content)
+    return len(analysis.of_folder(session.folder).tables["participants"])
+
+
+def _stimuli(text: str, content: bytes, folder: Path) -> None:
+    (folder / "mine" / "item").mkdir(parents=True)
+    written(folder / "mine" / "test.yaml", text or "seed: 0")
+    written(folder / "mine" / "item" / "reference.wav", content)
+    soundfile.write(folder / "mine" / "item" / "m.wav", np.zeros(RATE), RATE)
+    prepare.of_folder(folder / "mine")
 
 
 def _panel(folder: Path) -> OwnFile:

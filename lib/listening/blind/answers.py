@@ -1,109 +1,108 @@
-"""Answers of listeners, on disk before the next page: one CSV file per test and participant."""
+"""Answers of participants on disk before the next page: a file of JSON lines each, and nothing else to keep in step."""
 
 from __future__ import annotations
 
-import csv
-import io
+import errno
+import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
 
 from lib import UserError
 from lib.store.files import file_lock
 
-COLUMNS = ["time", "test", "participant", "trial", "question", "song", "stem"]
-COLUMNS += ["slot", "condition", "value", "submitted"]
+CODE = re.compile(r"[A-Z0-9_-]{2,64}")
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+Check = Callable[[list[dict]], object]
+
+
+class Refused(Exception):
+    """What a participant sent is not taken; the text is a key of ``words.json``."""
 
 
 class Answers:
-    """The answers of one participant to one test: ``FOLDER/TEST-CODE.csv``.
+    """The events of one participant: ``FOLDER/CODE.jsonl``, a JSON object a line, each with ``time`` and ``kind``.
 
-    `append` writes complete lines under a lock and flushes them to disk; readers drop a line that a power failure cut.
-    Later lines replace earlier ones of the same trial and slot.
-
-    Raises: UserError if the code is not 2 to 12 letters and digits.
+    `append` writes one whole line under a lock and flushes it to disk before it returns; readers drop a line that a
+    power failure cut. Raises: Refused if the code is not 2 to 64 letters, digits, "-" and "_".
     """
 
-    def __init__(self, folder: Path, test: str, participant: str):
-        participant = participant.strip().upper()
-        if not re.fullmatch(r"[A-Z0-9]{2,12}", participant):
-            raise UserError("A code has 2 to 12 letters and digits. Please do not use your name.")
-        self.test, self.participant = test, participant
-        self.path = folder / f"{test}-{participant}.csv"
+    def __init__(self, folder: Path, code: str):
+        self.code = code.strip().upper()
+        if not CODE.fullmatch(self.code):
+            raise Refused("no code")
+        self.folder, self.path = folder, folder / f"{self.code}.jsonl"
 
     @classmethod
-    def of_new(cls, folder: Path, test: str, draw: np.random.Generator) -> Answers:
-        """Answers under a new random code."""
-        folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            answers = cls(folder, test, "".join(draw.choice(list(ALPHABET), 4)))
-            try:
-                answers.path.touch(exist_ok=False)
-                return answers
-            except FileExistsError:
-                continue
+    def of_new(cls, folder: Path) -> Answers:
+        """Answers under a random code that nobody has."""
+        while (answers := cls(folder, "".join(secrets.choice(ALPHABET) for _ in range(5)))).path.exists():
+            continue
+        return answers
 
-    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Append rows (without time, test and participant)."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        for row in rows:
-            writer.writerow({"time": now, "test": self.test, "participant": self.participant, **row})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(self.path.with_suffix(".lock")), open(self.path, "a+b") as file:
-            file.seek(0)
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
+    def append(self, kind: str, check: Check = lambda events: {}, **facts: object) -> None:
+        """Append an event, with what ``check`` returns on the events so far, which it may refuse.
+
+        Raises: what ``check`` raises; OSError if the disk does not take it: then the file is as it was.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.folder / "lock"):
+            facts |= check(self.events()) or {}
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            line = json.dumps({"time": now, "kind": kind, **facts}, ensure_ascii=False).encode() + b"\n"
+            with open(self.path, "a+b", buffering=0) as file:
+                whole = _whole(self.path)
                 file.truncate(whole)
-            header = b"" if whole else ",".join(COLUMNS).encode() + b"\n"
-            file.write(header + text.getvalue().encode())
-            file.flush()
-            os.fsync(file.fileno())
+                try:
+                    if file.write(line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(whole)
+                    raise
+            if not whole:
+                _flush_folder(self.folder)
 
-    def read(self) -> pd.DataFrame:
-        """The last row of every trial and slot, ordered by trial."""
-        return latest(_lines(self.path)) if self.path.exists() else pd.DataFrame(columns=COLUMNS)
-
-    def finished(self) -> set[int]:
-        """Numbers of the submitted trials."""
-        rows = self.read()
-        return set(rows.loc[rows["submitted"] == 1, "trial"])
+    def events(self) -> list[dict]:
+        """All events in order; none if there is no file. Raises: UserError if the file is damaged."""
+        return read(self.path) if self.path.exists() else []
 
 
-def _lines(path: Path) -> pd.DataFrame:
-    content = path.read_bytes()
-    content = content[: content.rfind(b"\n") + 1]
-    if not content:
-        return pd.DataFrame(columns=COLUMNS)
-    texts = dict.fromkeys(("participant", "song", "condition"), str)  # a code may read 007, a song NA
-    numbers = dict.fromkeys(("trial", "slot", "value", "submitted"), "int64")
+def read(path: Path) -> list[dict]:
+    """The events of a file. Raises: UserError if it does not hold any, naming the line."""
+    events = []
+    for number, line in enumerate(path.read_bytes()[: _whole(path)].splitlines(), 1):
+        try:
+            event = json.loads(line)
+            events.append({"kind": event["kind"], **event})
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise UserError(f"{path}: line {number} is no event of a listening test: repair or remove it") from None
+    return events
+
+
+def rarest_part(folder: Path, parts: int) -> int:
+    """The part of a test that the fewest participants have."""
+    taken = [part_of(events) for path in folder.glob("*.jsonl") if (events := read(path))]
+    return min(range(parts), key=taken.count)
+
+
+def part_of(events: Sequence[dict]) -> int:
+    """The part of the test that a participant has. Raises: LookupError if they have not begun."""
+    return next(iter(events[:1]), {})["part"]
+
+
+def _whole(path: Path) -> int:
+    """Bytes of a file up to the end of its last whole line."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def _flush_folder(folder: Path) -> None:
+    """So that a new file is found after a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        table = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts | numbers)
-        return table[COLUMNS]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: not answers to a listening test ({error}): repair or remove it") from error
-
-
-def latest(lines: pd.DataFrame) -> pd.DataFrame:
-    """The last line of every participant, trial and slot; submitted lines take precedence."""
-    keys = ["test", "participant", "trial", "slot"]
-    order = lines.sort_values("submitted", kind="stable").drop_duplicates(keys, keep="last")
-    return order.sort_values(keys, ignore_index=True)
-
-
-def collected(folder: Path, test: str) -> pd.DataFrame:
-    """The submitted answers of all participants; empty if there are none."""
-    frames = [latest(_lines(path)) for path in sorted(folder.glob(f"{test}-*.csv"))]
-    frames = [frame for frame in frames if len(frame)]
-    if not frames:
-        return pd.DataFrame(columns=COLUMNS)
-    table = pd.concat(frames, ignore_index=True)
-    return table[table["submitted"] == 1].reset_index(drop=True)
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.listening.blind.design import FIXED, HIDDEN, LEAKAGE, LOW_ANCHOR
+from lib.listening.blind.design import FIXED, HIDDEN
 from lib.listening.blind.simulated import SIMULATED
 from lib.report.figures.style import COLORS, dots, drawn, spread
 from lib.report.sentences import counted
 from lib.scoring import MEAN
 
 BANDS = ("Bad", "Poor", "Fair", "Good", "Excellent")
-ANCHOR_COLORS = {HIDDEN: "#4D4D4D", LEAKAGE: "#999999", LOW_ANCHOR: "#BDBDBD"}
+ANCHOR_COLORS = dict(zip(FIXED, ("#4D4D4D", "#BDBDBD", "#A6A6A6", "#999999"), strict=True))
 SPARE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
 
 
@@ -23,9 +23,9 @@ def ratings(results: Path, table: pd.DataFrame, means: pd.DataFrame) -> Figure:
 
     The title and the file name mark a simulated panel.
     """
-    simulated, questions = bool(table[SIMULATED].any()), list(table["question"].unique())
-    methods = [name for name in table["condition"].unique() if name not in FIXED]
-    order = [HIDDEN, *methods, *(name for name in (LEAKAGE, LOW_ANCHOR) if name in set(table["condition"]))]
+    simulated, questions = SIMULATED in table, list(table["question"].unique())
+    methods = sorted(set(table["condition"]) - set(FIXED))
+    order = [HIDDEN, *methods, *(name for name in reversed(FIXED[1:]) if name in set(table["condition"]))]
     colors = {name: COLORS.get(name, SPARE[n % len(SPARE)]) for n, name in enumerate(methods)} | ANCHOR_COLORS
     name = "listening_simulated" if simulated else "listening"
     height = 0.9 + (0.6 + 0.36 * len(order)) * len(questions)

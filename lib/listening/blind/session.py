@@ -1,161 +1,290 @@
-"""The pages of the blind test: code, training, trials, thanks. The browser receives sounds and letters only."""
+"""What participants see next, and what becomes of what they send. Needs a design's folder and the standard library.
+
+Browsers receive sounds and letters alone: which condition a letter stands for never leaves this side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import anywidget
-import numpy as np
-import traitlets
+from typing import NamedTuple
 
 from lib import UserError
-from lib.listening.blind import design
-from lib.listening.blind.answers import Answers
-from lib.listening.blind.design import Trial
-from lib.listening.excerpt import Excerpt
-from lib.listening.export import CSS, encoded, module
-from lib.profile.fields import Blind
+from lib.listening.blind.answers import Answers, Refused, part_of, rarest_part
+from lib.store.files import read_facts
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-TITLES = {"mushra": "Rate what you hear", "preference": "Which one is better?", "abx": "Which one is X?"}
+LONGEST = 5000
+"""Characters of an answer to the questionnaire."""
 
 
-class BlindTest(anywidget.AnyWidget):
-    """A blind test on ``excerpts``, with answers in CSV files in ``folder`` (`lib.listening.blind.answers`).
+class Page(NamedTuple):
+    """A page of a participant: a question about an item, and its conditions in the order of the letters."""
 
-    Pages label the conditions A, B, C, ... in random order per participant and trial; their names never leave the
-    kernel. Every released slider and every submitted page is on disk before the browser receives a confirmation. A
-    participant who returns with the same code continues at the first page not submitted.
+    question: str
+    item: Mapping
+    slots: tuple[str, ...]
+
+
+class Session:
+    """All participants of the test in ``folder``, with answers in ``folder/answers``; ``codes``: those given out.
+
+    Nothing is remembered between two messages but what is on disk, so that several processes and tabs may serve one
+    test. Raises: UserError if the folder holds no design.
     """
 
-    _esm = module("blind/widget.js")
-    _css = CSS
-    page = traitlets.Dict().tag(sync=True)
+    def __init__(self, folder: Path, codes: Iterable[str] = ()):
+        needed = ("fingerprint", "setup", "words", "items", "parts", "training", "page_seconds", "rest")
+        self.folder, self.design = folder, read_facts(folder / "design.json", *needed)
+        self.setup, self.codes = self.design["setup"], {code.strip().upper() for code in codes}
 
-    def __init__(self, settings: Blind, excerpts: Sequence[Excerpt], folder: Path):
-        super().__init__()
-        self._settings, self._folder = settings, folder
-        self._items = design.items(settings, excerpts)
-        self._answers: Answers | None = None
-        self._trials: list[Trial] = []
-        self._at: int | None = None  # number of the current trial
-        self.page = {
-            "view": "welcome",
-            "title": TITLES[settings.test],
-            "protocol": design.protocol(settings, self._items),
-        }
-        self.on_msg(self._received)
-
-    def __repr__(self) -> str:
-        return "BlindTest()"  # not the state, which includes the sounds
-
-    def _received(self, _, message: Mapping, buffers: object) -> None:
-        actions = {"begin": self._begin, "trained": self._next, "rate": self._rate, "submit": self._submit}
+    def reply(self, message: object) -> dict:
+        """What a browser shows next: {"page"}, or {"refused"}, a key of the texts, perhaps with "detail" and "page"."""
         try:
-            actions[message["type"]](message)
-            self.send({"type": "saved", "id": message["id"]})
-        except UserError as error:
-            self.send({"type": "refused", "id": _id(message), "why": str(error)})
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # not a message of widget.js
-            why = "The answer was not understood. Please reload the page."
-            self.send({"type": "refused", "id": _id(message), "why": why})
+            actions = {
+                "welcome": self._welcome, "begin": self._begin, "level": self._level, "trained": self._trained,
+                "open": self._open, "answer": self._answer, "questionnaire": self._questionnaire,
+            }  # fmt: skip
+            return {"page": actions[message["type"]](message)}
+        except Refused as error:
+            page = self._next(self._answers(message)) if str(error) == "answered" else None
+            return {"refused": str(error)} | ({"page": page} if page else {})
+        except OSError as error:
+            return {"refused": "disk", "detail": error.strerror or type(error).__name__}
+        except UserError:
+            return {"refused": "damaged"}
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):  # not of test.js
+            return {"refused": "misunderstood"}
 
-    def _begin(self, message: Mapping) -> None:
-        code, test = str(message["code"]), self._settings.test
-        new = not code.strip()
-        self._answers = (
-            Answers.of_new(self._folder, test, np.random.default_rng()) if new else Answers(self._folder, test, code)
-        )
-        self._trials = design.trials(self._settings, self._items, self._answers.participant)
-        if self._answers.finished():
-            self._next(message)
+    def sound(self, code: str, page: str, slot: int) -> Path:
+        """The file behind a letter; ``page``: a number, "training" and a number, or "volume".
+
+        Raises: Refused, LookupError or ValueError if there is none.
+        """
+        if page == "volume":
+            return self._file(self.design["items"][self.design["training"][0]]["reference"])
+        answers = Answers(self.folder / "answers", code)
+        if page.startswith("training"):
+            shown = self._training(answers.code, int(page.removeprefix("training")))
         else:
-            self._show(self._training(), "training", {})
+            shown = self._pages(answers.code, part_of(answers.events()))[int(page)]
+        sounds = [shown.item["conditions"][name]["sound"] for name in shown.slots]
+        if self.setup["test"] != "abx":
+            sounds.insert(0, shown.item["reference"])
+        return self._file(sounds[slot if slot >= 0 else len(sounds)])
 
-    def _training(self) -> Trial:
-        """A page that does not count: the last item, in another order."""
-        item, draw = self._items[-1], design.generator(self._settings, self._answers.participant, "training")
-        return Trial(-1, self._settings.questions[0], item, design.slots(self._settings, item, draw))
+    def _file(self, digest: str) -> Path:
+        return self.folder / "sound" / f"{digest}.flac"
 
-    def _next(self, message: Mapping) -> None:
-        done = self._answers.finished()
-        left = [trial for trial in self._trials if trial.number not in done]
-        if not left:
-            self._at = None
-            self.page = {"view": "done", "title": "Thank you", "code": self._answers.participant}
-            return
-        self._at = left[0].number
-        drafts = self._answers.read()
-        drafts = drafts[drafts["trial"] == self._at] if len(drafts) else drafts
-        self._show(left[0], "trial", dict(zip(drafts["slot"], drafts["value"], strict=True)))
+    def _shuffled(self, values: Iterable, *key: object) -> list:
+        """Values in an order that the design's seed, the test and the ``key`` determine, on every machine."""
+        seed = (self.setup["seed"], self.setup["test"], *key)
+        return sorted(values, key=lambda value: hashlib.sha256(repr((seed, value)).encode()).digest())
 
-    def _show(self, trial: Trial, view: str, drafts: Mapping[int, float]) -> None:
-        test, item = self._settings.test, trial.item
-        waves = [item.conditions[slot] for slot in trial.slots]
-        letters = [*"ABX"] if test == "abx" else list(LETTERS[: len(waves)])
-        if test != "abx":
-            waves, letters = [item.reference, *waves], ["Reference", *letters]
-        self.page = {
-            "view": view,
-            "title": TITLES[test],
-            "test": test,
-            "code": self._answers.participant,
-            "trial": trial.number,
-            "of": len(self._trials),
-            "done": len(self._answers.finished()),
-            "question": self._question(trial),
-            "letters": letters,
-            "rate": item.rate,
-            "signals": [encoded(wave, item.rate) for wave in waves],
-            "drafts": [drafts.get(slot) for slot in range(len(trial.slots))],
+    def _pages(self, code: str, part: int) -> list[Page]:
+        """The pages of a participant in order."""
+        pages = [(number, *page) for number, page in enumerate(self.design["parts"][part])]
+        return [self._page(code, *page) for page in self._shuffled(pages, code, "pages")]
+
+    def _training(self, code: str, number: int) -> Page:
+        """A page that does not count."""
+        item = self.design["training"][number]
+        return self._page(code, f"training {number}", next(iter(self.setup["questions"])), item)
+
+    def _page(self, code: str, number: object, question: str, item: int) -> Page:
+        facts = self.design["items"][item]
+        slots = self._shuffled(facts["conditions"], code, "slots", number)
+        if self.setup["test"] == "abx":
+            slots.append(slots[self._shuffled((0, 1), code, "x", number)[0]])
+        return Page(question, facts, tuple(slots))
+
+    def _answers(self, message: Mapping) -> Answers:
+        """The answers of a participant who has begun."""
+        answers = Answers(self.folder / "answers", message["code"])
+        if not (events := answers.events()):
+            raise Refused("misunderstood")
+        if events[0].get("design") != self.design["fingerprint"]:
+            raise Refused("other design")
+        return answers
+
+    def _welcome(self, message: Mapping) -> dict:
+        setup = self.setup
+        shown = {key: setup[key] for key in ("title", "language", "contact", "consent", "test")}
+        facts = {"design": self.design["fingerprint"], "minutes": estimate(self.design), "words": self.design["words"]}
+        return {"view": "welcome", **shown, **facts}
+
+    def _begin(self, message: Mapping) -> dict:
+        folder, code = self.folder / "answers", message["code"]
+        if self.setup["consent"] and message.get("consent") is not True:
+            raise Refused("no consent")
+        if not code.strip() and self.codes:
+            raise Refused("not issued")
+        answers = Answers(folder, code) if code.strip() else Answers.of_new(folder)
+        if self.codes and answers.code not in self.codes:
+            raise Refused("not issued")
+        if answers.events():
+            self._answers(message).append("return")
+        elif code.strip() and not self.codes and message.get("new") is not True:
+            return {"view": "new", "code": answers.code}
+        else:
+            answers.append("begin", lambda events: self._first(folder, events), design=self.design["fingerprint"])
+        return {
+            "view": "volume",
+            "code": answers.code,
+            "rate": self.design["items"][self.design["training"][0]]["rate"],
         }
 
-    def _question(self, trial: Trial) -> str:
-        if self._settings.test == "abx":
-            return "X is either A or B. Which one?"
-        stem = trial.item.stem
-        question = f"This is about the {stem}. {design.QUESTIONS[trial.question].format(stem=stem)}"
-        return question if self._settings.test == "mushra" else f"{question} Choose the better one."
+    def _first(self, folder: Path, events: Sequence[dict]) -> dict:
+        if events:
+            raise Refused("answered")  # in another tab, at the same time
+        return {"consent": bool(self.setup["consent"]), "part": rarest_part(folder, len(self.design["parts"]))}
 
-    def _rate(self, message: Mapping) -> None:
-        slot = self._current(message).slots[_whole(message["slot"], 0, len(self._current(message).slots) - 1)]
-        value = _whole(message["value"], 0, 100)
-        self._answers.append([self._row(message, int(message["slot"]), slot, value, 0)])
+    def _level(self, message: Mapping) -> dict:
+        answers = self._answers(message)
+        answers.append("level", decibels=_number(message["level"], -60, 0))
+        return self._next(answers)
 
-    def _submit(self, message: Mapping) -> None:
-        slots, values = self._current(message).slots, message["values"]
-        if self._settings.test == "mushra":
-            ratings = [_whole(value, 0, 100) for value in values]
-            if len(ratings) != len(slots):
-                raise UserError("Please rate every sound.")
-            rows = enumerate(zip(slots, ratings, strict=True))
-        else:
+    def _trained(self, message: Mapping) -> dict:
+        answers = self._answers(message)
+        number = _whole(message["page"], 0, len(self.design["training"]) - 1)
+        answers.append("trained", page=number, **_heard(message, self._training(answers.code, number)))
+        return self._next(answers)
+
+    def _open(self, message: Mapping) -> dict:
+        """An earlier page again, or with a page of -1 the next one."""
+        answers = self._answers(message)
+        if self.setup["test"] != "mushra" or message["page"] == -1:
+            return self._next(answers)
+        return self._shown(answers, _whole(message["page"], 0, len(self._own_pages(answers)) - 1))
+
+    def _own_pages(self, answers: Answers) -> list[Page]:
+        return self._pages(answers.code, part_of(answers.events()))
+
+    def _answer(self, message: Mapping) -> dict:
+        answers = self._answers(message)
+        pages = self._own_pages(answers)
+        number = _whole(message["page"], 0, len(pages) - 1)
+        question, item, slots = page = pages[number]
+        values = self._values(message["values"], slots)
+        facts = {"page": number, "question": question, "song": item["song"], "stem": item["stem"]}
+        facts |= {"slots": slots, "values": values, **_heard(message, page)}
+
+        def check(events: Sequence[dict]) -> None:
+            """Only who saw the last answer to a page replaces it: another tab did not, nor did a lost reply."""
+            if message["revision"] != len(_to_page(events, number)) or (
+                self.setup["test"] != "mushra" and message["revision"]
+            ):
+                raise Refused("answered")
+
+        answers.append("answer", check, **facts)
+        return self._next(answers)
+
+    def _values(self, values: Sequence, slots: Sequence[str]) -> list[int]:
+        """Ratings by slot, or 1 for the slot that was chosen and 0 for the other."""
+        if self.setup["test"] != "mushra":
             chosen = _whole(values[0], 0, 1)
-            rows = enumerate((slots[n], int(n == chosen)) for n in (0, 1))
-            if self._settings.test == "abx":
-                rows = [(0, (" / ".join(sorted(set(slots))), int(slots[chosen] == slots[2])))]
-        self._answers.append([self._row(message, n, slot, value, 1) for n, (slot, value) in rows])
-        self._next(message)
+            return [int(n == chosen) for n in (0, 1)]
+        if not isinstance(values, list) or len(values) != len(slots):
+            raise Refused("not rated")
+        try:
+            return [_whole(value, 0, 100) for value in values]
+        except ValueError:
+            raise Refused("not rated") from None
 
-    def _current(self, message: Mapping) -> Trial:
-        if self._at is None or message["trial"] != self._at:
-            raise UserError("This page was already answered, perhaps in another tab. Please reload it.")
-        return self._trials[self._at]
+    def _questionnaire(self, message: Mapping) -> dict:
+        answers, asked = self._answers(message), self.setup["questionnaire"]
+        given = [str(text)[:LONGEST] for text in message["answers"]][: len(asked)]
+        named = dict(zip((line["ask"] for line in asked), given, strict=False))
+        answers.append("questionnaire", answers=named, comment=str(message["comment"])[:LONGEST])
+        return self._next(answers)
 
-    def _row(self, message: Mapping, slot: int, condition: str, value: int, submitted: int) -> dict:
-        trial = self._current(message)
-        facts = {"trial": trial.number, "question": trial.question, "song": trial.item.song, "stem": trial.item.stem}
-        return facts | {"slot": slot, "condition": condition, "value": value, "submitted": submitted}
+    def _next(self, answers: Answers) -> dict:
+        """The first page that is not answered, after the training; then the questionnaire, then thanks."""
+        events = answers.events()
+        trained = {event["page"] for event in events if event["kind"] == "trained"}
+        for number in range(len(self.design["training"])):
+            if number not in trained:
+                return self._training_page(answers.code, number)
+        pages = self._own_pages(answers)
+        for number in range(len(pages)):
+            if not _to_page(events, number):
+                return self._shown(answers, number)
+        if not any(event["kind"] == "questionnaire" for event in events):
+            shown = {"questionnaire": self.setup["questionnaire"], "comment": self.setup["comment"]}
+            if any(shown.values()):
+                return {"view": "questionnaire", "code": answers.code, **shown}
+        return {"view": "done", "code": answers.code}
+
+    def _training_page(self, code: str, number: int) -> dict:
+        of = len(self.design["training"])
+        facts = {
+            "view": "training",
+            "page": number,
+            "of": of,
+            "sounds": f"training{number}",
+            "revision": 0,
+            "values": None,
+        }
+        return facts | self._asked(code, self._training(code, number)) | {"level": self._set_level(code)}
+
+    def _shown(self, answers: Answers, number: int) -> dict:
+        """A page, with the values that were given to it before."""
+        events, pages = answers.events(), self._own_pages(answers)
+        before, left = _to_page(events, number), sum(not _to_page(events, n) for n in range(len(pages)))
+        rest = not before and number > 0 and number % self.design["rest"] == 0
+        facts = {
+            "view": "trial", "page": number, "of": len(pages), "sounds": str(number),
+            "minutes": estimate(self.design, left), "rest": rest, "back": number > 0 and self.setup["test"] == "mushra",
+            "revision": len(before), "values": before[-1]["values"] if before else None,
+            "level": self._set_level(answers.code),
+        }  # fmt: skip
+        return facts | self._asked(answers.code, pages[number])
+
+    def _asked(self, code: str, page: Page) -> dict:
+        test, words = self.setup["test"], self.design["words"]
+        about = page.item["about"]
+        asked = self.setup["questions"][page.question].replace("{about}", about)
+        if about:
+            asked = f"{words['about'].replace('{about}', about)} {asked}"
+        asked = {"abx": words["which"], "preference": f"{asked} {words['choose']}"}.get(test, asked)
+        letters = [*"ABX"] if test == "abx" else [words["reference"], *LETTERS[: len(page.slots)]]
+        return {"code": code, "test": test, "asked": asked, "letters": letters, "rate": page.item["rate"]}
+
+    def _set_level(self, code: str) -> float:
+        events = Answers(self.folder / "answers", code).events()
+        return next((event["decibels"] for event in reversed(events) if event["kind"] == "level"), 0.0)
 
 
-def _id(message: object) -> object:
-    """The number of a message, or None."""
-    number = message.get("id") if isinstance(message, Mapping) else None
-    return number if isinstance(number, int | str) else None
+def estimate(design: Mapping, pages: int | None = None) -> int:
+    """Minutes that ``pages`` take, by default the longest part with its training."""
+    if pages is None:
+        pages = max(map(len, design["parts"])) + len(design["training"])
+    return max(1, round(pages * design["page_seconds"] / 60))
+
+
+def _to_page(events: Sequence[dict], number: int) -> list[dict]:
+    return [event for event in events if event["kind"] == "answer" and event["page"] == number]
+
+
+def _heard(message: Mapping, page: Page) -> dict:
+    """What a browser counted: plays and seconds of every sound, seconds on the page."""
+    plays, seconds = (message[key][: 1 + len(page.slots)] for key in ("plays", "seconds"))
+    if not len(plays) == len(seconds) >= len(page.slots):
+        raise ValueError("not counts of every sound")
+    counts = {"plays": [_whole(count, 0, 10**6) for count in plays]}
+    times = {"seconds": [round(_number(time, 0, 10**6), 2) for time in seconds]}
+    return counts | times | {"elapsed": round(_number(message["elapsed"], 0, 10**7), 1)}
 
 
 def _whole(value: object, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UserError(f"Please answer with a whole number from {low} to {high}.")
+        raise ValueError(f"not a whole number from {low} to {high}")
     return value
+
+
+def _number(value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isnan(value):
+        raise ValueError(f"not a number from {low} to {high}")
+    return float(value)

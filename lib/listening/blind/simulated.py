@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lib import scoring
-from lib.listening.blind.design import HIDDEN, LOW_ANCHOR, Item
-from lib.profile.fields import Blind
+from lib.listening.blind.design import HIDDEN, LOW_ANCHOR, MID_ANCHOR
 
 SIMULATED = "simulated"
+KNOWN = {HIDDEN: 100.0, LOW_ANCHOR: 20.0, MID_ANCHOR: 45.0}
+"""Points of conditions whatever their SDR, which is high for stems without treble."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,19 @@ class SimulatedListeners:
     careless: float = 0.0
 
 
-def quality(settings: Blind, items: Sequence[Item]) -> dict[tuple[str, str, str], float]:
-    """Points from 0 to 100 by (song, stem, condition): a logistic function of SDR (0 dB: 40, 10 dB: 67).
-
-    The low anchor has 20 points, independent of its SDR, which is high for stems without treble.
-    """
+def quality(design: Mapping) -> dict[tuple[str, str, str], float]:
+    """Points from 0 to 100 by (song, stem, condition): a logistic function of SDR (0 dB: 40, 10 dB: 67)."""
     points = {}
-    for item in items:
-        for name, wave in item.conditions.items():
-            sdr = scoring.usdr(item.reference[None], wave[None])[0]
-            logistic = 100 / (1 + np.exp(-(np.clip(sdr, -30, 60) - 3.6) / 9))
-            points[item.song, item.stem, name] = {HIDDEN: 100.0, LOW_ANCHOR: 20.0}.get(name, float(logistic))
+    for item in design["items"]:
+        for name, facts in item["conditions"].items():
+            sdr = 60.0 if facts["sdr"] is None else np.clip(facts["sdr"], -30, 60)
+            logistic = 100 / (1 + np.exp(-(sdr - 3.6) / 9))
+            points[item["song"], item["stem"], name] = KNOWN.get(name, float(logistic))
     return points
 
 
 def ratings(
-    settings: Blind,
+    questions: Sequence[str],
     known: Mapping[tuple[str, str, str], float],
     listeners: int,
     seed: int,
@@ -58,7 +55,7 @@ def ratings(
     """
     draw, rows = np.random.default_rng(seed), []
     careless = draw.permutation(listeners) < round(panel.careless * listeners)
-    keys = [(question, *key) for question in settings.questions for key in known]
+    keys = [(question, *key) for question in questions for key in known]
     points = np.array([known[key[1:]] for key in keys])
     hidden = np.array([key[3] == HIDDEN for key in keys])
     for number in range(listeners):
@@ -72,8 +69,3 @@ def ratings(
             for (question, song, stem, name), value in zip(keys, rated.round().clip(0, 100), strict=True)
         ]
     return pd.DataFrame(rows)
-
-
-def listening_to(settings: Blind, items: Sequence[Item]) -> pd.DataFrame:
-    """Ratings by the panel of a profile, of which a tenth is careless."""
-    return ratings(settings, quality(settings, items), settings.panel, settings.seed, SimulatedListeners(careless=0.1))
