@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from PIL import Image
 
 from lib import ROOT, scoring
 from lib.data.corpora import real_song
-from lib.listening import BlindTest, examples, explorer
+from lib.listening import Groups, examples, explorer
+from lib.listening.blind import design, setup
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.profile.fields import Blind, Listening
 from tests import browser
@@ -74,29 +76,52 @@ def stems(page, heard: Excerpt) -> None:
     save("stems", view)
 
 
-def blind(page, heard: Excerpt, kind: str) -> None:
-    """A page of a blind test, half answered."""
-    settings = Blind(test=kind, seconds=4.0, stems=("vocals",), questions=("target",))
+def groups(page) -> None:
+    """The outputs of an unsupervised model, some of them sorted into stems."""
+    outputs, song = examples.read_outputs(ROOT / Listening().examples)
+    page.set_viewport_size({"width": 900, "height": 900})
+    widget = Groups(outputs, song.versions[REFERENCE], song.rate)
+    browser.mount(page, widget)
+    view = page.locator(".groups[data-ready]")
+    for stem, members in zip(widget.stems, widget.best, strict=True):
+        view.get_by_role("button", name=f"output {members.index(1) + 1} in {stem}").click()
+    page.wait_for_timeout(300)
+    save("groups", view)
+
+
+def blind(page, heard: Excerpt, kind: str, folder: Path) -> None:
+    """A page of a blind test, half answered, and the page that sets the volume."""
+    settings = Blind(test=kind, seconds=2.0, stems=("vocals",), questions=("target",))
     if len(heard.versions) < 3:  # two methods at least, for a choice between two
         heard.versions["mixture"] = np.broadcast_to(heard.mixture / 4, heard.versions[REFERENCE].shape)
+    made = setup.of_profile(settings)
+    place = design.write(folder / kind, made, design.items(settings, made, [heard]))
+    port, home = browser.free_port(), folder / kind / "home"
+    home.mkdir()
     page.set_viewport_size({"width": 760, "height": 900})
-    with tempfile.TemporaryDirectory() as answers:
-        browser.mount(page, BlindTest(settings, [heard], Path(answers)))
+    command = [sys.executable, "-m", "lib.listening.serve", str(place), "--port", str(port)]
+    with browser.served(command, home, port):
+        page.goto(f"http://127.0.0.1:{port}/")
         view = page.locator(".blind")
-        view.locator("input[name=code]").fill("AB7")
-        page.keyboard.press("Enter")
-        view.get_by_role("button", name="Start the test").click()
-        view.and_(page.locator("[data-view=trial]")).wait_for()
-        view.get_by_role("button", name="Play").click()
-        for key in "012":
-            page.keyboard.press(key)
-            page.wait_for_timeout(400)
-        for slider, right in zip(view.locator("input[type=range]").all(), (40, -18, 22), strict=False):
-            slider.focus()
-            for _ in range(abs(right)):
-                page.keyboard.press("ArrowRight" if right > 0 else "ArrowLeft")
+        view.locator("input[name=code]").fill("")
+        view.get_by_role("button", name="Begin").click()
+        listen(page, ["1"], "volume")
+        view.get_by_role("button", name="Lock the level").click()
+        listen(page, "0123456789"[kind == "abx" : page.locator(".letter").count() + (kind == "abx")], "training")
+        view.get_by_role("button", name="Continue").click()
+        listen(page, "012" if kind == "mushra" else "123", "trial")
+        for slider, right in zip(view.locator("input[type=range]").all(), (90, 32, 72), strict=False):
+            slider.fill(str(right))
         page.wait_for_timeout(300)
         save(kind, view)
+
+
+def listen(page, keys: Sequence[str], view: str) -> None:
+    """Play every sound behind a key for as long as it takes to count as heard."""
+    page.locator(f".blind[data-view={view}] .play").click()
+    for key in keys:
+        page.keyboard.press(key)
+        page.wait_for_timeout(2100)
 
 
 def main() -> int:
@@ -107,9 +132,11 @@ def main() -> int:
             draw_explorer(page, heard, folder)
         with closing(context.new_page()) as page:
             stems(page, heard)
+        with closing(context.new_page()) as page:
+            groups(page)
         for kind in ("mushra", "abx"):
             with closing(context.new_page()) as page:
-                blind(page, heard, kind)
+                blind(page, heard, kind, folder)
     return 0
 
 

@@ -18,10 +18,8 @@ from lib.data.composed.compose import compose
 from lib.data.segments import stem_manifest
 from lib.experiments import evaluate
 from lib.experiments.intervals import paired_interval
-from lib.listening.blind import design
 from lib.machine.distributed import start_fabric
 from lib.mixing import MixturesOfMixtures, StemMixtures, loader
-from lib.profile.fields import Blind
 from lib.study import Study
 from lib.training import Task, mixit, train_step
 from lib.transfer import shuffled, transfer
@@ -226,12 +224,6 @@ def mixit_step(study: Study, accumulate: int) -> float:
     return train_step(fabric, model, optimiser, Task(separator, Noise(), mixit, None), stage, batch, 1e-3, 7)
 
 
-def blind_test(study: Study, test: str) -> list:
-    waves = {name: np.zeros((2, 100), np.float32) for name in ("a", "b")}
-    heard = [design.Item("song", "bass", 16000, waves["a"], waves)] * 3
-    return design.trials(Blind(test=test), heard, "code")
-
-
 def intervals(study: Study) -> pd.DataFrame:
     rows = [{"method": m, "seed": s, "song": n, "stem": "bass", "metric": "uSDR", "value": s + len(m + n)}
             for m in ("a", "bb") for s in (0, 1) for n in ("x", "yy")]  # fmt: skip
@@ -251,12 +243,10 @@ def intervals(study: Study) -> pd.DataFrame:
         lambda study: training.example_flops(lambda: study.new_separator(4, 0), mixit, 2, 640),
         lambda study: transfer(study.new_separator(6, 1), "random", None, 3),
         lambda study: shuffled(study.new_separator(4, 1), 3),
-        lambda study: blind_test(study, "mushra"),
-        lambda study: blind_test(study, "abx"),
         intervals,
     ],
     ids=["song", "stems", "stems, a worker", "mixtures", "mixtures, a worker", "MixIT step", "accumulated step",
-         "operations", "random outputs", "shuffled weights", "MUSHRA", "ABX", "intervals"],
+         "operations", "random outputs", "shuffled weights", "intervals"],
 )  # fmt: skip
 def test_no_work_reads_or_changes_the_global_generators(study, work):
     first = work(study)

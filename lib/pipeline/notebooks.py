@@ -194,7 +194,7 @@ def _keys(profile: Profile, results: Path, notebooks: Sequence[Path]) -> dict[Pa
     shared = [music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
     others = [replace(profile, listening=replace(profile.listening, blind=Blind()))]
     own = {
-        LISTENING: [profile, *((path.name, _sha256(path)) for path in sorted((results / "listening").glob("*.csv")))]
+        LISTENING: [profile, *((path.name, _sha256(path)) for path in sorted((results / "listening").glob("*/answers/*.jsonl")))]
     }
     return {path: fingerprint([*shared, *own.get(path.stem, others), _sources(path)]) for path in notebooks}
 
