@@ -193,9 +193,8 @@ def _keys(profile: Profile, results: Path, notebooks: Sequence[Path]) -> dict[Pa
     music = [provenance.corpus_fingerprint(profile, key, times=True) for key in profile.corpus.music]
     shared = [music, provenance.lib_fingerprint(), _sha256(ROOT / "requirements.txt")]
     others = [replace(profile, listening=replace(profile.listening, blind=Blind()))]
-    own = {
-        LISTENING: [profile, *((path.name, _sha256(path)) for path in sorted((results / "listening").glob("*/answers/*.jsonl")))]
-    }
+    answers = sorted((results / "listening").glob("*/answers/*.jsonl"))
+    own = {LISTENING: [profile, *((path.name, _sha256(path)) for path in answers)]}
     return {path: fingerprint([*shared, *own.get(path.stem, others), _sources(path)]) for path in notebooks}
 
 

@@ -101,8 +101,9 @@ def test_the_blind_test_and_its_answers_concern_the_listening_notebook_alone(sta
     saved(stage.root / "notebooks" / "05_listening.ipynb", "1 + 1")
     assert len(stage()) == 3
     assert stage(("listening.blind.songs", 3)) == ["05_listening"]
-    (stage.results / "listening").mkdir()
-    (stage.results / "listening" / "test-CODE.csv").write_text("an answer")
+    answers = stage.results / "listening" / "mushra-1a2b3c" / "answers"
+    answers.mkdir(parents=True)
+    (answers / "CODE.jsonl").write_text("an answer")
     assert stage(("listening.blind.songs", 3)) == ["05_listening"]
     assert stage(("listening.blind.songs", 3)) == []
 
