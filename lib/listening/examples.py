@@ -20,7 +20,7 @@ from lib.listening.export import encoded
 from lib.store.files import atomic, read_facts, write_json
 
 LIMIT = 5_000_000
-"""Maximum size of a set in bytes."""
+"""Maximum size of a set in bytes, without the outputs of an unsupervised model (half a megabyte)."""
 OUTPUTS = "outputs"
 COMPRESSIONS = (0.4, 0.6, 0.8, 0.9, 1.0)
 """Vorbis compression levels, from the best quality to the smallest files."""
@@ -62,7 +62,7 @@ def write_outputs(folder: Path, outputs: np.ndarray, excerpt: Excerpt, facts: di
     """Add the ``outputs`` [N, 2, T] of an unsupervised model for the first song; return the size of the set."""
     listed = manifest(folder)
     for number, wave in enumerate(outputs):
-        sound = encoded(wave * excerpt.gain, excerpt.rate, "OGG", subtype="VORBIS", compression_level=COMPRESSIONS[0])
+        sound = encoded(wave * excerpt.gain, excerpt.rate, "OGG", subtype="VORBIS", compression_level=COMPRESSIONS[2])
         with atomic(folder / OUTPUTS / f"{number:02}.ogg") as temporary:
             temporary.write_bytes(sound)
     facts = {**facts, "count": len(outputs), "gain": excerpt.gain}
