@@ -22,7 +22,6 @@ from tqdm.auto import tqdm
 from lib import STEMS, UserError, one_line
 from lib.data import audio
 from lib.data.folder import music_files
-from lib.data.stream import Song, resample_blocks
 from lib.machine import signals
 from lib.machine.devices import keep_freed_memory, resolve_precision
 from lib.model import checkpoints
@@ -41,7 +40,7 @@ def separate(separator: nn.Module, mixture: Tensor, window: int, hop: int, batch
 
 def separate_blocks(
     separator: nn.Module,
-    mixture: Tensor | Song,
+    mixture: Tensor | audio.Song,
     window: int,
     hop: int,
     batch: int = 1,
@@ -88,7 +87,7 @@ def separate_blocks(
                 progress(first + len(some), len(starts))
 
 
-def _padded(mixture: Tensor | Song, start: int, length: int) -> Tensor:
+def _padded(mixture: Tensor | audio.Song, start: int, length: int) -> Tensor:
     """Samples [start, start + length) of the mixture, zero outside of it."""
     inside = torch.as_tensor(mixture[:, max(start, 0) : start + length])
     before = max(-start, 0)
@@ -133,7 +132,7 @@ def separate_file(
     """
     names = STEMS if separator.sources == len(STEMS) else [f"output{i:02d}" for i in range(separator.sources)]
     with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
-        song = Song(audio.seekable(path, cache), separator.rate)
+        song = audio.Song(audio.seekable(path, cache), separator.rate)
         rate, frames = song.info.rate, song.info.frames
         made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +141,7 @@ def separate_file(
         samples = (round(seconds * separator.rate) for seconds in (window, hop))
         blocks = separate_blocks(separator, song, *samples, batch, bf16=bf16, progress=True)
         written = 0
-        for block in resample_blocks((block.numpy() for block in blocks), separator.rate, rate, frames):
+        for block in audio.resample_blocks((block.numpy() for block in blocks), separator.rate, rate, frames):
             if mixture_consistency:  # at the song's own rate: what lies above the model's band belongs to the sum too
                 block = block + (audio.read(song.path, written, block.shape[-1]) - block.sum(0)) / len(block)
             written += block.shape[-1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib import profile as profiles
 from lib import separate
-from lib.data import audio, folder, stream
+from lib.data import audio, folder
 from lib.data.segments import audible_segments
 from lib.losses import mixit_loss, stem_snr_loss
 from lib.mixing import song_segments
@@ -136,7 +136,7 @@ def test_resampling_in_blocks_is_resampling_and_comes_back(seed, samples, rate, 
     cuts = sorted(data.draw(st.lists(st.integers(0, samples), max_size=4)))
     blocks = [block for block in np.split(wave, cuts, axis=1) if block.shape[1]]
     whole = audio.resample(wave, rate, new)
-    got = np.concatenate(list(stream.resample_blocks(blocks, rate, new, whole.shape[1])), axis=1)
+    got = np.concatenate(list(audio.resample_blocks(blocks, rate, new, whole.shape[1])), axis=1)
     np.testing.assert_allclose(got, whole, atol=1e-12)
     if new > rate:
         time = np.arange(samples) / rate

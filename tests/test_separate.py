@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lib import ROOT, STEMS, UserError, separate
-from lib.data import audio, stream
+from lib.data import audio
 from lib.model import checkpoints
 from lib.model.separator import Separator
 
@@ -144,12 +144,12 @@ def test_songs_and_blocks_are_resampled_as_if_whole(tmp_path, rate, new_rate):
     wave = _noise(5 * rate + 123).numpy() * 0.1
     audio.write(tmp_path / "song.wav", wave, rate)
     whole = audio.resample(wave, rate, new_rate)
-    song = stream.Song(tmp_path / "song.wav", new_rate)
+    song = audio.Song(tmp_path / "song.wav", new_rate)
     assert song.shape == whole.shape
     for start, stop in ((0, 10), (0, 3000), (2345, 4567), (whole.shape[1] - 50, whole.shape[1])):
         np.testing.assert_allclose(song[:, start:stop], whole[:, start:stop], atol=1e-6)
     pieces = np.split(np.stack([wave, 2 * wave]), [1, 7, 900, 901, 4000], axis=-1)
-    blocks = list(stream.resample_blocks(iter(pieces), rate, new_rate, whole.shape[1]))
+    blocks = list(audio.resample_blocks(iter(pieces), rate, new_rate, whole.shape[1]))
     np.testing.assert_allclose(np.concatenate(blocks, axis=-1), np.stack([whole, 2 * whole]), atol=1e-6)
 
 

@@ -1,14 +1,15 @@
-"""Audio files: probe, decode by seeking, resample, write. Waves are float32 [2, samples]."""
+"""Audio files: probe, decode by seeking, resample whole or in blocks, write. Waves are float32 [2, samples]."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from math import gcd
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,8 +155,50 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
         return wave
     from scipy.signal import resample_poly  # here, for it takes a second, in every process that scans
 
-    divisor = gcd(rate, new_rate)
-    return resample_poly(wave, new_rate // divisor, rate // divisor, axis=-1)
+    up, down, _ = _ratio(rate, new_rate)
+    return resample_poly(wave, up, down, axis=-1)
+
+
+def _ratio(rate: int, new_rate: int) -> tuple[int, int, int]:
+    """(up, down, margin): ``up`` new samples for ``down`` old ones, and how many such periods the filter reaches."""
+    divisor = math.gcd(rate, new_rate)
+    up, down = new_rate // divisor, rate // divisor
+    return up, down, math.ceil((10 * max(up, down) / up + 1) / down)  # scipy's resample_poly: 10 zero crossings a side
+
+
+class Song:
+    """A file on disk that is sliced like an array [2, T] at ``rate``; only the slice asked for is decoded."""
+
+    def __init__(self, path: Path, rate: int):
+        self.path, self.rate, self.info = path, rate, probe(path)
+        self.shape = (2, math.ceil(self.info.frames * rate / self.info.rate))
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        start, stop, _ = key[1].indices(self.shape[1])
+        up, down, margin = _ratio(self.info.rate, self.rate)
+        if up == down:
+            return read(self.path, start, stop - start)
+        period = max(start // up - margin, 0)
+        frames = (math.ceil(stop / up) + margin - period) * down
+        wave = read(self.path, period * down, frames, self.rate)
+        return wave[:, start - period * up : stop - period * up]
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], rate: int, new_rate: int, length: int) -> Iterator[np.ndarray]:
+    """Resample consecutive blocks [..., n] as if they were one array; yields ``length`` samples in all."""
+    up, down, margin = _ratio(rate, new_rate)
+    if up == down:
+        yield from blocks
+        return
+    kept, period, sent = None, 0, 0  # the input from ``period * down`` on is kept; ``sent`` samples are out
+    for block in itertools.chain(blocks, [None]):
+        if block is not None:
+            kept = block if kept is None else np.concatenate([kept, block], axis=-1)
+        ready = length if block is None else (period + kept.shape[-1] // down - margin) * up
+        if kept is not None and ready > sent:
+            yield resample(kept, rate, new_rate)[..., sent - period * up : ready - period * up]
+            sent, following = ready, max(ready // up - margin, 0)
+            kept, period = kept[..., (following - period) * down :], following
 
 
 def stamp(path: Path) -> list[int]:
@@ -306,11 +349,11 @@ def _why(messages: str, begun: bool) -> str:
 
 
 @contextlib.contextmanager
-def writer(path: Path | str, rate: int, frames: int, subtype: str = "FLOAT") -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a stereo WAV of about ``frames`` frames block by block with the yielded ``put(wave [2, n])``; atomic."""
+def writer(path: Path | str, rate: int, frames: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write a stereo float32 WAV of about ``frames`` frames by calls of the yielded ``put(wave [2, n])``; atomic."""
     container = "WAV" if frames * 8 < 0xFFFF0000 else "RF64"
     with atomic(path) as temporary:
-        with soundfile.SoundFile(os.fsencode(temporary), "w", rate, 2, subtype, format=container) as file:
+        with soundfile.SoundFile(os.fsencode(temporary), "w", rate, 2, "FLOAT", format=container) as file:
 
             def put(wave: np.ndarray) -> None:
                 if not np.isfinite(wave).all():
@@ -325,7 +368,7 @@ def writer(path: Path | str, rate: int, frames: int, subtype: str = "FLOAT") -> 
                 file.write(bytes(4))
 
 
-def write(path: Path | str, wave: np.ndarray, rate: int, subtype: str = "FLOAT") -> None:
-    """Write ``wave`` [2, T] as WAV (float32 unless ``subtype`` is given), atomically; refuses NaN and infinity."""
-    with writer(path, rate, wave.shape[-1], subtype) as put:
+def write(path: Path | str, wave: np.ndarray, rate: int) -> None:
+    """Write ``wave`` [2, T] as float32 WAV, atomically; refuses NaN and infinity."""
+    with writer(path, rate, wave.shape[-1]) as put:
         put(wave)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,11 +57,7 @@ class Collection(Sequence[Track]):
     def __len__(self) -> int:
         return self.songs.num_rows
 
-    @overload
-    def __getitem__(self, index: int) -> Track: ...
-    @overload
-    def __getitem__(self, index: slice) -> Collection: ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Track | Collection:
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
         row = range(len(self))[index]
@@ -210,31 +206,27 @@ def _scan(function: Callable[[str], Heard], plan: dict[Path, list[str]], workers
     progress = bar("scanning", known + len(todo), known, "file")
     for done, (index, heard) in enumerate(in_processes(function, [path for _, path in todo], workers), known + 1):
         part, path = todo[index]
-        heard = Heard(reason=heard.reason) if isinstance(heard, Crash) else heard
-        found[part][path] = heard
-        if not heard.settled:
-            unread.append(f"{path}: {heard.reason}")
+        heard = found[part][path] = Heard(reason=heard.reason) if isinstance(heard, Crash) else heard
+        unread += [] if heard.settled else [f"{path}: {heard.reason}"]
         if len(found[part]) == len(plan[part]):
             kept = found.pop(part)
             if all(heard.settled for heard in kept.values()):
                 _write(part, [row for path in plan[part] for row in _rows(path, kept[path])])
         progress(done)
     if unread:
-        raise UserError(
-            f"{len(unread)} file(s) cannot be read, first {min(unread)}: fix or remove them and call again, "
-            "the scan resumes"
-        )
+        what = f"{len(unread)} file(s) cannot be read, first {min(unread)}"
+        raise UserError(f"{what}: fix or remove them and call again, the scan resumes")
 
 
 def _rows(path: str, heard: Heard) -> list[tuple]:
-    if heard.reason:
-        return [(path, None, None, None, None, None, None, heard.reason)]
-    return [(path, heard.rate, heard.frames, heard.digest, *segment, None) for segment in heard.segments]
+    facts = (path, heard.rate, heard.frames, heard.digest)
+    out = [(path, *[None] * 6, heard.reason)]
+    return out if heard.reason else [(*facts, *segment, None) for segment in heard.segments]
 
 
 def _write(part: Path, rows: list[tuple]) -> None:
-    columns = dict(zip(SCHEMA.names, zip(*rows, strict=True), strict=True))
     with atomic(part) as temporary:
+        columns = dict(zip(SCHEMA.names, zip(*rows, strict=True), strict=True))
         pq.write_table(pa.table(columns, SCHEMA), temporary)
 
 

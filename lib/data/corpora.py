@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,8 +20,16 @@ from lib.profile.fields import ARRANGED, FMA, MUSDB, Corpus, Profile, parts_of
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
+Found = tuple[Sequence[Track], list[Skipped]]
+"""Songs, and what was left out."""
 CUT = 0.1
 """Seconds at each end of `real_song` that are left out."""
+
+
+def left_out(root: Path) -> list[Skipped]:
+    """The MIDI files that the songs composed under ``root`` were not made from, and why."""
+    listed = root / "left_out.json"
+    return [Skipped(*item) for item in json.loads(listed.read_text("utf-8"))] if listed.is_file() else []
 
 
 def provide(profile: Profile) -> None:
@@ -55,7 +64,7 @@ def available(profile: Profile) -> bool:
     return all(map(found, profile.corpus.unlabeled_parts))
 
 
-def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
+def labeled(profile: Profile, cache: Path) -> Found:
     """Songs with stems from ``corpus.labeled``: made here, ``musdb18hq``, or folders (see `lib.data.musdb18`).
 
     With ``corpus.tested``, the songs of that folder are tested in place of the labelled ones' own test songs.
@@ -69,17 +78,17 @@ def labeled(profile: Profile, cache: Path) -> tuple[list[Track], list[Skipped]]:
     return [song for song in songs if song.split != "test"] + tested, skipped + others
 
 
-def _with_stems(profile: Profile, kind: str, value: str, cache: Path, folds: int) -> tuple[list[Track], list[Skipped]]:
+def _with_stems(profile: Profile, kind: str, value: str, cache: Path, folds: int) -> Found:
     settings, parts, read = profile.corpus, parts_of(value), []
     for part in parts:
         root = _root(profile, kind, part, cache)
         found = musdb18.read(root, cache, settings.workers, settings.validation_songs, folds)
         songs, skipped = _usable(f"corpus.{kind}", root, *found)
-        read.append((songs, skipped + _not_arranged(part, root)))
+        read.append((songs, skipped + (left_out(root.parent) if part == ARRANGED else [])))
     return read[0] if len(parts) == 1 else _joined(parts, read)
 
 
-def _joined(parts: Sequence[str], read: list[tuple[list[Track], list[Skipped]]]) -> tuple[list[Track], list[Skipped]]:
+def _joined(parts: Sequence[str], read: list[Found]) -> Found:
     """Songs of several sources, named by their source first: the folder's name, or its path where two have one."""
     names = [Path(part).name for part in parts]
     names = [name if names.count(name) == 1 else part.strip("/") for name, part in zip(names, parts, strict=True)]
@@ -89,7 +98,7 @@ def _joined(parts: Sequence[str], read: list[tuple[list[Track], list[Skipped]]])
     return songs, [item for _, skipped in read for item in skipped]
 
 
-def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
+def unlabeled(profile: Profile, cache: Path) -> Found:
     """Mixtures from ``corpus.unlabeled``: made here, a folder in FMA's layout, or any folder of music; or several.
 
     ``fma:SUBSET`` gives a `Collection`, all else a list. Raises `UserError` if a folder does not exist or holds no
@@ -100,7 +109,7 @@ def unlabeled(profile: Profile, cache: Path) -> tuple[Sequence[Track], list[Skip
     return found[0] if len(parts) == 1 else _joined(parts, found)
 
 
-def _unlabeled(profile: Profile, part: str, cache: Path) -> tuple[Sequence[Track], list[Skipped]]:
+def _unlabeled(profile: Profile, part: str, cache: Path) -> Found:
     corpus, rate = profile.corpus, profile.audio.rate
     root = _root(profile, "unlabeled", part, cache)
     if part.startswith(FMA):
@@ -160,14 +169,6 @@ def _root(profile: Profile, kind: str, value: str, cache: Path) -> Path:
     return root
 
 
-def _not_arranged(source: str, root: Path) -> list[Skipped]:
-    if source != ARRANGED:
-        return []
-    from lib.data.composed.corpus import left_out
-
-    return left_out(root.parent)
-
-
 def of_split(tracks: Sequence[Track], split: str) -> Sequence[Track]:
     """The songs of ``train``, ``validation`` or ``test``, in a sequence of the same type."""
     return tracks.of_split(split) if isinstance(tracks, Collection) else [t for t in tracks if t.split == split]
@@ -178,12 +179,10 @@ def take(tracks: Sequence[Track], indices: Sequence[int]) -> Sequence[Track]:
     return tracks.take(indices) if isinstance(tracks, Collection) else [tracks[index] for index in indices]
 
 
-def _usable(
-    label: str, root: Path, tracks: Sequence[Track], skipped: list[Skipped]
-) -> tuple[Sequence[Track], list[Skipped]]:
+def _usable(field: str, root: Path, tracks: Sequence[Track], skipped: list[Skipped]) -> Found:
     if not tracks:
         why = f"{len(skipped)} skipped, first {skipped[0].path}: {skipped[0].reason}" if skipped else "no music in it"
-        raise UserError(f"{label}: nothing usable in {root} ({why})")
+        raise UserError(f"{field}: nothing usable in {root} ({why})")
     return tracks, skipped
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import UserError
+from lib.data.audio import stamp
 from lib.machine.progress import bar
 from lib.store.files import file_lock
 
@@ -62,9 +63,9 @@ def provide_archive(archive: Archive, root: Path, there: Callable[[], bool], dow
             return  # another process was faster
         if not file.exists():
             fetch(archive, file)
-        elif not marker.exists() or marker.read_bytes() != _stamp(file):
+        elif not marker.exists() or marker.read_bytes() != repr(stamp(file)).encode():
             check(archive, file, f"delete it and download it again from {archive.url}")
-        marker.write_bytes(_stamp(file))
+        marker.write_bytes(repr(stamp(file)).encode())
         unpack(file, root)
         marker.unlink()
 
@@ -102,10 +103,8 @@ def fetch(archive: Archive, target: Path) -> None:
             reason = f"the connection broke off ({_said(error)})"
         failures = failures + 1 if _size(part) <= before else 0
         if failures > RETRIES:
-            raise UserError(
-                f"{archive.url}: {reason}, {_size(part) / 1e9:.2f} GB are there: call again to resume, "
-                f"or put {target.name} into {target.parent} yourself"
-            )
+            there = f"{_size(part) / 1e9:.2f} GB are there: call again to resume, or put {target.name} into it yourself"
+            raise UserError(f"{archive.url}: {reason}; in {target.parent}, {there}")
         time.sleep(PAUSE * failures)
     try:
         check(archive, part, f"it was deleted: call again to download {archive.url} again")
@@ -139,18 +138,15 @@ def _append(archive: Archive, part: Path) -> bool:
 
 def check(archive: Archive, file: Path, remedy: str) -> None:
     """Raises: UserError if the file's checksum is not the published one."""
-    digest, done = hashlib.new(archive.algorithm), 0
-    progress = bar(f"checking {archive.name}", file.stat().st_size, 0, "B")
+    progress, done, digest = bar(f"checking {archive.name}", _size(file), 0, "B"), 0, hashlib.new(archive.algorithm)
     with open(file, "rb") as content:
         while block := content.read(BLOCK):
             digest.update(block)
             done += len(block)
             progress(done)
-    if digest.hexdigest() != archive.digest:
-        raise UserError(
-            f"{file}: its {archive.algorithm} checksum is {digest.hexdigest()}, not the published {archive.digest}: "
-            f"damaged or another file; {remedy}"
-        )
+    if (found := digest.hexdigest()) != archive.digest:
+        expected = f"not the published {archive.digest}: damaged or another file; {remedy}"
+        raise UserError(f"{file}: its {archive.algorithm} checksum is {found}, {expected}")
 
 
 def unpack(archive: Path, root: Path) -> None:
@@ -167,35 +163,23 @@ def unpack(archive: Path, root: Path) -> None:
             _room(root, total, archive.name, "unpacked")
             progress = bar(f"unpacking {archive.name}", total, 0, "B")
             for info in missing:
-                _extract(file, info, root)
+                try:
+                    file.extract(info, root)  # what a kill cuts short is found by its size
+                except zipfile.BadZipFile:  # found at its end: it has its size, and must not be kept
+                    (root / info.filename).unlink(missing_ok=True)
+                    raise
                 done += info.file_size
                 progress(done)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk's; bzip2 raises one without a number
             raise
-        raise UserError(
-            f"{archive}: damaged, or no ZIP file ({_said(error)}): delete it and download it again"
-        ) from error
-
-
-def _extract(file: zipfile.ZipFile, info: zipfile.ZipInfo, root: Path) -> None:
-    try:
-        file.extract(info, root)  # what a kill cuts short is found by its size
-    except zipfile.BadZipFile:  # found at its end: it has its size, and must not be kept
-        (root / info.filename).unlink(missing_ok=True)
-        raise
+        raise UserError(f"{archive}: damaged, or no ZIP file ({_said(error)}): download it again") from error
 
 
 def _room(folder: Path, needed: float, name: str, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{folder}: {name} takes {needed / 1e9:.1f} GB when {what}, {free / 1e9:.1f} GB are free: make room"
-        )
-
-
-def _stamp(file: Path) -> bytes:
-    return f"{file.stat().st_size} {file.stat().st_mtime_ns}".encode()
+    if needed > (free := shutil.disk_usage(folder).free):
+        room = f"{needed / 1e9:.1f} GB when {what}, {free / 1e9:.1f} GB are free: make room"
+        raise UserError(f"{folder}: {name} takes {room}")
 
 
 def _size(file: Path) -> int:

@@ -7,6 +7,7 @@ as the small corpora are (`read`); ``fma:SUBSET`` is downloaded where that is al
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -59,13 +60,11 @@ def collection(
 
     Tracks that a smaller subset has too are scanned once for both.
     """
-    folder = _folder(root, subset).relative_to(root)
-    rows = pd.DataFrame(_rows(root / METADATA, subset), columns=["track", "split", "subset"])
-    groups = [
-        [(str(folder / _clip(track)), SPLITS[split]) for track, split, _ in part.itertuples(index=False)]
-        for _, part in rows.groupby("subset")
-    ]
-    return scan_collection(root, groups, Rules(seconds, min(rate, RATE), stereo=True), hop_seconds, cache, workers)
+    folder, groups = _folder(root, subset).relative_to(root), defaultdict(list)
+    for track, split, smallest in _rows(root / METADATA, subset):
+        groups[smallest].append((str(folder / _clip(track)), SPLITS[split]))
+    rules = Rules(seconds, min(rate, RATE), stereo=True)
+    return scan_collection(root, [groups[key] for key in sorted(groups)], rules, hop_seconds, cache, workers)
 
 
 def read(
@@ -122,13 +121,10 @@ def _rows(path: Path, subset: str) -> list[tuple[int, str, str]]:
     table.columns = ["track", "split", "subset"]
     table = table[table["track"].str.fullmatch(r"[0-9]{1,9}", na=False)].fillna("").astype({"track": int})
     table = table.drop_duplicates()
-    if len(twice := table[table["track"].duplicated()]):
-        raise UserError(f"{path}: track {twice['track'].iloc[0]} stands there twice, with different splits or subsets")
-    for column, known in (("split", [*SPLITS, ""]), ("subset", [*SUBSETS, "full", ""])):
-        if len(strange := table[~table[column].isin(known)]):
-            track, name = strange[["track", column]].iloc[0]
-            raise UserError(f"{path}: track {track} is of {column} '{name}', none of {', '.join(known[:-1])}")
-    wanted = table["split"] != ""
-    if subset != "full":
-        wanted &= table["subset"].isin(SUBSETS[: SUBSETS.index(subset) + 1])
-    return sorted(table[wanted].itertuples(index=False, name=None))
+    for track in table["track"][table["track"].duplicated()]:
+        raise UserError(f"{path}: track {track} stands there twice, with different splits or subsets")
+    for column, known in (("split", [*SPLITS]), ("subset", [*SUBSETS, "full"])):
+        for row in table[~table[column].isin([*known, ""])].to_dict("records"):
+            raise UserError(f"{path}: track {row['track']} is of {column} '{row[column]}', none of {', '.join(known)}")
+    wanted = table["subset"].isin(SUBSETS[: SUBSETS.index(subset) + 1]) if subset != "full" else True
+    return sorted(table[(table["split"] != "") & wanted].itertuples(index=False, name=None))

@@ -21,7 +21,6 @@ from IPython.display import Markdown
 from lib import STEMS, UserError, scoring, separate
 from lib.arms import SCRATCH, Finetuning, Pretraining, method_name
 from lib.data import audio
-from lib.data.stream import Song
 from lib.data.tracks import Track
 from lib.experiments import evaluate
 from lib.experiments.claim import claim_trainings, is_final
@@ -165,7 +164,7 @@ def own_file(study: Study, path: Path | str, start: float, seconds: float, progr
     trained = [one for one in trainings if one.trained().weights.exists()]  # not records
     training = min(trained or trainings, key=lambda one: one.run.facts()["best_validation_loss"])
     with tempfile.TemporaryDirectory() as cache:
-        song = Song(audio.seekable(path, cache), rate)
+        song = audio.Song(audio.seekable(path, cache), rate)
         mixture = song[:, round(start * rate) : round((start + seconds) * rate)]
     if not mixture.shape[1]:
         raise UserError(f"{Path(path).name}: ends after {song.shape[1] / rate:.1f} s; choose an earlier start")

@@ -16,8 +16,7 @@ from lib.data import corpora, folder
 from lib.data.sources import SOURCES, archives, debian, likeness
 from lib.data.sources.__main__ import summary
 from lib.data.sources.archives import unpack
-from lib.data.sources.licences import licence_of
-from lib.data.sources.packages import Packages
+from lib.data.sources.packages import Packages, licence_of
 from lib.profile.fields import RECORDED, STEMMED, Corpus, Profile
 from tests.data.packages import COPYRIGHT, Archive, coded, music, zipped
 

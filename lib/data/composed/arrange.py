@@ -173,9 +173,14 @@ def _sources(settings: Arranged) -> tuple[list[Source], list[Skipped]]:
             found.append(Source(path, _digest(path), starts, _runs(score)))
         except UndecodableError as error:
             skipped.append(skip(path, error.reason))
+
+    def is_same(one: Source, other: Source) -> bool:
+        smaller = min(len(one.runs), len(other.runs))
+        return one.digest == other.digest or len(one.runs & other.runs) > SAME * max(smaller, 1)
+
     usable: list[Source] = []
     for source in sorted(found, key=rank):
-        same = next((other for other in usable if _same(source, other)), None)
+        same = next((other for other in usable if is_same(source, other)), None)
         if same:
             skipped.append(skip(source.path, f"the same music as {same.path.name}"))
         else:
@@ -196,11 +201,6 @@ def _runs(score: Score) -> frozenset[int]:
         runs = {tuple(steps[i : i + SHINGLE - 1]) for i in range(len(steps) - SHINGLE + 2)}
         found |= {hash(run) for run in runs if len(set(run)) > 2}
     return frozenset(found)
-
-
-def _same(one: Source, other: Source) -> bool:
-    smaller = min(len(one.runs), len(other.runs))
-    return one.digest == other.digest or len(one.runs & other.runs) > SAME * max(smaller, 1)
 
 
 def stem_lines(score: Score) -> dict[str, list[Line]]:

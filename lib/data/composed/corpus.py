@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from lib import STEMS, UserError
 from lib.data.audio import run_ffmpeg
 from lib.data.composed import arrange
 from lib.data.composed.compose import Song, compose
 from lib.data.composed.render import FIRST_ID, PEAK, render, same_arithmetic
-from lib.data.tracks import Skipped
-from lib.machine.processes import end_with_parent
-from lib.machine.progress import DELAY
+from lib.machine.processes import Crash, in_processes
+from lib.machine.progress import bar
 from lib.profile.fields import Arranged, Rendered
 from lib.store.files import atomic, file_lock, write_json
 
@@ -33,6 +28,8 @@ VERSION = 1
 """Raise it when the same settings are composed or rendered otherwise: songs are made again."""
 Maker = Callable[[str, int], Song]
 """Gives song ``index`` of a kind (one of `KINDS`)."""
+Task = tuple[str, tuple[int, ...]]
+"""A kind, and the index of a song, or those of a group whose stems are re-dealt."""
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -75,13 +72,19 @@ def _build(settings: Rendered, rate: int, root: Path, workers: int | None, plan:
         write_json(root / "plan.json", plan)
     shutil.rmtree(root / "partial", ignore_errors=True)  # left by a build that was killed
     (root / "partial").mkdir()
-    maker = _maker(settings, root)
+    maker, font = partial(compose, settings.seed, seconds=settings.song_seconds), lambda task: 0
+    if isinstance(settings, Arranged):
+        maker, skipped = arrange.plan(settings)
+        font = lambda task: maker.font_number(task[0], task[1][0])  # noqa: E731
+        write_json(root / "left_out.json", [[item.path, item.reason] for item in skipped])
     counts = {"train": settings.train_songs, "valid": settings.validation_songs, "test": settings.test_songs}
     tasks = [(kind, (index,)) for kind, count in counts.items() for index in range(count)]
-    tasks += [("unlabeled", group) for group in _unlabeled_groups(settings, maker)]
-    by_font = sorted(tasks, key=partial(_font_number, maker))  # a process holds few fonts at a time
+    groups = [(index,) for index in range(settings.unlabeled_songs)]
+    if settings.redealt:
+        groups = deal([maker("unlabeled", index) for (index,) in groups])
+    tasks += [("unlabeled", group) for group in groups]
+    by_font = sorted(tasks, key=font)  # a process holds few fonts at a time
     made = _run(partial(_make, maker, rate, root), by_font, workers or len(os.sched_getaffinity(0)))
-    made = dict(zip(by_font, made, strict=True))
     songs = [song for task in tasks for song in made[task]]
     songs.sort(key=lambda song: song.get("track_id", 0))  # stable: labelled songs first, in their order
     with atomic(root / "songs.json") as temporary:
@@ -91,34 +94,11 @@ def _build(settings: Rendered, rate: int, root: Path, workers: int | None, plan:
     write_json(root / "complete.json", plan)
 
 
-def _maker(settings: Rendered, root: Path) -> Maker:
-    if not isinstance(settings, Arranged):
-        return partial(compose, settings.seed, seconds=settings.song_seconds)
-    arranger, skipped = arrange.plan(settings)
-    write_json(root / "left_out.json", [[item.path, item.reason] for item in skipped])
-    return arranger
-
-
-def _font_number(maker: Maker, task: tuple[str, tuple[int, ...]]) -> int:
-    return maker.font_number(task[0], task[1][0]) if isinstance(maker, arrange.Arranger) else 0
-
-
-def left_out(root: Path) -> list[Skipped]:
-    """The MIDI files that the songs under ``root`` were not made from, and why."""
-    return [Skipped(*item) for item in _read_json(root / "left_out.json") or []]
-
-
 def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-
-
-def _unlabeled_groups(settings: Rendered, maker: Maker) -> list[tuple[int, ...]]:
-    if not settings.redealt:
-        return [(index,) for index in range(settings.unlabeled_songs)]
-    return deal([maker("unlabeled", index) for index in range(settings.unlabeled_songs)])
 
 
 def deal(songs: list[Song]) -> list[tuple[int, ...]]:
@@ -134,26 +114,24 @@ def deal(songs: list[Song]) -> list[tuple[int, ...]]:
     return list(zip(*turned, strict=True))
 
 
-def _run(make, tasks: list[tuple[str, tuple[int, ...]]], workers: int) -> list[list[dict]]:
-    progress = partial(tqdm, total=len(tasks), desc="rendering songs", unit="song", delay=DELAY)
-    # spawned, for NumPy looks at the environment once, and the caller may hold threads that a fork would break
-    context = multiprocessing.get_context("spawn")
-    try:
-        with same_arithmetic(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
-            return list(progress(pool.map(make, tasks)))
-    except BrokenProcessPool as error:
-        raise UserError("rendering songs: a process died, of a damaged sound font or for want of memory") from error
+def _run(make: Callable, tasks: list[Task], workers: int) -> dict[Task, list[dict]]:
+    made, progress = {}, bar("rendering songs", len(tasks), 0, "song")
+    with same_arithmetic():  # NumPy looks at the environment once, when a process starts
+        for index, result in in_processes(make, tasks, workers):
+            if isinstance(result, Crash):
+                raise UserError("rendering songs: a process died, of a damaged sound font or for want of memory")
+            made[tasks[index]] = result
+            progress(len(made))
+    return made
 
 
-def _make(maker: Maker, rate: int, root: Path, task: tuple[str, tuple[int, ...]]) -> list[dict]:
+def _make(maker: Maker, rate: int, root: Path, task: Task) -> list[dict]:
     """Write one song, or one group of unlabelled songs, unless it is there; return the descriptions."""
     kind, group = task
     songs = [maker(kind, index) for index in group]
-    return (
-        _make_unlabeled(songs, group, rate, root)
-        if kind == "unlabeled"
-        else [_make_labeled(songs[0], rate, root, kind)]
-    )
+    if kind == "unlabeled":
+        return _make_unlabeled(songs, group, rate, root)
+    return [_make_labeled(songs[0], rate, root, kind)]
 
 
 def _make_unlabeled(songs: list[Song], group: tuple[int, ...], rate: int, root: Path) -> list[dict]:
@@ -168,8 +146,7 @@ def _make_unlabeled(songs: list[Song], group: tuple[int, ...], rate: int, root: 
             write_mp3(temporary, mixture * (PEAK / peak) if peak > 1 else mixture, rate)
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, path)
-    descriptions = [{"split": "unlabeled", "track_id": track} for track in tracks]
-    return [known | song.describe() for known, song in zip(descriptions, songs, strict=True)]
+    return [{"split": "unlabeled", "track_id": t} | song.describe() for t, song in zip(tracks, songs, strict=True)]
 
 
 def _make_labeled(song: Song, rate: int, root: Path, kind: str) -> dict:

@@ -128,15 +128,15 @@ def _records(file: BinaryIO, at: int, length: int, size: int) -> list[bytes]:
 
 def families(fonts: Sequence[Font]) -> list[list[Font]]:
     """Fonts grouped so that those which share samples, directly or by way of others, stand together."""
+
+    def alike(one: Font, other: Font) -> bool:
+        return len(one.samples & other.samples) >= ALIKE * max(1, min(len(one.samples), len(other.samples)))
+
     groups: list[list[Font]] = []
     for font in fonts:
-        near = [group for group in groups if any(_alike(font, other) for other in group)]
+        near = [group for group in groups if any(alike(font, other) for other in group)]
         groups = [group for group in groups if group not in near] + [[font, *(f for group in near for f in group)]]
     return groups
-
-
-def _alike(one: Font, other: Font) -> bool:
-    return len(one.samples & other.samples) >= ALIKE * max(1, min(len(one.samples), len(other.samples)))
 
 
 def sides(fonts: Sequence[Font], seed: int) -> dict[bool, Side]:
@@ -155,7 +155,10 @@ def sides(fonts: Sequence[Font], seed: int) -> dict[bool, Side]:
     playing = [group for group in groups if any(font.programs for font in group)]
     drums = [group for group in groups if group not in playing]
     if len(fonts) == 1:
-        return _alone(fonts[0])
+        (font,) = fonts
+        kept = max(1, len(font.kits) // 3)
+        kits = {True: font.kits[-kept:], False: font.kits[:-kept] or font.kits}
+        return {key: _side([Font(font.path, font.programs, kits[key], font.samples)], key) for key in (True, False)}
     if len(playing) == 1:
         names = " and ".join(Path(font.path).name for font in playing[0] if font.programs)
         reason = "one more is needed that plays songs, with samples of its own: training and test share no instruments"
@@ -175,9 +178,3 @@ def _side(members: list[Font], test: bool) -> Side:
         reason = f"no drum kit (bank 128), and none is left for {which} songs: add a font with drums"
         raise UserError(f"corpus.arranged.fonts: {names}: {reason}")
     return side
-
-
-def _alone(font: Font) -> dict[bool, Side]:
-    kept = max(1, len(font.kits) // 3)
-    kits = {True: font.kits[-kept:], False: font.kits[:-kept] or font.kits}
-    return {key: _side([Font(font.path, font.programs, kits[key], font.samples)], key) for key in (True, False)}

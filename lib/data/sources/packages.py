@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pandas as pd
@@ -19,11 +20,13 @@ import pandas as pd
 from lib import UserError, one_line
 from lib.data.download import filling
 from lib.data.sources.archives import unpack
-from lib.data.sources.licences import licence_of
 from lib.store.files import atomic, read_facts, write_json
 
 COLUMNS = ("piece", "seconds", "package", "version", "licence", "note", "left_out")
 UNKNOWN = ("Unable to locate package", "has no installation candidate", "no packages found", "Can't find a source")
+LICENCES = re.compile(
+    r"CC0|CC[- ]BY(?:-NC)?(?:-SA)?(?:[- ]\d\.\d)?|GPL-[23](?:\.0)?\+?|Artistic|BSD|Expat|public domain", re.IGNORECASE
+)
 
 
 class Packages(NamedTuple):
@@ -40,10 +43,9 @@ class Packages(NamedTuple):
 
     def there(self, root: Path) -> bool:
         """Whether every package is done."""
-        return not self.missing(root)
+        return not self._missing(root)
 
-    def missing(self, root: Path) -> list[str]:
-        """The packages that are not done."""
+    def _missing(self, root: Path) -> list[str]:
         return [package for package in self.packages if not _record(root, package).is_file()]
 
     def provide(self, root: Path, download: bool, workers: int = 2) -> None:
@@ -54,7 +56,7 @@ class Packages(NamedTuple):
         if self.there(root):
             return
         with filling(root, "corpus.sources_root"):
-            for package in self.missing(root):
+            for package in self._missing(root):
                 self._provide(root, package, download, workers)
             self._table(root)
 
@@ -62,7 +64,7 @@ class Packages(NamedTuple):
         own = sorted(root.glob(f"{package}_*.deb"))
         if not own and not download:
             raise UserError(
-                f"{self.name}: {root} lacks {len(self.missing(root))} of {len(self.packages)} packages, first "
+                f"{self.name}: {root} lacks {len(self._missing(root))} of {len(self.packages)} packages, first "
                 f"{package}: set corpus.download=true, or put {package}_VERSION.deb there yourself"
             )
         fetched = root / ".fetched"
@@ -81,7 +83,8 @@ class Packages(NamedTuple):
         copyright_file = f"usr/share/doc/{package}/copyright"
         wanted = re.compile(f"{self.wanted.pattern}|{re.escape(copyright_file)}$", self.wanted.flags)
         refused = unpack(file, folder, wanted)
-        text = _text(folder / copyright_file)
+        own = folder / copyright_file
+        text = own.read_text("utf-8", "replace") if own.is_file() else ""
         files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
         files = [path for path in files if path != copyright_file]
         rows = self.choose(folder, files, self.rows(root), workers)
@@ -89,9 +92,9 @@ class Packages(NamedTuple):
         version = file.name.split("_")[1].replace("%3a", ":") if "_" in file.name else ""
         rows = [_row(package, version, licence_of(text, row.get("file", row["piece"])), **row) for row in rows]
         self._place(folder, kept, package, rows)
-        if (folder / copyright_file).is_file() and kept.is_dir():
-            os.replace(folder / copyright_file, kept / "copyright")
         if kept.is_dir():
+            if own.is_file():
+                os.replace(own, kept / "copyright")
             os.replace(kept, root / package)
         shutil.rmtree(folder)
         return rows
@@ -131,7 +134,8 @@ def fetch(package: str, folder: Path, source: str) -> Path | None:
     if done.returncode == 0:
         return sorted(folder.glob(f"{package}_*.deb"))[-1]
     if any(words in line for line in said for words in UNKNOWN):
-        if not _knows_any():
+        known = subprocess.run(["apt-get", "download", "--print-uris", "dpkg"], capture_output=True)
+        if known.returncode:
             raise UserError("apt-get knows no packages at all: have its lists fetched once, apt-get update as root")
         return None
     shutil.rmtree(folder)
@@ -139,11 +143,6 @@ def fetch(package: str, folder: Path, source: str) -> Path | None:
         f"{source}: {package} cannot be fetched ({one_line(' '.join(said) or 'unknown error')}); the packages before "
         "it are there: call again to resume"
     )
-
-
-def _knows_any() -> bool:
-    command = ["apt-get", "download", "--print-uris", "dpkg"]
-    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def _record(root: Path, package: str) -> Path:
@@ -155,5 +154,23 @@ def _row(package: str, version: str = "", licence: str = "", **row: object) -> d
     return {"piece": "", "seconds": None, "note": "", "left_out": ""} | row | names
 
 
-def _text(file: Path) -> str:
-    return file.read_text("utf-8", "replace") if file.is_file() else ""
+def licence_of(text: str, path: str) -> str:
+    """The short name of the last stanza of a machine-readable ``text`` that names ``path``; else all names in it.
+
+    The text names files of the source, the package installs them elsewhere: a pattern fits if its end does, with at
+    least one folder or file by name. Empty if there is no name.
+    """
+    found = ""
+    for stanza in re.split(r"\n\s*\n", text):
+        fields = dict(re.findall(r"^(Files|License):((?:.*)(?:\n[ \t]+.*)*)", stanza, re.MULTILINE))
+        if {"Files", "License"} <= fields.keys() and any(_fits(path, p) for p in fields["Files"].split()):
+            found = fields["License"].strip().splitlines()[0] if fields["License"].strip() else found
+    return found or ", ".join(sorted({name.upper() for name in LICENCES.findall(text)}))
+
+
+def _fits(path: str, pattern: str) -> bool:
+    if pattern == "*":
+        return True
+    parts, pieces = PurePosixPath(path).parts, PurePosixPath(pattern).parts
+    ends = ["/".join(pieces[at:]) for at in range(len(pieces)) if pieces[at].strip("*?")]
+    return any(fnmatchcase("/".join(parts[at:]), end) for at in range(len(parts)) for end in ends)
