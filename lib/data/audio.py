@@ -237,16 +237,16 @@ def seekable(path: Path | str, cache: Path | str, compact: bool = False) -> Path
 
 
 def _compressed(wave: Path) -> Path:
-    """A float WAV as FLAC beside it, or itself if it is too loud, or too fast, for that."""
-    info = probe(wave)
-    if info.rate > 655_350 or not stays_below(wave, 1.0):
+    """A float WAV as FLAC beside it; itself if it is too loud for that, or its rate too high."""
+    target, info = wave.with_suffix(".flac"), probe(wave)
+    if not stays_below(wave, 1.0):
         return wave
-    with soundfile.SoundFile(wave) as source:
-        target = wave.with_suffix(".flac")
+    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(wave) as source:
         with soundfile.SoundFile(target, "w", info.rate, info.channels, "PCM_24", format="FLAC") as file:
             for block in source.blocks(BLOCK, dtype="float32", always_2d=True):
                 file.write(block)
-    return target
+        return target
+    return wave
 
 
 def channels(path: Path | str) -> int:

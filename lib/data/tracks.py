@@ -215,6 +215,10 @@ def _inspect(candidate: Candidate, cache: Path, rules: Rules, unpack: Callable) 
         if error.errno == errno.ENOSPC:
             raise UserError(f"{cache}: no space left on the disk for decoded music: free some") from error
         return skip(source, f"cannot be read: {error.strerror or error}")
+    except UserError:
+        raise
+    except Exception as error:  # whatever one song does, the others are looked at
+        return skip(source, f"cannot be read: {type(error).__name__}: {error}")
     return Track(candidate.name, candidate.split, info.rate, info.frames, files, digest, note="; ".join(notes))
 
 

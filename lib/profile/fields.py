@@ -28,8 +28,20 @@ def is_named(source: str) -> bool:
 
 
 def parts_of(source: str) -> tuple[str, ...]:
-    """The sources that a text joins by " + "."""
-    return tuple(part.strip() for part in source.split(" + "))
+    """The sources that a text joins by " + ". A folder may have one in its name: the longest that exists counts."""
+    words, parts = source.split(" + "), []
+    while words:
+        joined = ((count, " + ".join(words[:count]).strip()) for count in range(len(words), 0, -1))
+        count, part = next((n, name) for n, name in joined if n == 1 or _is_folder(name))
+        parts, words = [*parts, part], words[count:]
+    return tuple(parts)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return project_path(name).is_dir()
+    except (UserError, OSError):
+        return False
 
 
 def must(fits: Callable, problem: str, validator: type = AfterValidator) -> AfterValidator | BeforeValidator:
@@ -80,13 +92,25 @@ Text = Annotated[TextOrEmpty, Field(min_length=1)]
 Word = Annotated[
     Text, must(lambda name: Path(name).name == name and name.strip("."), "must be a word, not a path: {value}")
 ]
+
+
+def _as_text(value: object) -> object:
+    return " + ".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+
+
+_joined = BeforeValidator(_as_text)
+_text_or_list = Field(json_schema_extra={"type": ["string", "array"], "items": {"type": "string"}})
 Labeled = Annotated[
     Text,
+    _joined,
+    _text_or_list,
     must(lambda source: FMA not in source, "cannot be FMA, which has no stems"),
     must(lambda source: not {*parts_of(source)} & {*RECORDED}, "cannot be {value}, which has no stems"),
 ]
 Unlabeled = Annotated[
     Text,
+    _joined,
+    _text_or_list,
     must(lambda source: MUSDB not in parts_of(source), f"cannot be {MUSDB}, whose stems would be taken for songs"),
     must(lambda source: not {*parts_of(source)} & {*STEMMED}, "cannot be {value}, for stems are no songs"),
     must(
@@ -146,11 +170,13 @@ class Arranged(Rendered):
 class Corpus:
     """Where the music comes from, and the rules that cut it into segments."""
 
-    labeled: Annotated[Labeled, doc('rendered, arranged, musdb18hq, mdb, folders, joined by " + "')] = "rendered"
+    labeled: Annotated[
+        Labeled, doc('rendered, arranged, musdb18hq, mdb, folders; several as a list, or joined by " + "')
+    ] = "rendered"
     tested: Annotated[TextOrEmpty, doc("folder of songs with stems to test on; empty: labelled ones of their own")] = ""
-    unlabeled: Annotated[Unlabeled, doc('fma:SUBSET, or rendered, arranged, debian and folders, joined by " + "')] = (
-        "rendered"
-    )
+    unlabeled: Annotated[
+        Unlabeled, doc("fma:SUBSET, or rendered, arranged, debian and folders; several as labeled")
+    ] = "rendered"
     rendered: Rendered = field(default_factory=Rendered)
     arranged: Arranged = field(default_factory=Arranged)
     fma_subset: Annotated[FmaSubset, doc("subset that is read of a folder of FMA")] = "large"

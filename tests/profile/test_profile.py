@@ -231,3 +231,22 @@ def test_the_schema_describes_every_field():
     for section in (sections, *sections["$defs"].values()):
         for name, field in section.get("properties", {}).items():
             assert field.get("description") or "$ref" in field, name
+
+
+def test_folders_are_joined_by_plus_or_listed_and_may_have_one_in_their_names(tmp_path):
+    for name in ("Rock + Pop", "Rock", "c"):
+        (tmp_path / name).mkdir()
+    both = f"{tmp_path}/Rock + Pop"
+    file = tmp_path / "p.yaml"
+    for text, parts in (
+        (f"'{both}'", (both,)),
+        (f"'{tmp_path}/Rock + rendered'", (f"{tmp_path}/Rock", "rendered")),
+        (f"'{tmp_path}/c + {both} + rendered'", (f"{tmp_path}/c", both, "rendered")),
+        (f"['{both}', rendered, '{tmp_path}/c']", (both, "rendered", f"{tmp_path}/c")),
+    ):
+        file.write_text(f"base: smoke\ncorpus: {{unlabeled: {text}}}\n")
+        assert load(file).corpus.unlabeled_parts == parts
+    for text in ("[]", "[1]", "['fma:small', rendered]", "[[rendered]]"):
+        file.write_text(f"base: smoke\ncorpus: {{unlabeled: {text}}}\n")
+        with pytest.raises(UserError, match=r"corpus\.unlabeled"):
+            load(file)
