@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from lib import UserError
 from lib.arms import EQUAL_COMPUTE, PRETRAINED_STALLED, SCRATCH, STALLED, Finetuning, Pretraining
 from lib.experiments import evaluate
-from lib.machine.processes import end_with_parent
+from lib.machine.processes import end_with_parent, ended
 from lib.store.runs import Run
 
 LAST = 3
@@ -80,12 +81,13 @@ def _work_off(jobs: Sequence[Job], processes: int) -> None:
         pool.shutdown()
     except BaseException as error:
         workers = list((pool._processes or {}).values())
+        codes = [code for worker in workers if (code := worker.exitcode) not in (None, 0, -signal.SIGTERM)]
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.terminate()
         if isinstance(error, BrokenProcessPool):
-            reason = "a training process was killed, most likely for lack of memory: lower compute.jobs"
-            raise UserError(reason) from None
+            how = ended(codes[0] if codes else -signal.SIGKILL)
+            raise UserError(f"a training process {how}: call again, with a lower compute.jobs if so") from None
         raise
 
 

@@ -16,6 +16,8 @@ from nbformat import NotebookNode
 from lib.store.files import atomic
 
 COMPRESSION = 1.0  # Vorbis, 35 kbit/s at 16 kHz stereo: keeps executed notebooks small
+BLOCK = 1 << 16
+"""Frames written at once: libsndfile takes Vorbis of any length, but crashes where one write has some 2^21 samples."""
 SAVED_BYTES = 13_000_000
 """Maximum size of the signals of one view in a saved notebook, before base64."""
 
@@ -28,7 +30,10 @@ def encoded(wave: np.ndarray, rate: int, kind: str = "FLAC", **options: object) 
         **({"subtype": "PCM_16", "compression_level": 0.0} if kind == "FLAC" else {}),
         **options,
     }
-    soundfile.write(content, np.asarray(wave).T, rate, **settings)
+    frames = np.asarray(wave).T
+    with soundfile.SoundFile(content, "w", rate, frames.shape[1], **settings) as file:
+        for at in range(0, len(frames), BLOCK):
+            file.write(frames[at : at + BLOCK])
     return content.getvalue()
 
 

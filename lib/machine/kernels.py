@@ -7,11 +7,26 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import ClassVar
+
+from jupyter_client import AsyncKernelManager
 
 from lib import ROOT
 
 HOMES = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 """Variables that keep Jupyter out of the user's home."""
+
+
+class Kernel(AsyncKernelManager):
+    """Manages a kernel, and keeps the exit status of one that ended by itself."""
+
+    status: ClassVar[int | None] = None
+
+    async def is_alive(self) -> bool:
+        alive = await super().is_alive()
+        if not alive and self.has_kernel:
+            Kernel.status = await self.provisioner.poll()
+        return alive
 
 
 @contextlib.contextmanager

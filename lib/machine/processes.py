@@ -45,6 +45,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def ended(code: int | None) -> str:
+    """How a process ended, by its exit status, of which a signal is the negative."""
+    if code is None or code >= 0:
+        return f"ended with status {code}"
+    return f"was ended by {signal.Signals(-code).name}" + ", most likely for lack of memory" * (code == -signal.SIGKILL)
+
+
 ATTEMPTS, PATIENCE = 2, 600.0
 """How often an item may end the process that works on it, and seconds that it may take."""
 
@@ -96,8 +103,7 @@ def _result(future: concurrent.futures.Future) -> object:
     try:
         return future.result()
     except ProcessExpired as error:
-        code = error.exitcode
-        end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        end = ended(error.exitcode)
     except TimeoutError:
         end = f"took longer than {PATIENCE:g} s"
     return Crash(f"the process that decoded it {end}, {ATTEMPTS} times")

@@ -19,7 +19,8 @@ from filelock import Timeout
 from lib import ROOT, UserError
 from lib import profile as profiles
 from lib.machine import faults
-from lib.machine.kernels import _sockets, kernel_environment
+from lib.machine.kernels import Kernel, _sockets, kernel_environment
+from lib.machine.processes import ended
 from lib.pipeline.space import check
 from lib.profile.fields import PROFILES, Blind, Profile
 from lib.store import provenance
@@ -151,7 +152,7 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
         done = papermill.execute_notebook(
             notebook, partial, parameters, kernel_name="python3", language="python", cwd=ROOT, progress_bar=False,
             stderr_file=sys.stderr, coalesce_streams=True, shutdown_kernel="immediate",
-            config=Config(KernelManager=_sockets()),
+            kernel_manager_class=Kernel, config=Config(KernelManager=_sockets()),
             # otherwise output of the kernel's child processes is shown twice
             extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )  # fmt: skip
@@ -163,7 +164,7 @@ def execute(notebook: Path, results: Path, parameters: dict) -> None:
         message = " ".join(error.evalue.split())[:400]
         raise NotebookError(f"{notebook.stem} failed: {kind}{message} (see {failed})") from None
     except DeadKernelError:
-        raise NotebookError(f"{notebook.stem} failed: its process was killed, probably out of memory") from None
+        raise NotebookError(f"{notebook.stem} failed: its process {ended(Kernel.status)}") from None
     # executed notebooks are committed: no path of this machine
     done.metadata["papermill"].update(input_path=f"notebooks/{notebook.name}", output_path=notebook.name)
     sounds_beside(done, target.parent)

@@ -103,6 +103,6 @@ def kill_oneself(training: Finetuning) -> None:
 
 def test_a_killed_process_is_named(two, forked):
     training = Finetuning(two, SCRATCH, 0, 1)
-    with pytest.raises(UserError, match=r"lower compute\.jobs"):
+    with pytest.raises(UserError, match=r"was ended by SIGKILL, most likely .* lower compute\.jobs"):
         train_in_parallel([Job(training, kill_oneself)])
     assert (two.results / "began").exists()

@@ -202,3 +202,12 @@ def test_a_failing_notebook_is_one_line_and_is_kept(tmp_path, monkeypatch):
     assert str(caught.value).startswith("00_bad failed: song.wav: is empty (see ")
     kept = nbformat.read(tmp_path / "notebooks/00_bad.failed.ipynb", 4)
     assert any('overrides = ["a=1"]' in cell.source for cell in kept.cells)
+
+
+@pytest.mark.parametrize(("number", "more"), [("SIGSEGV", ""), ("SIGKILL", ", most likely for lack of memory")])
+def test_a_kernel_that_a_signal_ended_is_named_by_it(tmp_path, monkeypatch, number, more):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    write_notebook(tmp_path / "00_bad.ipynb", f"import os, signal\nos.kill(os.getpid(), signal.{number})")
+    with kernels.kernel_environment(), pytest.raises(notebooks.NotebookError) as caught:
+        notebooks.execute(tmp_path / "00_bad.ipynb", tmp_path, {"profile": "x", "overrides": []})
+    assert str(caught.value) == f"00_bad failed: its process was ended by {number}{more}"
