@@ -173,7 +173,9 @@ def unpack(archive: Path, root: Path) -> None:
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk's; bzip2 raises one without a number
             raise
-        raise UserError(f"{archive}: damaged, or no ZIP file ({_said(error)}): download it again") from error
+        raise UserError(
+            f"{archive}: damaged, or no ZIP file ({_said(error)}): delete it and download it again"
+        ) from error
 
 
 def _room(folder: Path, needed: float, name: str, what: str) -> None:
