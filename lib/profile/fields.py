@@ -152,6 +152,7 @@ class Rendered:
     test_songs: Annotated[Count, doc("labelled test songs")] = 12
     unlabeled_songs: Annotated[Count, doc("unlabelled mixtures")] = 240
     redealt: Annotated[Flag, doc("stems of an unlabelled mixture come from four songs of unlike key and tempo")] = False
+    single_share: Annotated[ShareOrZero, doc("share of the unlabelled mixtures that hold one stem alone")] = 0.0
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,29 @@ def test_a_re_dealt_mixture_holds_one_stem_of_each_of_four_songs(tmp_path):
     assert contents(plain / "labeled") == contents(root / "labeled")
 
 
+def test_a_share_of_the_unlabelled_mixtures_holds_one_stem(tmp_path, music):
+    root = corpus.build(replace(SMALL, single_share=1.0), RATE, tmp_path)
+    for index in range(SMALL.unlabeled_songs):
+        stems = render.render(compose(SMALL.seed, "unlabeled", index, SMALL.song_seconds), RATE)
+        wave, _ = soundfile.read(root / "unlabeled" / "000" / f"{render.FIRST_ID + index:06d}.mp3")
+        errors = [np.square(wave.T - stem).mean() for stem in stems if stem.any()]
+        assert min(errors) < 0.03 * np.square(wave).mean() and np.square(wave).mean() > 0
+    assert contents(root / "labeled") == contents(music / "labeled")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_about_that_share_of_the_mixtures_is_single(share):
+    stems, settings = list(np.ones((4, 2, 3))), replace(SMALL, single_share=share)
+    single = [corpus._mixed(settings, index, stems).max() == 1 for index in range(400)]
+    assert abs(np.mean(single) - share) < 0.08
+
+
+def test_without_single_mixtures_the_corpus_is_what_it_was():
+    assert "single_share" not in corpus.identity(SMALL) and "single_share" in corpus.identity(
+        replace(SMALL, single_share=0.5)
+    )
+
+
 @pytest.mark.parametrize(("count", "validation", "test"), [(1, 0, 0), (2, 1, 0), (20, 2, 1), (240, 12, 12)])
 def test_splits_are_about_90_5_5(tmp_path, count, validation, test):
     song = {"groove": "rock", "name": "Unlabeled 001 - Slow River", "seconds": 20.0, "genre": "Rock"}

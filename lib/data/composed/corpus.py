@@ -30,12 +30,15 @@ Maker = Callable[[str, int], Song]
 """Gives song ``index`` of a kind (one of `KINDS`)."""
 Task = tuple[str, tuple[int, ...]]
 """A kind, and the index of a song, or those of a group whose stems are re-dealt."""
+Mixer = Callable[[int, list[np.ndarray]], np.ndarray]
+"""Gives unlabelled mixture ``index`` [2, T] of stems."""
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def identity(settings: Rendered) -> dict:
     """What the songs depend on. Raises: UserError where MIDI files or sound fonts are missing."""
-    return arrange.identity(settings) if isinstance(settings, Arranged) else asdict(settings)
+    found = arrange.identity(settings) if isinstance(settings, Arranged) else asdict(settings)
+    return {key: value for key, value in found.items() if (key, value) != ("single_share", 0)}  # as before the field
 
 
 def build(settings: Rendered, rate: int, root: Path, workers: int | None = None) -> Path:
@@ -84,7 +87,8 @@ def _build(settings: Rendered, rate: int, root: Path, workers: int | None, plan:
         groups = deal([maker("unlabeled", index) for (index,) in groups])
     tasks += [("unlabeled", group) for group in groups]
     by_font = sorted(tasks, key=font)  # a process holds few fonts at a time
-    made = _run(partial(_make, maker, rate, root), by_font, workers or len(os.sched_getaffinity(0)))
+    make = partial(_make, maker, partial(_mixed, settings), rate, root)
+    made = _run(make, by_font, workers or len(os.sched_getaffinity(0)))
     songs = [song for task in tasks for song in made[task]]
     songs.sort(key=lambda song: song.get("track_id", 0))  # stable: labelled songs first, in their order
     with atomic(root / "songs.json") as temporary:
@@ -125,23 +129,32 @@ def _run(make: Callable, tasks: list[Task], workers: int) -> dict[Task, list[dic
     return made
 
 
-def _make(maker: Maker, rate: int, root: Path, task: Task) -> list[dict]:
+def _mixed(settings: Rendered, index: int, stems: list[np.ndarray]) -> np.ndarray:
+    """The unlabelled mixture of ``stems``: their sum, or in `single_share` of the mixtures one that is drawn."""
+    draws = np.random.default_rng([settings.seed, 2, index])
+    if draws.random() >= settings.single_share:
+        return sum(stems)
+    heard = [stem for stem in stems if stem.any()]
+    return heard[draws.integers(len(heard))]
+
+
+def _make(maker: Maker, mixed: Mixer, rate: int, root: Path, task: Task) -> list[dict]:
     """Write one song, or one group of unlabelled songs, unless it is there; return the descriptions."""
     kind, group = task
     songs = [maker(kind, index) for index in group]
     if kind == "unlabeled":
-        return _make_unlabeled(songs, group, rate, root)
+        return _make_unlabeled(songs, group, mixed, rate, root)
     return [_make_labeled(songs[0], rate, root, kind)]
 
 
-def _make_unlabeled(songs: list[Song], group: tuple[int, ...], rate: int, root: Path) -> list[dict]:
+def _make_unlabeled(songs: list[Song], group: tuple[int, ...], mixed: Mixer, rate: int, root: Path) -> list[dict]:
     """As many mixtures as songs; stem k of mixture i is that of song i + k, around the group."""
     tracks = [FIRST_ID + index for index in group]
     paths = [root / "unlabeled" / f"{track // 1000:03d}" / f"{track:06d}.mp3" for track in tracks]
     if not all(path.exists() for path in paths):
         stems = np.stack([render(song, rate) for song in songs])
         for first, path in enumerate(paths):
-            mixture = sum(stems[(first + k) % len(songs), k] for k in range(len(STEMS)))
+            mixture = mixed(group[first], [stems[(first + k) % len(songs), k] for k in range(len(STEMS))])
             peak, temporary = np.abs(mixture).max(), root / "partial" / path.name
             write_mp3(temporary, mixture * (PEAK / peak) if peak > 1 else mixture, rate)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,106 @@
+"""The whole of profile ``real`` on generated songs in place of recorded ones; width, steps and songs alone differ."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from lib import ROOT, STEMS
+from lib.data.sources.debian import DENSE
+from lib.store.files import write_json
+from lib.store.tables import read_table
+
+RATE = 16_000
+SONGS = {"everythingisremixed": ("Caesium", "Lithium", "Sodium", "Hydrogen"), "mdb": ("Rock", "Reggae", "Zeppelin")}
+ABSENT = {("everythingisremixed", "Hydrogen"): "bass", ("mdb", "Zeppelin"): "vocals"}
+NAMES = {f"{source}/{song}" for source, songs in SONGS.items() for song in songs}
+SHORT = {"steps": 2, "batch": 2, "warmup_steps": 1, "decay_every": 1, "decay_start": 1, "average_best": 1}
+SHORT |= {"validate_every": 1, "checkpoint_every": 2}
+SHRUNK = {
+    "model": {"size": "nano", "sources": 4},
+    "pretrain": SHORT | {"validation_moms": 2, "seeds": [0]},
+    "finetune": SHORT | {"labeled_songs": [2], "seeds": [0], "controls": [], "patience": 0},
+    "regime": {"seeds": [0], "pretrain_steps": [1], "labeled_songs": [2]},
+    "probes": {"seeds": [0]},
+    "ablations": {"seeds": [0], "labeled_songs": 2, "pretrain_steps": 1, "finetune_steps": 1},
+    "listening": {"songs": 1, "seconds": 4.0, "blind": {"songs": 1, "seconds": 3.0, "panel": 6}},
+}
+
+
+def noise(name: str, seconds: float, channels: int) -> np.ndarray:
+    """Noise that comes and goes [samples, channels], of its own for every name."""
+    draws, at = np.random.default_rng(list(name.encode())), np.arange(round(seconds * RATE)) / RATE
+    swell = 0.6 + 0.4 * np.sin(2 * np.pi * at * draws.uniform(0.2, 2))
+    return 0.05 * swell[:, None] * draws.normal(size=(len(at), channels))
+
+
+def write_music(root: Path) -> None:
+    """What is fetched by name, as it lies on disk: pieces without labels, songs with stems; some lack a stem."""
+    (root / "debian").mkdir(parents=True)
+    for number in range(6):
+        soundfile.write(root / "debian" / f"{number}.ogg", noise(str(number), 21, 2), RATE)
+    tested = noise("mdb Rock drums", 21, 1)
+    soundfile.write(root / "debian" / "leak.flac", tested, RATE)
+    for source, songs in SONGS.items():
+        for song in songs:
+            (root / source / song).mkdir(parents=True)
+            for stem in {*STEMS} - {ABSENT.get((source, song))}:
+                wave = noise(f"{source} {song} {stem}", 21, 1 if source == "mdb" else 2)
+                soundfile.write(root / source / song / f"{stem}.flac", wave, RATE)
+    for package in DENSE:
+        write_json(root / "debian" / ".packages" / f"{package}.json", {"package": package, "rows": []})
+    for source in SONGS:
+        (root / source / "pieces.csv").write_text("piece,seconds,start,stems,licence,left_out\n")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The results folder of the study."""
+    folder = tmp_path_factory.mktemp("real")
+    write_music(folder / "data")
+    base = {"base": str(ROOT / "notebooks" / "profiles" / "real.yaml")}
+    corpus = {"sources_root": str(folder / "data"), "validation_songs": 1}
+    (folder / "mini_real.yaml").write_text(yaml.safe_dump(base | SHRUNK | {"corpus": corpus}))
+    call = [sys.executable, "-m", "lib.pipeline.notebooks", str(folder / "mini_real.yaml")]
+    call.append(f"results={folder / 'results'}")
+    done = subprocess.run(call, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder / "results"
+
+
+def table(results: Path, name: str):
+    return read_table(results / "tables" / f"{name}.csv")
+
+
+def test_every_recorded_song_is_tested_once_by_every_arm_and_seed(finished):
+    scores = table(finished, "scores")
+    test = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & (scores["stem"] == "drums")]
+    for _, rows in test[test["seed"].notna()].groupby(["method", "seed", "labeled_songs"]):
+        assert Counter(rows["song"]) == dict.fromkeys(NAMES, 1) and set(rows["fold"]) == {0, 1}
+    assert np.isfinite(test["value"]).all()
+
+
+def test_songs_are_scored_for_the_stems_that_they_have(finished):
+    scores = table(finished, "scores")
+    usdr = scores[(scores["experiment"] == "test") & (scores["metric"] == "uSDR") & scores["value"].notna()]
+    for (source, song), stem in ABSENT.items():
+        rows = usdr[usdr["song"] == f"{source}/{song}"]
+        assert set(rows["stem"]) & {*STEMS} == {*STEMS} - {stem}
+
+
+def test_claim_and_objectives_have_finite_differences(finished):
+    claim, ablations = table(finished, "claim"), table(finished, "ablations")
+    assert np.isfinite(claim[["difference", "low", "high"]]).all(axis=None) and set(claim["n_songs"]) <= {5, 6, 7}
+    assert set(ablations["level"]) == {"MixIT", "MixPIT", "denoising", "reconstruction", "none"}
+
+
+def test_a_tested_song_among_the_unlabelled_music_is_left_out(finished):
+    skipped = table(finished, "skipped").set_index("file")["reason"]
+    found = [reason for file, reason in skipped.items() if Path(file).name == "leak.flac"]
+    assert len(found) == 1 and "tested" in found[0]
