@@ -1,9 +1,7 @@
 """The whole of profile ``paper`` on miniatures of FMA and MUSDB18-HQ, smaller in width, steps and songs alone."""
 
 import io
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import yaml
 
 from lib import ROOT, STEMS
 from lib.store.tables import read_table
+from tests import calls
 
 RATE = 44100
 SHRUNK = {
@@ -113,11 +112,7 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
     profile = SHRUNK | {"base": str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "corpus": corpus}
     (folder / "mini_paper.yaml").write_text(yaml.safe_dump(profile))
     call = ["./run_all.sh", str(folder / "mini_paper.yaml"), f"results={folder / 'results'}"]
-    done = subprocess.run(
-        call, cwd=ROOT, env=os.environ | {"VIRTUAL_ENV": sys.prefix}, capture_output=True, text=True, timeout=1200
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return folder / "results", done.stdout + done.stderr
+    return folder / "results", calls.finished(call, folder / "log", 800, {"VIRTUAL_ENV": sys.prefix})
 
 
 def table(results: Path, name: str) -> pd.DataFrame:

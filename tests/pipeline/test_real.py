@@ -1,7 +1,5 @@
 """The whole of profile ``real`` on generated songs in place of recorded ones; width, steps and songs alone differ."""
 
-import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +13,7 @@ from lib import ROOT, STEMS
 from lib.data.sources.debian import DENSE
 from lib.store.files import write_json
 from lib.store.tables import read_table
+from tests import calls
 
 RATE = 16_000
 SONGS = {"everythingisremixed": ("Caesium", "Lithium", "Sodium", "Hydrogen"), "mdb": ("Rock", "Reggae", "Zeppelin")}
@@ -69,8 +68,7 @@ def finished(tmp_path_factory) -> Path:
     (folder / "mini_real.yaml").write_text(yaml.safe_dump(base | SHRUNK | {"corpus": corpus}))
     call = [sys.executable, "-m", "lib.pipeline.notebooks", str(folder / "mini_real.yaml")]
     call.append(f"results={folder / 'results'}")
-    done = subprocess.run(call, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    calls.finished(call, folder / "log", 600)
     return folder / "results"
 
 
