@@ -28,6 +28,7 @@ SHRUNK = {
     "regime": {"seeds": [0], "pretrain_steps": [1], "labeled_songs": [2]},
     "probes": {"seeds": [0]},
     "ablations": {"seeds": [0], "labeled_songs": 2, "pretrain_steps": 1, "finetune_steps": 1},
+    "compute": {"jobs": 1},
     "listening": {"songs": 1, "seconds": 4.0, "blind": {"songs": 1, "seconds": 3.0, "panel": 6}},
 }
 
