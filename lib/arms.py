@@ -25,7 +25,8 @@ from lib.mixing import MixturesOfMixtures, StemMixtures
 from lib.model import checkpoints, separator
 from lib.model.separator import Separator
 from lib.profile.fields import TRANSFERS, Finetune, Pretrain, project_path
-from lib.store.fingerprints import file_digest
+from lib.store.files import read_facts, write_json
+from lib.store.fingerprints import file_digest, fingerprint, training_code
 from lib.store.runs import Log, Run
 from lib.study import Study
 from lib.transfer import Statistics, segment_statistics
@@ -374,10 +375,21 @@ def example_flops(study: Study, stage: str) -> int:
     profile = study.profile
     samples = study.samples(getattr(profile, stage).crop_seconds)
     asked = (profile.pretrain.objective, profile.pretrain.assignment) if stage == "pretrain" else None
-    return _example_flops(profile.audio, profile.model, asked, samples)
+    return _known_flops(study.results / "runs", profile.audio, profile.model, asked, samples)
 
 
 @functools.cache
+def _known_flops(runs: Path, *counted: object) -> int:
+    """`_example_flops`, kept in a results folder that has runs: counting takes seconds, and names of runs need it."""
+    kept, key = runs / "flops.json", fingerprint([*counted, training_code()])
+    known = read_facts(kept) if kept.exists() else {}
+    if key not in known:
+        known[key] = _example_flops(*counted)
+        if runs.is_dir():
+            write_json(kept, known)
+    return known[key]
+
+
 def _example_flops(audio, model, asked: tuple[str, str] | None, samples: int) -> int:
     """``asked``: objective and assignment of a pre-training, or None."""
     sources, mixtures, loss = len(STEMS), len(STEMS), training.supervised

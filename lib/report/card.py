@@ -26,9 +26,10 @@ LICENCES = {
 
 
 def write_all(trainings: Iterable[Finetuning]) -> None:
-    """Write the cards of scored models."""
+    """Write the cards of scored models whose weights are here."""
     for training in trainings:
-        write(training, evaluate.scores(training))
+        if training.run.weights.exists():
+            write(training, evaluate.scores(training))
 
 
 def write(training: Finetuning, scores: pd.DataFrame) -> Path:
