@@ -26,7 +26,7 @@ from lib.model import checkpoints, separator
 from lib.model.separator import Separator
 from lib.profile.fields import TRANSFERS, Finetune, Pretrain, project_path
 from lib.store.files import read_facts, write_json
-from lib.store.fingerprints import file_digest, fingerprint, training_code
+from lib.store.fingerprints import LIB, file_digest, fingerprint
 from lib.store.runs import Log, Run
 from lib.study import Study
 from lib.transfer import Statistics, segment_statistics
@@ -381,7 +381,8 @@ def example_flops(study: Study, stage: str) -> int:
 @functools.cache
 def _known_flops(runs: Path, *counted: object) -> int:
     """`_example_flops`, kept in a results folder that has runs: counting takes seconds, and names of runs need it."""
-    kept, key = runs / "flops.json", fingerprint([*counted, training_code()])
+    kept, sources = runs / "flops.json", (*(LIB / "model").glob("*.py"), LIB / "losses.py", LIB / "training.py")
+    key = fingerprint([*counted, sorted(map(file_digest, sources))])
     known = read_facts(kept) if kept.exists() else {}
     if key not in known:
         known[key] = _example_flops(*counted)

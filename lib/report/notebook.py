@@ -26,10 +26,10 @@ COMMITTED = ROOT / "results" / "study" / "figures"
 def header(study: Study, overrides: Sequence[str] = ()) -> Markdown:
     """Profile and commit; without a finished run also the command for the study. Above it, room for `answer`."""
     display(Markdown(""), display_id="answer")
-    code, name = provenance.code(), study.profile.name
+    code, name = provenance.commit(), study.profile.name
     commit = f"`{code['commit'][:12]}`{' with changes' if code['dirty'] else ''}" if code["commit"] else "none (no git)"
     changes = "".join(f" `{item}`" for item in overrides)
-    text = f"**Profile** `{name}`{changes} · **commit** {commit} · **code of lib** `{code['lib']}`"
+    text = f"**Profile** `{name}`{changes} · **commit** {commit}"
     finished = [Run(path.parent) for path in (study.results / "runs").glob("*-*/done.json")]
     records = sum(not run.weights.exists() for run in finished)
     if records:

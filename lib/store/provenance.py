@@ -113,13 +113,18 @@ def _files(root: Path, times: bool) -> list[tuple]:
 
 
 def code() -> dict:
-    """Commit, whether files outside ``results`` differ from it (both None without git), and a hash of ``lib``."""
+    """`commit`, and a hash of ``lib``."""
+    return {**commit(), "lib": lib_fingerprint()}
+
+
+def commit() -> dict:
+    """Commit, and whether files outside ``results`` differ from it; both None without git."""
     commit = dirty = None
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         if Path(_output("git", "rev-parse", "--show-toplevel")) == ROOT:
             commit = _output("git", "rev-parse", "HEAD")
             dirty = bool(_output("git", "--no-optional-locks", "status", "--porcelain", "--", ".", ":!results"))
-    return {"commit": commit, "dirty": dirty, "lib": lib_fingerprint()}
+    return {"commit": commit, "dirty": dirty}
 
 
 def lib_fingerprint() -> str:

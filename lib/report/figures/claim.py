@@ -42,21 +42,22 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
     panels = list(table.groupby(table["labeled_songs"].fillna(0), sort=False))
     with drawn(results, name, height=3.2, ncols=len(panels), sharey=True) as (figure, axes):
         for axis, (budget, part) in zip(axes[0], panels, strict=True):
-            validation, lines = part[part["metric"] == "validation_loss"], {"x": "step", "y": "value", "ax": axis}
-            arms = {**lines, "hue": "method", "palette": COLORS, "errorbar": None}
-            sns.lineplot(validation, **arms, units="seed", estimator=None, lw=0.6, alpha=0.3, legend=False)
-            seeds = [validation.groupby(keys)["seed"].transform("nunique") for keys in ("method", ["method", "step"])]
-            # runs end where they stall, and a mean of what is left would jump there
-            sns.lineplot(validation[seeds[0] == seeds[1]], **arms, lw=2)
+            for method, runs in part.groupby("method", sort=False):
+                losses = runs.pivot(index="step", columns=["metric", "seed"], values="value")
+                for seed in (held := losses["validation_loss"]):
+                    axis.plot(held[seed].dropna(), color=COLORS[method], lw=0.6, alpha=0.3)
+                # runs end where they stall, and a mean of what is left would jump there
+                axis.plot(held.dropna().mean(axis=1), color=COLORS[method], lw=2, label=method)
             if part.groupby(["method", "seed"], dropna=False).ngroups == 1:
                 label = "training batches since the validation before"
-                sns.lineplot(part[part["metric"] == "loss"], **lines, color=GREY, lw=1, zorder=1, label=label)
-            axis.set(title=counted(int(budget), "song") if budget else "", xlabel="", ylabel=unit)
+                axis.plot(losses["loss"], color=GREY, lw=1, zorder=1, label=label)
+            axis.set(title=counted(int(budget), "song") if budget else "")
             if part.groupby("method")["step"].max().nunique() > 1:  # equal compute takes many more steps
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter("{x:g}")
                 axis.xaxis.set_minor_formatter(NullFormatter())
-                axis.set_xlim(left=validation["step"].min())
+                axis.set_xlim(left=part["step"].min())
+        axes[0, 0].set_ylabel(unit)
         seeds = table["seed"].nunique()
         what = "; labelled songs above" if len(panels) > 1 else ""
         figure.supxlabel(f"step (thin: each of {seeds} seeds){what}" if seeds > 1 else "step")
