@@ -325,6 +325,13 @@ def test_a_learning_curve_ends_where_the_first_seed_ends(tmp_path):
     assert lines[2].get_color() == figures.COLORS[METHODS[0]]
 
 
+def test_folds_have_learning_curves_of_their_own(tmp_path):
+    curves = make_curves((None,), METHODS[:1], (0, 1))
+    curves = pd.concat([curves.assign(fold=fold) for fold in (0, 1)])
+    axis = figures.learning_curves(tmp_path, "curves", curves, "loss (dB)").axes[0]
+    assert len(axis.lines) == 2 * 2 + 1
+
+
 def test_the_claim_is_drawn_where_the_table_has_it(tmp_path):
     claim = make_claim()
     axis = figures.claim(tmp_path, claim).axes[0]

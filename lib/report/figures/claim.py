@@ -42,13 +42,15 @@ def learning_curves(results: Path, name: str, table: pd.DataFrame, unit: str) ->
     panels = list(table.groupby(table["labeled_songs"].fillna(0), sort=False))
     with drawn(results, name, height=3.2, ncols=len(panels), sharey=True) as (figure, axes):
         for axis, (budget, part) in zip(axes[0], panels, strict=True):
+            of_a_run = [name for name in ("method", "seed", "fold") if name in part]
+            part = part.assign(run=part.groupby(of_a_run, dropna=False).ngroup())
             for method, runs in part.groupby("method", sort=False):
-                losses = runs.pivot(index="step", columns=["metric", "seed"], values="value")
-                for seed in (held := losses["validation_loss"]):
-                    axis.plot(held[seed].dropna(), color=COLORS[method], lw=0.6, alpha=0.3)
+                losses = runs.pivot(index="step", columns=["metric", "run"], values="value")
+                for run in (held := losses["validation_loss"]):
+                    axis.plot(held[run].dropna(), color=COLORS[method], lw=0.6, alpha=0.3)
                 # runs end where they stall, and a mean of what is left would jump there
                 axis.plot(held.dropna().mean(axis=1), color=COLORS[method], lw=2, label=method)
-            if part.groupby(["method", "seed"], dropna=False).ngroups == 1:
+            if part["run"].nunique() == 1:
                 label = "training batches since the validation before"
                 axis.plot(losses["loss"], color=GREY, lw=1, zorder=1, label=label)
             axis.set(title=counted(int(budget), "song") if budget else "")
