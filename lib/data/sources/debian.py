@@ -49,13 +49,11 @@ def choose(folder: Path, files: list[str], earlier: list[dict], workers: int) ->
 
 
 def _heard(folder: Path, files: list[str], workers: int) -> list[Heard]:
-    found: list[Heard] = [Heard()] * len(files)
-    progress = bar("listening", len(files), 0, "file")
-    look = partial(listen, folder, folder / ".decoded")
-    for done, (index, heard) in enumerate(in_processes(look, files, workers), 1):
+    found, progress = {}, bar("listening", len(files), 0, "file")
+    for index, heard in in_processes(partial(listen, folder, folder / ".decoded"), files, workers):
         found[index] = Heard(reason=heard.reason) if isinstance(heard, Crash) else heard
-        progress(done)
-    return found
+        progress(len(found))
+    return [found[index] for index in range(len(files))]
 
 
 def _twin(row: dict, known: list[dict]) -> dict | None:

@@ -61,13 +61,11 @@ class Packages(NamedTuple):
             self._table(root)
 
     def _provide(self, root: Path, package: str, download: bool, workers: int) -> None:
-        own = sorted(root.glob(f"{package}_*.deb"))
+        own, fetched = sorted(root.glob(f"{package}_*.deb")), root / ".fetched"
         if not own and not download:
-            raise UserError(
-                f"{self.name}: {root} lacks {len(self._missing(root))} of {len(self.packages)} packages, first "
-                f"{package}: set corpus.download=true, or put {package}_VERSION.deb there yourself"
-            )
-        fetched = root / ".fetched"
+            lacks = f"{root} lacks {len(self._missing(root))} of {len(self.packages)} packages, first {package}"
+            put = f"set corpus.download=true, or put {package}_VERSION.deb there yourself"
+            raise UserError(f"{self.name}: {lacks}: {put}")
         file = own[-1] if own else fetch(package, fetched, self.name)
         rows = self._rows(root, package, file, workers) if file else [_row(package, left_out="apt does not know it")]
         write_json(_record(root, package), {"package": package, "rows": rows})
@@ -122,27 +120,23 @@ class Packages(NamedTuple):
 def fetch(package: str, folder: Path, source: str) -> Path | None:
     """Download a package's .deb into ``folder``, or None if apt does not know it. Raises: UserError."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["apt-get", "download", package]
+    command, settings = ["apt-get", "download", package], {"cwd": folder, "capture_output": True}
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, env=os.environ | {"LC_ALL": "C"})
+        done = subprocess.run(command, env=os.environ | {"LC_ALL": "C"}, **settings)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{source} needs apt-get and dpkg-deb: on any Debian or Ubuntu, root or not, call python -m "
-            f"lib.data.sources {source} --to FOLDER, and put FOLDER/{source} here as {folder.parent}"
-        ) from error
+        call = f"call python -m lib.data.sources {source} --to FOLDER, and put FOLDER/{source} here as {folder.parent}"
+        needs = f"{source} needs apt-get and dpkg-deb: on any Debian or Ubuntu, root or not, {call}"
+        raise UserError(needs) from error
     said = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.startswith("E:")]
     if done.returncode == 0:
         return sorted(folder.glob(f"{package}_*.deb"))[-1]
     if any(words in line for line in said for words in UNKNOWN):
-        known = subprocess.run(["apt-get", "download", "--print-uris", "dpkg"], capture_output=True)
-        if known.returncode:
+        if subprocess.run(["apt-get", "download", "--print-uris", "dpkg"], **settings).returncode:
             raise UserError("apt-get knows no packages at all: have its lists fetched once, apt-get update as root")
         return None
     shutil.rmtree(folder)
-    raise UserError(
-        f"{source}: {package} cannot be fetched ({one_line(' '.join(said) or 'unknown error')}); the packages before "
-        "it are there: call again to resume"
-    )
+    why = one_line(" ".join(said) or "unknown error")
+    raise UserError(f"{source}: {package} cannot be fetched ({why}); those before it are there: call again to resume")
 
 
 def _record(root: Path, package: str) -> Path:

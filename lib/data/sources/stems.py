@@ -59,27 +59,24 @@ class Stems(NamedTuple):
 
     def provide(self, root: Path, download: bool, workers: int = 2) -> None:
         """Have the songs in ``root``. Raises: UserError, one line that says what to do."""
-        if self.there(root):
-            return
-        if not download:
-            raise UserError(
-                f"{self.name}: {root} does not hold its songs: set corpus.download=true, or put the folder there that "
-                f"python -m lib.data.sources {self.name} makes elsewhere"
-            )
-        with filling(root, "corpus.sources_root"):
-            if not self.there(root):
+        if not (self.there(root) or download):
+            made = f"put the folder there that python -m lib.data.sources {self.name} makes elsewhere"
+            raise UserError(f"{self.name}: {root} does not hold its songs: set corpus.download=true, or {made}")
+        if not self.there(root):
+            with filling(root, "corpus.sources_root"):
                 self._provide(root, workers)
 
     def _provide(self, root: Path, workers: int) -> None:
-        clone = root / ".clone"
+        if self.there(root):
+            return  # another process was faster
+        clone, rows = root / ".clone", []
         check_out(self, clone)
-        rows = []
         for song in self.songs(clone):
             record = root / ".songs" / f"{song.name}.json"
             if not record.is_file():
                 write_json(record, self._write(song, root, workers))
             rows.append(read_facts(record, "piece", "left_out"))
-        if not any(not row["left_out"] for row in rows):
+        if all(row["left_out"] for row in rows):
             raise UserError(f"{self.name}: no song of {self.url} can be used (see {root / '.songs'})")
         with atomic(root / "pieces.csv") as temporary:
             pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
@@ -97,7 +94,8 @@ class Stems(NamedTuple):
         start = 0 if self.whole else excerpt_start(stems)
         if not self.whole:
             stems = stems[..., start * RATE : (start + EXCERPT) * RATE]
-        stems = _leveled(stems)
+        mixture, loudest = np.abs(stems.sum(0)).max(), np.abs(stems).max()
+        stems = stems * np.float32(min(PEAK / max(mixture, 1e-9), 1 / max(loudest, 1e-9)))
         audible = [stem for stem, wave in zip(STEMS, stems, strict=True) if np.abs(wave).max() > audio.SILENT_PEAK]
         row |= {"seconds": round(stems.shape[-1] / RATE, 3), "start": start, "stems": " ".join(audible)}
         if len(audible) < 2:
@@ -137,12 +135,6 @@ def excerpt_start(stems: np.ndarray) -> int:
     active = np.sqrt(np.square(cut).mean((1, 3), dtype=np.float64)) > level
     starts = range(seconds - EXCERPT + 1)
     return int(np.argmax([np.minimum(active[:, s : s + EXCERPT].mean(1), ENOUGH).sum() for s in starts]))
-
-
-def _leveled(stems: np.ndarray) -> np.ndarray:
-    """The mixture peaks at `PEAK`, if no stem clips."""
-    mixture, loudest = np.abs(stems.sum(0)).max(), np.abs(stems).max()
-    return stems * np.float32(min(PEAK / max(mixture, 1e-9), 1 / max(loudest, 1e-9)))
 
 
 def check_out(source: Stems, clone: Path) -> None:
@@ -195,11 +187,9 @@ def stem_by_name(file: str) -> str:
 def elements(clone: Path) -> Iterator[Song]:
     """Songs in folders of numbered chemical elements, whose tracks are named."""
     for folder in sorted((clone / "src").glob("[0-9].*")):
-        files = defaultdict(list)
-        for path in sorted(folder.glob("*_mobile.m4a")):
-            if TRACK.search(path.name):  # the others are masters
-                files[stem_by_name(path.name)].append(path)
-        name = folder.name.split(".", 1)[1]
+        files, name = defaultdict(list), folder.name.split(".", 1)[1]
+        for path in sorted(filter(lambda path: TRACK.search(path.name), folder.iterdir())):  # the others are masters
+            files[stem_by_name(path.name)].append(path)
         yield Song(name, files, "" if name in ELEMENTS else "not among the songs whose groups were checked")
 
 
@@ -220,20 +210,15 @@ def music_delta(clone: Path) -> Iterator[Song]:
         if name not in NO_BLEED:
             yield Song(name, {}, "not among the songs without bleed")
             continue
+        files = defaultdict(list)
         try:
-            yield Song(name, _listed(path))
+            content = yaml.safe_load(path.read_text("utf-8"))
+            for raw in (raw for stem in content["stems"].values() for raw in stem["raw"].values()):
+                file = path.parent / Path(content["raw_dir"]).name / Path(raw["filename"]).name
+                files[INSTRUMENTS.get(raw["instrument"], "other")].append(file)
+            yield Song(name, files)
         except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             yield Song(name, {}, f"{path.name} cannot be read ({one_line(str(error))})")
-
-
-def _listed(path: Path) -> dict[str, list[Path]]:
-    content = yaml.safe_load(path.read_text("utf-8"))
-    files = defaultdict(list)
-    for stem in content["stems"].values():
-        for raw in stem["raw"].values():
-            file = path.parent / Path(content["raw_dir"]).name / Path(raw["filename"]).name
-            files[INSTRUMENTS.get(raw["instrument"], "other")].append(file)
-    return files
 
 
 GITHUB = "https://github.com/"
