@@ -309,7 +309,8 @@ def decode(source: Path, target: Path, stream: int = 0, coding: str = "pcm_f32le
     """
     # "file:" keeps ffmpeg from reading options or protocols out of odd names
     allowed = ["-protocol_whitelist", "file", "-format_whitelist", ",".join(FORMATS)]
-    allowed += [] if strict or source.read_bytes()[:4] not in (b"RIFF", b"RF64") else ["-ignore_length", "1"]
+    with open(source, "rb") as file:
+        allowed += [] if strict or file.read(4) not in (b"RIFF", b"RF64") else ["-ignore_length", "1"]
     # samples follow one another, whatever the stamps of streams in a chain say
     filters = "asetpts=N/SR/TB,aformat=sample_fmts=flt:channel_layouts=mono|stereo"
     taken = [*allowed, "-i", f"file:{source.resolve()}", "-map", f"0:a:{stream}", "-af", filters]

@@ -24,6 +24,10 @@ LAST_PAGES = 1 << 17
 """Bytes at the end of an Ogg file that hold its last two pages: a page has 65,307 bytes at most."""
 
 
+LEAST_MORE = 1 << 16
+"""Bytes behind the sound of a WAV from which on they may be sound as well."""
+
+
 class Mpeg(NamedTuple):
     """What MPEG audio holds: samples in all its frames, those its Xing header says (0: none), bytes of its frames."""
 
@@ -102,31 +106,34 @@ def is_chain(path: Path) -> bool:
 
 
 def unfinished(path: Path) -> bool:
-    """Whether a WAV or CAF was never finished: its length is left open, or, of a WAV, more follows than it says.
+    """Whether a WAV or CAF was never finished: its length is left open, or, of a WAV, much more follows than it says.
 
     That is what follows the chunk of sound and is no chunk itself, nor tags or zeros.
     """
     with open(path, "rb") as file:
-        kind, sound, wide = file.read(4), False, 0
+        kind, wide = file.read(4), 0
         if kind not in (b"RIFF", b"RF64", b"caff"):
             return False
-        at, width = (8, 8) if kind == b"caff" else (12, 4)
-        end = file.seek(0, 2)
+        at, order, width = (8, "big", 8) if kind == b"caff" else (12, "little", 4)
+        end, size = file.seek(0, 2), 0
         while at + 4 + width <= end:
             file.seek(at)
-            name, length = file.read(4), file.read(width)
-            size = int.from_bytes(length, "big" if kind == b"caff" else "little")
+            name, size = file.read(4), int.from_bytes(file.read(width), order)
             at += 4 + width
-            if sound and width == 4 and not all(32 <= byte < 127 for byte in name):
-                return bool(name.strip(b"\0")) and name[:3] != b"ID3"
-            if name == b"ds64":
-                wide = int.from_bytes(file.read(16)[8:], "little")
             if name == b"data":
-                sound, size = True, wide if kind == b"RF64" and size == 0xFFFFFFFF else size
-                if size in (0, 1 << 64, (1 << 64) - 1):
-                    return end > at
+                break
+            wide = int.from_bytes(file.read(16)[8:], order) if name == b"ds64" else wide
             at += size + (size % 2 if width == 4 else 0)
-    return False
+        else:
+            return False
+        size = wide if kind == b"RF64" and size == 0xFFFFFFFF else size
+        if size in (0, (1 << 64) - 1):
+            return end > at
+        file.seek(min(at + size, end))
+        more = file.read(5)  # some leave out the byte that makes lengths even
+    named = any(all(32 <= byte < 127 for byte in name) for name in (more[:4], more[1:]))
+    tags = named or more.startswith(b"ID3") or not more.strip(b"\0")
+    return width == 4 and end - at - size >= LEAST_MORE and not tags
 
 
 def last_page(path: Path) -> int:

@@ -309,7 +309,14 @@ def test_what_a_recorder_did_not_finish_is_read_to_the_end(tmp_path, wave, kind,
 
 def test_tags_and_zeros_behind_the_sound_are_no_sound(tmp_path, wave):
     soundfile.write(tmp_path / "a.wav", wave.T, RATE)
-    for more in (b"ID3\x03" + bytes(900), bytes(5000), b"TAGtitle" + bytes(120), b"LIST\x04\0\0\0abcd"):
+    for more in (
+        b"ID3\x03" + bytes(90_000),
+        bytes(90_000),
+        b"?" + b"LIST\x04\0\0\0" + bytes(90_000),
+        b"\xff" * 1000,
+        b"TAGtitle" + bytes(120),
+        b"LIST\x04\0\0\0abcd",
+    ):
         (tmp_path / "b.wav").write_bytes((tmp_path / "a.wav").read_bytes() + more)
         assert audio.seekable(tmp_path / "b.wav", tmp_path / "cache") == tmp_path / "b.wav"
 
