@@ -118,12 +118,7 @@ def load(root: Path, manifest: Path) -> tuple[Collection, list[Skipped]]:
 
 
 def scan(
-    root: Path,
-    groups: Sequence[Sequence[tuple[str, str]]],
-    rules: Rules,
-    hop_seconds: float,
-    cache: Path,
-    workers: int,
+    root: Path, groups: Sequence[Sequence[tuple[str, str]]], rules: Rules, hop_seconds: float, cache: Path, workers: int
 ) -> tuple[Collection, list[Skipped]]:
     """Decode every file of ``groups`` of (path relative to ``root``, split), or read the result of an earlier scan.
 
