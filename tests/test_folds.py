@@ -224,3 +224,11 @@ def test_sources_of_songs_with_stems_are_joined_and_named(study, tmp_path):
     assert len(first & {"more/x", "more/y"}) == len(second & {"more/x", "more/y"}) == 1
     with pytest.raises(UserError, match=r"corpus\.labeled"):
         study.variant({"corpus.labeled": f"{tmp_path / 'songs'} + debian"})
+
+
+def test_songs_that_alternate_hold_as_many_of_each_source_from_the_first_on():
+    songs = [Track(name, "test", 8000, 8000, {}, name) for name in ("a/1", "a/2", "a/3", "a/4", "b/1", "b/2", "c")]
+    found = [song.name for song in folds.alternating(songs)]
+    assert found == ["a/1", "b/1", "a/2", "c", "a/3", "b/2", "a/4"] and sorted(found) == sorted(s.name for s in songs)
+    plain = songs[:4]
+    assert folds.alternating(plain) == plain

@@ -356,3 +356,10 @@ def test_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "lib.separate", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "--mixture-consistency" in done.stdout
+
+
+def test_ctrl_c_is_one_line_in_every_command_and_names_are_printed_whatever_they_hold():
+    code = "import lib; print('caf\\udce9 \\u2603', flush=True); raise KeyboardInterrupt"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"caf\\udce9 \\u2603\n", b"interrupted\n")

@@ -84,7 +84,8 @@ def listed(root: Path, folds: int = 0) -> tuple[list[Candidate], list[Skipped]]:
     for path in _songs(root, subsets):
         name = printable(str(path.relative_to(root)) if folds else path.name)
         song, left_out = _candidate(path, name, "test" if folds else SPLITS[path.parent.name])
-        candidates += song
+        same = sum((one.name, one.split) == (other.name, other.split) for one in song for other in candidates)
+        candidates += [one._replace(name=f"{one.name} ({same + 1})") for one in song] if same else song
         skipped += left_out
     return candidates, skipped
 

@@ -20,7 +20,7 @@ from IPython.display import Markdown
 
 from lib import STEMS, UserError, scoring, separate
 from lib.arms import SCRATCH, Finetuning, Pretraining, method_name
-from lib.data import audio
+from lib.data import audio, folds
 from lib.data.tracks import Track
 from lib.experiments import evaluate
 from lib.experiments.claim import claim_trainings, is_final
@@ -78,7 +78,8 @@ def excerpts(study: Study, songs: int | None = None) -> list[Excerpt]:
     if plays_examples(study):
         *tests, real = examples.read(project_path(study.profile.listening.examples))
         return [*tests[:songs], real]
-    return [separated_excerpt(study, song) for song in [*study.songs("test")[:songs], study.real_song]]
+    chosen = [*folds.alternating(study.songs("test"))[:songs], study.real_song]  # of each source as many
+    return [separated_excerpt(study, song) for song in chosen]
 
 
 def claimed_pair(study: Study, excerpt: Excerpt) -> tuple[str, ...]:
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         study = Study(load(call.profile, call.overrides))
         folder = call.out or project_path(study.profile.listening.examples)
-        songs = [*study.songs("test")[: study.profile.listening.songs], study.real_song]
+        songs = [*folds.alternating(study.songs("test"))[: study.profile.listening.songs], study.real_song]
         code = provenance.code()
         facts = {"profile": study.profile.name, "commit": code["commit"], "code": code["lib"]}
         facts["runs"] = {training.method: training.run.name for training in methods(study.folds[0])}

@@ -456,3 +456,22 @@ def test_fingerprints_of_songs_that_are_tested_are_found_in_any_format(tmp_path)
         assert [song.name for song in songs] == ["other.wav"]
         assert "'a', which is tested" in reasons(skipped)[f"heard.{suffix}"] and "'b'" in reasons(skipped)["also.wav"]
         bass.unlink()
+
+
+def test_songs_of_one_name_keep_apart(tmp_path):
+    for part in ("one/music", "two/music"):
+        soundfile.write(ensured(tmp_path / part) / "a.wav", noise(1), RATE)
+    parts = [f"{tmp_path}/one/music", f"{tmp_path}/two/music"]
+    songs, _ = corpora.unlabeled(write_profile(unlabeled=" + ".join(parts)), tmp_path / "cache")
+    assert [song.name for song in songs] == [f"{part.strip('/')}/a.wav" for part in parts]
+    for part in ("train", "test"):
+        ensured(tmp_path / "in" / part)
+    write_song(tmp_path / "in" / "test" / "a")
+    stem_file(tmp_path / "in" / "test" / "a.stem.mp4", 0.5)
+    songs, _ = musdb18.read(tmp_path / "in", tmp_path / "cache", 1, 0)
+    assert [song.name for song in songs] == ["a", "a (2)"]
+
+
+def ensured(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -37,7 +37,7 @@ from lib.profile.fields import Arranged, project_path
 
 VERSION = 1
 """Raise it when the same files and settings are arranged otherwise: songs are made again."""
-MIDI = re.compile(r"\.(midi?|smf)$", re.IGNORECASE)
+MIDI = re.compile(r"\.(midi?|smf|kar)$", re.IGNORECASE)
 BASS = range(32, 40)
 """General MIDI's programs of basses."""
 EFFECTS = 120

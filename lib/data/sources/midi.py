@@ -12,6 +12,7 @@ from lib.data.composed.arrange import BASS
 from lib.data.composed.midi import DRUM_CHANNEL, Score, read
 from lib.data.sources.likeness import SHORTEST
 from lib.data.sources.packages import Packages
+from lib.store.files import fitted
 
 GAMES = ("freedoom", "simutrans-data", "openttd-openmsx")
 WANTED = re.compile(r"\.(midi?|wad)$", re.IGNORECASE)
@@ -65,7 +66,7 @@ def _songs(folder: Path, wad: str) -> Iterator[str]:
         place, size, name = struct.unpack_from("<II8s", data, at)
         lump = data[place : place + size]
         if lump.startswith(b"MThd"):
-            song = f"{wad[:-4]}-{re.sub(rb'[^A-Z0-9_]', b'', name.upper()).decode()}.mid"
+            song = fitted(f"{wad[:-4]}-{re.sub(rb'[^A-Z0-9_]', b'', name.upper()).decode()}", ".mid")
             song = song if not (folder / song).exists() else f"{song[:-4]}-{number}.mid"
             (folder / song).write_bytes(lump)
             yield song
