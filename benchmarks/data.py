@@ -91,7 +91,7 @@ def scanned(folder: Path, listed: list[tuple[str, str]], workers: int) -> Collec
 def collection_mixtures(tracks: Collection) -> MixturesOfMixtures:
     """Mixtures of mixtures of 6 s, as pre-training by the recipe draws them."""
     manifest = mixture_manifest(tracks, 10.0, 5.0, tracks.root)
-    return MixturesOfMixtures(tracks, manifest, round(CROP_SECONDS * RATE), RATE, 0, (-5.0, 5.0))
+    return MixturesOfMixtures(Crops(tracks, manifest, round(CROP_SECONDS * RATE), RATE), 0, (-5.0, 5.0))
 
 
 def open_manifest(path: Path) -> MixturesOfMixtures:

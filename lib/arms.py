@@ -1,27 +1,26 @@
 """Every run of a study is a value: what it starts from, how long it trains, what identifies it, its name.
 
-All that is decided between a profile and a training is decided here; `lib.pretrain` and `lib.finetune` are handed what
-they need.
+All that is decided between a profile and a training is decided here; `lib.pretrain` and `lib.finetune` decide nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
-from operator import add
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
 
 from lib import STEMS, UserError, finetune, losses, mixing, pretrain, separate, training, transfer
+from lib.data.segments import Manifest
 from lib.data.tracks import Track, expect
 from lib.machine import torchrun
 from lib.machine.devices import cpu, resolve_precision
 from lib.machine.distributed import broadcast, rank, rank_zero_first, start_fabric
-from lib.mixing import MixturesOfMixtures, StemMixtures
+from lib.mixing import Crops, MixturesOfMixtures, StemMixtures
 from lib.model import checkpoints, separator
 from lib.model.separator import Separator
 from lib.profile.fields import TRANSFERS, Finetune, Pretrain, project_path
@@ -29,6 +28,7 @@ from lib.store.files import read_facts, write_json
 from lib.store.fingerprints import LIB, file_digest, fingerprint
 from lib.store.runs import Log, Run
 from lib.study import Study
+from lib.training import Task
 from lib.transfer import Statistics, segment_statistics
 
 SCRATCH, EQUAL_COMPUTE, SHUFFLED = "scratch", "equal compute", "shuffled"
@@ -37,6 +37,10 @@ OF_OUTPUTS = ("sliced", "group", "frequent", "random")
 """Transfers that keep outputs of MixIT."""
 FIRST = "first"
 """In place of a transfer: the profile's first one."""
+NOT_IDENTIFYING = ("accumulate", "checkpoint_every")
+"""Fields of a stage that change no result but by rounding: a run can move to a smaller card."""
+OF_FILES = dict.fromkeys(("steps", "seconds", "waited_seconds", "skipped_steps", "audio_seconds", "peak_memory_mib"), 0)
+"""What a run took whose weights come from a file."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,12 @@ ARMS = {
     PRETRAINED_STALLED: Arm("pre-trained, until it stalls", FIRST, longer=True, patient=True),
     **{how: Arm(f"pre-trained ({how})", how) for how in TRANSFERS},
 }
-"""The arms, by what a profile calls them; their names are those of every table and figure."""
+"""The arms, by what a profile calls them."""
 
 
 def method_name(arm: str) -> str:
     """The name of an arm in every table and figure."""
     return ARMS[arm].name
-
-
-def starts_pretrained(arm: str) -> bool:
-    """Whether an arm starts from a pre-training."""
-    return bool(ARMS[arm].transfer)
 
 
 def of_profile(study: Study) -> tuple[str, ...]:
@@ -94,51 +93,59 @@ def pairs(study: Study) -> list[tuple[str, str]]:
     return found + [both] * (set(both) <= set(settings.controls))
 
 
-def pretraining_seed(study: Study, seed: int) -> int:
-    """The seed of the pre-training that supervised seed ``seed`` starts from."""
+def origin(study: Study) -> Callable[[int], int]:
+    """The seed of the pre-training that a supervised seed starts from."""
     seeds = study.profile.pretrain.seeds
-    return seeds[seed % len(seeds)]
+    return lambda seed: seeds[seed % len(seeds)]
 
 
 class Training:
-    """One training of a study, not yet done or done: a value that can be sent to another process."""
+    """One training of a study, not yet done or done: a value that can be sent to another process.
 
-    study: Study
-    stage: str
-
-    @property
-    def step_flops(self) -> int:
-        """Floating-point operations of a step, forward and backward; those of validation are not among them."""
-        section = "pretrain" if isinstance(self, Pretraining) else "finetune"
-        return self.schedule.batch * example_flops(self.study, section)
+    A kind of training says its ``stage`` (the first word of its run's name), the ``section`` of the profile that it
+    goes by, ``schedule``, ``identity``, ``label``, the ``arguments`` by which `lib.pipeline.train` trains it, the
+    separator that it starts from (``start``) and its `lib.training.Task`.
+    """
 
     @cached_property
     def run(self) -> Run:
         """Its run folder, finished or not; nothing is trained."""
         return Run.of(self.study.results, self.stage, self.identity)
 
+    @property
+    def step_flops(self) -> int:
+        """Floating-point operations of a step, forward and backward; those of validation are not among them."""
+        return self.schedule.batch * example_flops(self.study, self.section)
+
     def trained(self) -> Run:
         """Its run, trained now unless it is finished."""
         with rank_zero_first():
             run = self.run
         if not broadcast(run.finished):
-            self._train()
+            self._spread()
         return run
 
     def load(self) -> Separator:
         """Its separator, on the profile's device; trained again where a finished run's weights were not kept."""
         if not broadcast(self.trained().weights.exists()):
-            self._train()
+            self._spread()
         return checkpoints.load(self.run.folder).to(start_fabric(self.study.profile.compute).device)
 
-    def _train(self) -> None:
-        """On all GPUs of this machine where there are several."""
+    def _spread(self) -> None:
+        """Train on all GPUs of this machine where there are several."""
         profile = self.study.profile
         if not profile.compute.training:
             raise UserError(
                 "a run, or its weights, is not there, and compute.training=false: set it to true to train it"
             )
         torchrun.spread(profile, self.schedule.batch, self.arguments, self.train)
+
+    def train(self) -> None:
+        """Train it here, in this process."""
+        task, profile = self.task(), self.study.profile
+        if rank() == 0:
+            self.run.begin()
+        training.fit(task, self.schedule, self.run, self.seed, profile.compute, profile.corpus.workers, self.label)
 
     def _common(self, *computing: object) -> dict:
         """What identifies every training; ``computing`` are modules whose version counts."""
@@ -150,13 +157,8 @@ class Training:
             "versions": {module.__name__.rpartition(".")[2]: module.VERSION for module in modules},
         }
 
-    def _begin(self) -> None:
-        if rank() == 0:
-            self.run.begin()
-
-    def _mixing(self, crop_seconds: float) -> tuple[int, int, int]:
-        """Samples of a crop, sample rate in Hz, seed."""
-        return self.study.samples(crop_seconds), self.study.profile.audio.rate, self.seed
+    def _crops(self, songs: Sequence[Track], segments: Manifest) -> Crops:
+        return Crops(songs, segments, self.study.samples(self.schedule.crop_seconds), self.study.profile.audio.rate)
 
 
 @dataclass(frozen=True)
@@ -165,29 +167,30 @@ class Pretraining(Training):
 
     study: Study
     seed: int
-    stage = "pretrain"
+    stage = section = "pretrain"
 
     @property
     def schedule(self) -> Pretrain:
         return self.study.profile.pretrain
 
     @property
+    def label(self) -> str:
+        return f"{pretrain.NAMES.get(self.schedule.objective, self.schedule.objective)} pre-training, seed {self.seed}"
+
+    @property
     def arguments(self) -> tuple[str, ...]:
-        """What `lib.pipeline.train` is told to train this."""
         return ("--stage", "pretrain", "--seed", str(self.seed))
 
     @cached_property
     def identity(self) -> dict:
         if self.schedule.checkpoint:
             return {"checkpoint": file_digest(self._file)}
-        corpus = self.study.profile.corpus
+        profile, corpus = self.study.profile, self.study.profile.corpus
+        rules = [corpus.segment_seconds, corpus.segment_hop_seconds]
         return self._common() | {
             "pretrain": _identifying(self.schedule, "seeds", "checkpoint", *["objective"] * self.is_mixit),
-            "model": self.study.profile.model,
-            "segments": [
-                *(corpus.segment_seconds, corpus.segment_hop_seconds),
-                *["whole tracks"] * corpus.drop_whole_track,
-            ],
+            "model": profile.model,
+            "segments": rules + ["whole tracks"] * corpus.drop_whole_track,
             "corpus": self.study.unlabeled_content(),
         }
 
@@ -200,19 +203,16 @@ class Pretraining(Training):
         return self.study.new_separator(outputs, self.seed)
 
     def train(self) -> None:
-        """Train it here, in this process."""
-        if self.schedule.checkpoint:
-            return self._import()
-        profile, stage = self.study.profile, self.schedule
+        """Train it here, in this process, unless a file stands for it."""
+        return self._import() if self.schedule.checkpoint else super().train()
+
+    def task(self) -> Task:
         with rank_zero_first():
             songs = self.study.unlabeled_splits()
             segments = [self.study.mixture_segments(some) for some in songs]
-            self._begin()
-        facts = (*self._mixing(stage.crop_seconds), stage.level_db, stage.same_song)
-        examples = (MixturesOfMixtures(*pair, *facts) for pair in zip(songs, segments, strict=True))
-        return pretrain.pretrain(
-            self.start(), *examples, stage, self.run, self.seed, profile.compute, profile.corpus.workers
-        )
+        facts = self.seed, self.schedule.level_db, self.schedule.same_song
+        examples = [MixturesOfMixtures(self._crops(*pair), *facts) for pair in zip(songs, segments, strict=True)]
+        return pretrain.task(self.start(), *examples, self.schedule)
 
     @property
     def _file(self) -> Path:
@@ -235,7 +235,15 @@ class Pretraining(Training):
             )
         with rank_zero_first():
             if rank() == 0:
-                _finish_unchanged(self.run, Separator.from_config(theirs), given)
+                self._finish(Separator.from_config(theirs), given)
+
+    def _finish(self, empty: Separator, given: Separator) -> None:
+        empty.load_state_dict(given.state_dict())
+        self.run.begin()
+        Log(self.run.folder / "log.csv", 0).close()
+        checkpoints.save(empty, self.run.weights)
+        facts = {"best_validation_loss": None, "averaged_steps": [], "cpu": cpu()}
+        self.run.finish(**OF_FILES, **facts, weights=file_digest(self.run.weights))
 
 
 @dataclass(frozen=True)
@@ -246,19 +254,24 @@ class Finetuning(Training):
     arm: str
     seed: int
     songs: int
-
-    @property
-    def stage(self) -> str:
-        return "finetune" if self.kind.transfer else "scratch"
+    section = "finetune"
 
     @property
     def kind(self) -> Arm:
         return ARMS[self.arm]
 
     @property
+    def stage(self) -> str:
+        return "finetune" if self.kind.transfer else "scratch"
+
+    @property
     def method(self) -> str:
         """The arm's name in tables and figures."""
         return self.kind.name
+
+    @property
+    def label(self) -> str:
+        return f"{self.arm}, {self.songs} songs, seed {self.seed}"
 
     @property
     def transfer(self) -> str:
@@ -268,7 +281,7 @@ class Finetuning(Training):
     @property
     def pretraining(self) -> Pretraining | None:
         """The pre-training that it starts from, if any."""
-        return Pretraining(self.study, pretraining_seed(self.study, self.seed)) if self.kind.transfer else None
+        return Pretraining(self.study, origin(self.study)(self.seed)) if self.kind.transfer else None
 
     @property
     def schedule(self) -> Finetune:
@@ -282,32 +295,30 @@ class Finetuning(Training):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What `lib.pipeline.train` is told to train this."""
         how = ("finetune", "--transfer", self.arm) if self.arm in TRANSFERS else (self.arm,)
         fold = () if self.study.fold is None else ("--fold", str(self.study.fold))
         return ("--stage", *how, "--seed", str(self.seed), "--songs", str(self.songs), *fold)
 
     @cached_property
     def identity(self) -> dict:
-        profile, stage = self.study.profile, self.schedule
-        model = dataclasses.asdict(profile.model)
+        profile, stage, pretrained = self.study.profile, self.schedule, bool(self.kind.transfer)
         by_songs = stage.validate_on == "songs"
-        identity = self._common(*([separate] if by_songs else []), *([transfer] if self.kind.transfer else [])) | {
-            "finetune": _identifying(
-                *(stage, "seeds", "labeled_songs", "transfers", "controls", "transfer_learning_rate"),
-                *("frozen_blocks", "validation_from_budget"),
-            ),
-            "model": model if self.kind.transfer else {k: v for k, v in model.items() if k != "sources"},
+        without = ("seeds", "labeled_songs", "transfers", "controls", "transfer_learning_rate", "frozen_blocks")
+        model = dataclasses.asdict(profile.model)
+        if not pretrained:
+            del model["sources"]
+        identity = self._common(*[separate] * by_songs, *[transfer] * pretrained) | {
+            "finetune": _identifying(stage, *without, "validation_from_budget"),
+            "model": model,
             "activity": profile.corpus.activity_seconds,
             "corpus": self.study.labeled_content(self.songs),
             "from": f"{'shuffled ' * self.kind.shuffled}{self.transfer}" or SCRATCH,
         }
         identity |= {"separate": profile.separate} if by_songs else {}
         identity |= {"frozen": "blocks"} if stage.frozen_blocks else {}
-        return identity | ({"pretrained": self.pretraining.run.name} if self.kind.transfer else {})
+        return identity | ({"pretrained": self.pretraining.run.name} if pretrained else {})
 
     def start(self) -> Separator:
-        """The separator that it starts from."""
         if not self.kind.transfer:
             return self.study.new_separator(len(STEMS), self.seed)
         if self.transfer in OF_OUTPUTS and not self.pretraining.is_mixit:
@@ -321,24 +332,18 @@ class Finetuning(Training):
         begun = transfer.transfer(pretrained, self.transfer, statistics, self.seed)
         return transfer.shuffled(begun, self.seed) if self.kind.shuffled else begun
 
-    def train(self) -> None:
-        """Train it here, in this process."""
-        profile, stage, study = self.study.profile, self.schedule, self.study
+    def task(self) -> Task:
+        stage, study = self.schedule, self.study
         with rank_zero_first():
             songs, held_out = study.labeled_splits(self.songs)
             segments = study.stem_segments(songs)
-            self._begin()
-        samples, rate, seed = self._mixing(stage.crop_seconds)
-        examples = StemMixtures(songs, segments, samples, rate, seed, stage.gain_db, stage.silence_probability)
-        return finetune.finetune(
-            self.start(), examples, self._validation(held_out, samples, rate), stage, self.run, seed,
-            profile.compute, profile.corpus.workers, f"{self.arm}, {self.songs} songs, seed {seed}",
-        )  # fmt: skip
-
-    def _validation(self, songs: list[Track], samples: int, rate: int) -> Callable[[Separator], float]:
-        if self.schedule.validate_on == "songs":
-            return finetune.song_loss(songs, rate, partial(whole_song, self.study))
-        return finetune.segment_loss(songs, samples, rate, self.schedule.part)
+        crops = self._crops(songs, segments)
+        examples = StemMixtures(crops, self.seed, stage.gain_db, stage.silence_probability)
+        if stage.validate_on == "songs":
+            validate = finetune.song_loss(held_out, crops.rate, partial(whole_song, study))
+        else:
+            validate = finetune.segment_loss(held_out, crops.samples, crops.rate, stage.part)
+        return finetune.task(self.start(), examples, validate, stage)
 
 
 def whole_song(study: Study, model: Separator, mixture: Tensor, mixture_consistency: bool = False, progress=False):
@@ -357,25 +362,18 @@ def validation_statistics(study: Study, model: Separator, songs: list[Track]) ->
     return [segment_statistics(model, song, seconds) for song in songs]
 
 
-def song_statistics(study: Study, model: Separator) -> list[Statistics]:
-    """The same of all validation songs, added up over the segments of each song."""
-    return [reduce(add, song) for song in validation_statistics(study, model, study.songs("validation"))]
-
-
 def equivalent_steps(study: Study) -> int:
     """Supervised steps from scratch that take as many floating-point operations as the whole pre-training."""
-    pre, fine = study.profile.pretrain, study.profile.finetune
-    return round(
-        pre.steps * pre.batch * example_flops(study, "pretrain") / (fine.batch * example_flops(study, "finetune"))
-    )
+    whole, scratch = Pretraining(study, 0), Finetuning(study, SCRATCH, 0, 1)
+    return round(whole.schedule.steps * whole.step_flops / scratch.step_flops)
 
 
-def example_flops(study: Study, stage: str) -> int:
+def example_flops(study: Study, section: str) -> int:
     """Floating-point operations of a step of ``pretrain`` or ``finetune`` for one example, forward and backward."""
     profile = study.profile
-    samples = study.samples(getattr(profile, stage).crop_seconds)
-    asked = (profile.pretrain.objective, profile.pretrain.assignment) if stage == "pretrain" else None
-    return _known_flops(study.results / "runs", profile.audio, profile.model, asked, samples)
+    samples = study.samples(getattr(profile, section).crop_seconds)
+    asked = (profile.pretrain.objective, profile.pretrain.assignment) if section == "pretrain" else ()
+    return _known_flops(study.results / "runs", profile.audio, profile.model, samples, *asked)
 
 
 @functools.cache
@@ -391,38 +389,17 @@ def _known_flops(runs: Path, *counted: object) -> int:
     return known[key]
 
 
-def _example_flops(audio, model, asked: tuple[str, str] | None, samples: int) -> int:
-    """``asked``: objective and assignment of a pre-training, or None."""
+def _example_flops(audio, model, samples: int, objective: str = "", assignment: str = "") -> int:
+    """With an ``objective``, of a pre-training."""
     sources, mixtures, loss = len(STEMS), len(STEMS), training.supervised
-    if asked:
-        unsupervised = Pretrain(objective=asked[0], assignment=asked[1])
-        sources = pretrain.OUTPUTS.get(unsupervised.objective, model.sources)
-        mixtures, loss = 2, pretrain.objective(unsupervised)
+    if objective:
+        sources, mixtures = pretrain.OUTPUTS.get(objective, model.sources), 2
+        loss = pretrain.objective(Pretrain(objective=objective, assignment=assignment))
     front = {**dataclasses.asdict(audio), "band_scale": model.band_scale, "dropout": model.dropout}
     return training.example_flops(lambda: Separator.from_size(model.size, sources, **front), loss, mixtures, samples)
-
-
-NOT_IDENTIFYING = ("accumulate", "checkpoint_every")
-"""Fields of a stage that change no result but by rounding: a run can move to a smaller card."""
 
 
 def _identifying(stage: Pretrain | Finetune, *without: str) -> dict:
     """The fields of a stage that can change the result of one run."""
     fields = dataclasses.asdict(stage)
     return {name: value for name, value in fields.items() if name not in (*NOT_IDENTIFYING, *without)}
-
-
-def _finish_unchanged(run: Run, empty: Separator, given: Separator) -> None:
-    """Finish ``run`` without a step: the weights of ``given`` in ``empty``, which has the profile's dropout."""
-    empty.load_state_dict(given.state_dict())
-    run.begin()
-    Log(run.folder / "log.csv", 0).close()
-    checkpoints.save(empty, run.weights)
-    none = ("steps", "seconds", "waited_seconds", "skipped_steps", "audio_seconds", "peak_memory_mib")
-    run.finish(
-        **dict.fromkeys(none, 0),
-        best_validation_loss=None,
-        averaged_steps=[],
-        weights=file_digest(run.weights),
-        cpu=cpu(),
-    )

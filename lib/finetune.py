@@ -15,33 +15,19 @@ from lib.losses import stem_snr_loss
 from lib.machine.distributed import all_gather, rank, world_size
 from lib.mixing import StemMixtures, in_batches, song_segments
 from lib.model.separator import Separator
-from lib.profile.fields import Compute, Finetune
-from lib.store.runs import Run
-from lib.training import Task, fit, mean_loss, supervised
+from lib.profile.fields import Finetune
+from lib.training import Task, mean_loss, supervised
 from lib.transfer import is_block, is_body
 
 
-def finetune(
-    separator: Separator,
-    training: StemMixtures,
-    validate: Callable[[Separator], float],
-    stage: Finetune,
-    run: Run,
-    seed: int,
-    compute: Compute,
-    workers: int,
-    label: str,
-) -> Separator:
-    """Train ``separator``, as it comes, on dynamic mixtures; encoder and blocks learn at ``stage.body_rate``.
+def task(separator: Separator, training: StemMixtures, validate: Callable[[Separator], float], stage: Finetune) -> Task:
+    """To train ``separator``, as it comes, on dynamic mixtures; encoder and blocks learn at ``stage.body_rate``.
 
     With ``stage.frozen_blocks`` the blocks do not learn (the second table of arXiv 2505.07631).
-    Returns the average of the checkpoints of lowest validation loss, which lies in the folder of ``run`` as well (see
-    `lib.training.fit`).
     """
     for name, weights in separator.named_parameters():
         weights.requires_grad_(not (stage.frozen_blocks and is_block(name)))
-    task = Task(separator, training, supervised, validate, is_body, stage.body_rate)
-    return fit(task, stage, run, seed, compute, workers, label)
+    return Task(separator, training, supervised, validate, is_body, stage.body_rate)
 
 
 def segment_loss(songs: Sequence[Track], samples: int, rate: int, batch: int) -> Callable[[Separator], float]:

@@ -6,11 +6,10 @@ step sees.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ class Crops:
     hundreds.
     """
 
-    def __init__(self, tracks: list[Track], manifest: Manifest, samples: int, rate: int):
+    def __init__(self, tracks: Sequence[Track], manifest: Manifest, samples: int, rate: int):
         self.tracks, self.samples, self.rate = tracks, samples, rate
         table = manifest.table
         self.track, self.role = table["track"].to_numpy(), table["role"].to_numpy()
@@ -67,23 +66,14 @@ class MixturesOfMixtures(Dataset):
     segments.
     """
 
-    def __init__(
-        self,
-        tracks: list[Track],
-        manifest: Manifest,
-        crop_samples: int,
-        rate: int,
-        seed: int,
-        level_db: Range,
-        same_song: bool = False,
-    ):
-        manifest = _halves(manifest) if same_song else manifest
-        self.crops = Crops(tracks, manifest, crop_samples, rate)
+    def __init__(self, crops: Crops, seed: int, level_db: Range, same_song: bool = False):
+        self.crops = _halves(crops) if same_song else crops
         self.seed, self.level_db, self.same_song = seed, level_db, same_song
-        self.pairs = len(manifest.table) // 2
+        self.pairs = len(self.crops.track) // 2
         self._epoch, self._order = -1, np.empty((2, 0), int)
         if self.pairs == 0:
-            raise UserError(f"{len(manifest.table)} audible segment(s) in {len(tracks)} songs: at least two are needed")
+            found = f"{len(crops.track)} audible segment(s) in {len(crops.tracks)} songs"
+            raise UserError(f"{found}: at least two are needed")
 
     def order(self, epoch: int) -> np.ndarray:
         """Rows of the manifest [2, pairs] that an epoch mixes."""
@@ -106,16 +96,18 @@ class MixturesOfMixtures(Dataset):
         return torch.from_numpy(np.stack([first * np.float32(gain), second]))
 
 
-def _halves(manifest: Manifest) -> Manifest:
-    """Two rows a track in place of its segments: the first and the second half of what they span."""
-    ends = manifest.table.assign(end=manifest.table["start"] + manifest.table["seconds"])
-    spans = ends.groupby("track", as_index=False).agg(
-        role=("role", "first"), start=("start", "min"), end=("end", "max")
+def _halves(crops: Crops) -> Crops:
+    """Two segments a track in place of its own: the first and the second half of what they span."""
+    segments = pd.DataFrame({"track": crops.track, "role": crops.role, "start": crops.start})
+    spans = (
+        segments.assign(end=crops.start + crops.seconds)
+        .groupby("track", as_index=False)
+        .agg(role=("role", "first"), start=("start", "min"), end=("end", "max"))
     )
     spans["seconds"] = (spans["end"] - spans["start"]) / 2
     second = spans.assign(start=spans["start"] + spans["seconds"])
     both = pd.concat([spans, second]).sort_values(["track", "start"], ignore_index=True)
-    return dataclasses.replace(manifest, table=both[["track", "role", "start", "seconds"]])
+    return Crops(crops.tracks, Manifest(both, []), crops.samples, crops.rate)
 
 
 def _unlike(pairs: np.ndarray, track: np.ndarray) -> np.ndarray:
@@ -142,26 +134,16 @@ class StemMixtures(Dataset):
     `UserError` if a stem has no active segment at all.
     """
 
-    def __init__(
-        self,
-        tracks: list[Track],
-        manifest: Manifest,
-        crop_samples: int,
-        rate: int,
-        seed: int,
-        gain_db: Range,
-        silence_probability: float,
-    ):
-        expect(tracks, "train")
-        self.crops = Crops(tracks, manifest, crop_samples, rate)
-        self.seed, self.gain_db, self.silence_probability = seed, gain_db, silence_probability
-        self.rows = [
-            [part.index.to_numpy() for _, part in manifest.table[manifest.table["role"] == stem].groupby("track")]
-            for stem in STEMS
-        ]
+    def __init__(self, crops: Crops, seed: int, gain_db: Range, silence_probability: float):
+        expect(crops.tracks, "train")
+        self.crops, self.seed, self.gain_db, self.silence_probability = crops, seed, gain_db, silence_probability
+        of_stems = [np.flatnonzero(crops.role == stem) for stem in STEMS]
+        self.rows = [[rows[crops.track[rows] == track] for track in np.unique(crops.track[rows])] for rows in of_stems]
         silent = [stem for stem, songs in zip(STEMS, self.rows, strict=True) if not songs]
         if silent:
-            raise UserError(f"no active segment of {', '.join(silent)} in {len(tracks)} labelled songs: add songs")
+            raise UserError(
+                f"no active segment of {', '.join(silent)} in {len(crops.tracks)} labelled songs: add songs"
+            )
 
     def __getitem__(self, index: int) -> torch.Tensor:
         generator = np.random.default_rng([self.seed, EXAMPLE, index])
@@ -205,16 +187,9 @@ def song_segments(tracks: list[Track], seconds: float, rate: int) -> Iterator[tu
 
 
 def loader(
-    dataset: Dataset,
-    batch: int,
-    start_step: int,
-    steps: int,
-    workers: int,
-    rank: int = 0,
-    ranks: int = 1,
-    pinned: bool = False,
+    dataset: Dataset, batch: int, steps: range, workers: int, rank: int = 0, ranks: int = 1, pinned: bool = False
 ) -> Iterator[torch.Tensor]:
-    """Batches of steps ``start_step`` to ``steps`` in order, ``batch`` examples on each of ``ranks`` processes.
+    """Batches of consecutive ``steps`` in order, ``batch`` examples on each of ``ranks`` processes.
 
     The position in the data is the step alone. Worker processes run one thread each (torch sees to that) and the
     global random state is neither read nor changed. Workers hand over examples, which go through shared memory, and
@@ -222,14 +197,13 @@ def loader(
 
     Raises: UserError if shared memory is too small for two examples a worker.
     """
-    firsts = ((step * ranks + rank) * batch for step in range(start_step, steps))
-    indices = (first + number for first in firsts for number in range(batch))
+    indices = ((step * ranks + rank) * batch + number for step in steps for number in range(batch))
     options = {"generator": torch.Generator().manual_seed(0), "worker_init_fn": heed_parent_alone}
-    if workers and start_step < steps:
-        ahead = examples_ahead(dataset[(start_step * ranks + rank) * batch].nbytes, workers)
+    if workers and steps:
+        ahead = examples_ahead(dataset[(steps.start * ranks + rank) * batch].nbytes, workers)
         options["prefetch_factor"] = min(ahead, max(2, math.ceil(2 * batch / workers)))
     examples = iter(DataLoader(dataset, batch_size=None, sampler=indices, num_workers=workers, **options))
-    return (stacked([next(examples) for _ in range(batch)], pinned) for _ in range(start_step, steps))
+    return (stacked([next(examples) for _ in range(batch)], pinned) for _ in steps)
 
 
 def stacked(examples: list[torch.Tensor], pinned: bool) -> torch.Tensor:

@@ -16,9 +16,8 @@ from lib.losses import mixpit_loss, mixture_loss
 from lib.machine.distributed import rank, world_size
 from lib.mixing import MixturesOfMixtures, in_batches, validation_mixtures
 from lib.model.separator import Separator
-from lib.profile.fields import Compute, Pretrain
-from lib.store.runs import Run
-from lib.training import Task, fit, mean_loss, mixit
+from lib.profile.fields import Pretrain
+from lib.training import Task, mean_loss, mixit
 
 HIDDEN = 0.25
 """The share of bands, and of frames, that `reconstruction` hides."""
@@ -66,33 +65,11 @@ def objective(stage: Pretrain) -> partial:
     return partial(OBJECTIVES[stage.objective], **options)
 
 
-def pretrain(
-    separator: Separator,
-    training: MixturesOfMixtures,
-    held_out: MixturesOfMixtures,
-    stage: Pretrain,
-    run: Run,
-    seed: int,
-    compute: Compute,
-    workers: int,
-) -> Separator:
-    """Train ``separator``, as it comes, on mixtures of mixtures; validate on the first of those of ``held_out``.
-
-    Returns the average of the checkpoints of lowest validation loss, which lies in the folder of ``run`` as well (see
-    `lib.training.fit`).
-    """
+def task(separator: Separator, training: MixturesOfMixtures, held_out: MixturesOfMixtures, stage: Pretrain) -> Task:
+    """To train ``separator``, as it comes, on mixtures of mixtures, validated on the first of those of ``held_out``."""
     validation = validation_mixtures(stage.validation_moms, held_out, rank(), world_size())
     validate = partial(_validation_loss, objective(stage), batches=lambda: in_batches(validation, stage.part))
-    task = Task(separator, training, objective(stage), validate)
-    return fit(
-        task,
-        stage,
-        run,
-        seed,
-        compute,
-        workers,
-        f"{NAMES.get(stage.objective, stage.objective)} pre-training, seed {seed}",
-    )
+    return Task(separator, training, objective(stage), validate)
 
 
 def _validation_loss(loss: partial, separator: Separator, batches: Callable[[], Iterable[Tensor]]) -> float:

@@ -20,7 +20,7 @@ VERSION = 1
 """Raise it when the same estimates score otherwise: scores are made again."""
 MEAN = "mean"
 METRICS = ("uSDR", "uSDR per channel", "cSDR")
-"""What every song is scored by, the primary outcome first."""
+"""What every song is scored by; a profile names which one of the uSDR is primary."""
 BSS_EVAL = ("SDR", "ISR", "SIR", "SAR")
 """The metrics of BSSEval v4, in museval's order."""
 MEDIANS = ("cSDR", *BSS_EVAL[1:])
@@ -34,7 +34,7 @@ def usdr(stems: np.ndarray, estimates: np.ndarray) -> np.ndarray:
 
     A silent reference gives nan, an estimate equal to its reference infinity.
     """
-    return np.array([_ratio_db(*_energies(s, e)) for s, e in zip(stems, estimates, strict=True)])
+    return np.array([_ratio_db(s, e) for s, e in zip(stems, estimates, strict=True)])
 
 
 def usdr_per_channel(stems: np.ndarray, estimates: np.ndarray) -> np.ndarray:
@@ -68,15 +68,11 @@ def _silent(frame: np.ndarray) -> bool:
     return not frame[0].sum() and not frame.sum(-1).any()
 
 
-def _energies(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, float]:
+def _ratio_db(reference: np.ndarray, estimate: np.ndarray) -> float:
     if reference.shape != estimate.shape:
         raise ValueError(f"reference {reference.shape} and estimate {estimate.shape} differ in shape")
     reference = reference.astype(np.float64)
-    error = reference - estimate
-    return np.einsum("ij,ij->", reference, reference), np.einsum("ij,ij->", error, error)
-
-
-def _ratio_db(signal: float, error: float) -> float:
+    signal, error = (np.einsum("ij,ij->", wave, wave) for wave in (reference, reference - estimate))
     if signal == 0:
         return np.nan
     return 10 * np.log10(signal / error) if error else np.inf

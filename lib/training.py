@@ -161,7 +161,7 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
         raise UserError(f"{run.folder}: not the same on all nodes; the results folder must lie on a disk they share")
     log = Log(run.folder / "log.csv", state["step"]) if first else None
     mine, pinned = (fabric.global_rank, fabric.world_size), fabric.device.type == "cuda"
-    batches = loader(task.dataset, batch, state["step"], stage.steps, workers, *mine, pinned)
+    batches = loader(task.dataset, batch, range(state["step"], stage.steps), workers, *mine, pinned)
     progress = bar(label, stage.steps, state["step"]) if first else lambda *_, **__: None
     began, before = time.monotonic(), state["seconds"]
     while state["step"] < (stage := _as_it_goes(stage, state)).steps:

@@ -9,7 +9,7 @@ subset of outputs per stem. *Body*: encoder and blocks kept, new decoders. *Bloc
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -71,18 +71,14 @@ class Statistics:
         return np.where(self.active[:, None], snr, np.nan)
 
 
-def collect(separator: Separator, segments: Iterable[Tensor]) -> list[Statistics]:
-    """`Statistics` of every segment [4, C, T]; the separator sees the sum of the stems."""
-    device = separator.window.device
-    with torch.inference_mode():
-        return [
-            Statistics.of(separator(stems.sum(0, keepdim=True).to(device))[0], stems.to(device)) for stems in segments
-        ]
-
-
 def segment_statistics(separator: Separator, song: Track, seconds: float) -> list[Statistics]:
-    """`Statistics` of every whole segment of ``seconds`` of a song."""
-    return collect(separator, (stems for _, stems in song_segments([song], seconds, separator.rate)))
+    """`Statistics` of every whole segment of ``seconds`` of a song; the separator sees the sum of the stems."""
+    device, found = separator.window.device, []
+    with torch.inference_mode():
+        for _, stems in song_segments([song], seconds, separator.rate):
+            stems = stems.to(device)
+            found.append(Statistics.of(separator(stems.sum(0, keepdim=True))[0], stems))
+    return found
 
 
 def song_statistics(separator: Separator, song: Track, seconds: float) -> Statistics:

@@ -15,7 +15,7 @@ from lib.arms import Finetuning, Pretraining
 from lib.data import audio, folds
 from lib.data.tracks import Track
 from lib.experiments import claim, evaluate, outputs, probes, records
-from lib.mixing import StemMixtures
+from lib.mixing import Crops, StemMixtures
 from lib.pipeline import matrix
 from tests import toys
 
@@ -148,7 +148,7 @@ def test_a_leak_between_folds_is_caught(study):
     assert learned, "what one fold learns from, the other tests"
     planted = second.songs("train") + [song for song in second.labeled if song.name == learned[0].name]
     with pytest.raises(ValueError, match="leak"):
-        StemMixtures(planted, second.stem_segments(planted), 8000, 8000, 0, (0, 0), 0.0)
+        StemMixtures(Crops(planted, second.stem_segments(planted), 8000, 8000), 0, (0, 0), 0.0)
     with pytest.raises(ValueError, match="leak"):
         outputs.choices(second, study.new_separator(4, 0), planted)
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib import STEMS, finetune, mixing, pretrain
+from lib import STEMS, finetune, mixing
 from lib.arms import ARMS, Finetuning, Pretraining
 from lib.data import audio
 from lib.data.tracks import Track
@@ -49,24 +49,10 @@ def heard(monkeypatch):
     return log
 
 
-@pytest.fixture
-def task(monkeypatch):
-    """What a training would fit, in place of fitting it."""
-    kept = []
-    for stage in (pretrain, finetune):
-        monkeypatch.setattr(stage, "fit", lambda task, *_: kept.append(task))
-
-    def of(training) -> object:
-        training.train()
-        return kept.pop()
-
-    return of
-
-
-def test_pretraining_learns_from_training_songs_and_validates_on_others(study, task, heard):
-    task(Pretraining(study, 0))  # by then it is stored where songs are silent
+def test_pretraining_learns_from_training_songs_and_validates_on_others(study, heard):
+    Pretraining(study, 0).task()  # by then it is stored where songs are silent
     with heard() as validated:  # what it validates on is drawn before it begins
-        given = task(Pretraining(study, 0))
+        given = Pretraining(study, 0).task()
     with heard() as learned:
         [given.dataset[index] for index in range(8)]
     with heard() as later:
@@ -75,8 +61,8 @@ def test_pretraining_learns_from_training_songs_and_validates_on_others(study, t
 
 
 @pytest.mark.parametrize("validate_on", ["segments", "songs"])
-def test_finetuning_learns_from_training_songs_and_validates_on_others(study, task, heard, validate_on):
-    given = task(Finetuning(study.variant({"finetune.validate_on": validate_on}), "scratch", 0, 2))
+def test_finetuning_learns_from_training_songs_and_validates_on_others(study, heard, validate_on):
+    given = Finetuning(study.variant({"finetune.validate_on": validate_on}), "scratch", 0, 2).task()
     with heard() as learned:
         [given.dataset[index] for index in range(8)]
     with heard() as validated:
@@ -108,14 +94,14 @@ def frames(monkeypatch):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("validate_on", ["segments", "songs"])
 def test_what_validates_of_a_budget_is_neither_learned_nor_anything_else(
-    study, task, frames, monkeypatch, validate_on, count
+    study, frames, monkeypatch, validate_on, count
 ):
     """Nothing outside of the budget is read, and no frame both trains and chooses."""
     study = study.variant({"finetune.validation_from_budget": True, "finetune.validate_on": validate_on})
     monkeypatch.setattr(Pretraining, "load", lambda training: training.start().eval())
     arm = Finetuning(study, "sliced", 0, count)
     with frames() as learned:
-        given = task(arm)
+        given = arm.task()
         learned.clear()  # the outputs were chosen, and stem segments looked for
         [given.dataset[index] for index in range(30)]
     with frames() as validated:
@@ -213,7 +199,7 @@ def test_songs_of_another_split_are_refused_where_something_is_chosen(study, use
 def test_songs_of_another_split_are_refused_where_something_is_learned(study, split):
     songs = study.songs("train") + study.songs(split)
     with pytest.raises(ValueError, match=f"leak: .* is of the split '{split}', only train may be used here"):
-        mixing.StemMixtures(songs, study.stem_segments(songs), 8000, 8000, 0, (0, 0), 0.0)
+        mixing.StemMixtures(mixing.Crops(songs, study.stem_segments(songs), 8000, 8000), 0, (0, 0), 0.0)
 
 
 def test_splits_share_no_song(study):

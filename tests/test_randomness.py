@@ -19,7 +19,7 @@ from lib.data.segments import stem_manifest
 from lib.experiments import evaluate
 from lib.experiments.intervals import paired_interval
 from lib.machine.distributed import start_fabric
-from lib.mixing import MixturesOfMixtures, StemMixtures, loader
+from lib.mixing import Crops, MixturesOfMixtures, StemMixtures, loader
 from lib.study import Study
 from lib.training import Task, mixit, train_step
 from lib.transfer import shuffled, transfer
@@ -206,12 +206,14 @@ def test_no_number_of_workers_changes_a_bit(study):
 def stem_batch(study: Study, workers: int) -> torch.Tensor:
     songs = study.budget(2)
     manifest = stem_manifest(songs, study.profile.corpus.activity_seconds, study.cache, 1)
-    return next(loader(StemMixtures(songs, manifest, 4000, toys.RATE, 0, (-10, 10), 0.5), 2, 0, 1, workers))
+    return next(loader(StemMixtures(Crops(songs, manifest, 4000, toys.RATE), 0, (-10, 10), 0.5), 2, range(1), workers))
 
 
 def mixture_batch(study: Study, workers: int) -> torch.Tensor:
     manifest = study.mixture_segments(study.unlabeled)
-    return next(loader(MixturesOfMixtures(study.unlabeled, manifest, 4000, toys.RATE, 0, (-5, 5)), 2, 0, 1, workers))
+    return next(
+        loader(MixturesOfMixtures(Crops(study.unlabeled, manifest, 4000, toys.RATE), 0, (-5, 5)), 2, range(1), workers)
+    )
 
 
 def mixit_step(study: Study, accumulate: int) -> float:

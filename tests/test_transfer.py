@@ -1,6 +1,7 @@
 """From N outputs to four stems: optimal choices, and slices that are bit-equal."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from lib.transfer import (
     Statistics,
     best_groups,
     choose_outputs,
-    collect,
     group_outputs,
     is_body,
     most_frequent_outputs,
     output_snr,
     partly_new,
+    segment_statistics,
     shuffled,
     slice_outputs,
     song_statistics,
@@ -147,11 +148,12 @@ def test_new_decoders_keep_encoder_and_blocks(tiny):
     assert any(name not in kept and name in old and not torch.equal(old[name], new[name]) for name in new)
 
 
-def test_collect_separates_the_sum_of_the_stems(tiny):
+def test_the_separator_is_given_the_sum_of_the_stems(tiny):
     stems = noise(4, 2, 64 * 20)
+    song = SimpleNamespace(seconds=64 * 20 / tiny.rate, stems=lambda *_: stems.numpy())
     with torch.inference_mode():
         expected = Statistics.of(tiny(stems.sum(0, keepdim=True))[0], stems)
-    np.testing.assert_array_equal(collect(tiny, [stems])[0].gram, expected.gram)
+    np.testing.assert_array_equal(segment_statistics(tiny, song, song.seconds)[0].gram, expected.gram)
 
 
 def test_the_most_frequent_output_may_be_shared_and_counts_segments_not_decibels():

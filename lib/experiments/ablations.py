@@ -7,18 +7,19 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lib import UserError
-from lib.arms import SCRATCH, Finetuning
+from lib.arms import SCRATCH, Finetuning, origin
 from lib.data import corpora
 from lib.experiments import evaluate
-from lib.experiments.claim import origin
-from lib.experiments.intervals import holm, holm_within, paired_interval
+from lib.experiments.intervals import holm, holm_within, mean_difference
 from lib.experiments.jobs import Job, scored, train_in_parallel
 from lib.experiments.records import Named, named
 from lib.profile.fields import FMA, Level
-from lib.scoring import MEAN
 from lib.study import Study
 
 MUSIC = "corpus.unlabeled"
+NOTHING = ""
+"""In place of a level: no gain at all."""
+KEYS = ["seed", "song", "stem", "metric"]
 
 
 def ablation_levels(study: Study, absent: bool = False) -> Iterator[tuple[str, str, bool, str, Study]]:
@@ -68,11 +69,12 @@ def _source(song: str, parts: tuple[str, ...]) -> str:
 
 def ablation_trainings(study: Study, absent: bool = False) -> list[tuple[str, str, bool, Finetuning]]:
     """(axis, level, is base, training); scratch stands beside every level. ``absent`` as in `ablation_levels`."""
-    songs = ablation_songs(study)
+    settings = study.profile.ablations
+    songs = settings.labeled_songs or study.profile.finetune.labeled_songs[0]
     return [
         (axis, level, base, Finetuning(fold, arm, seed, songs))
         for axis, level, base, transfer, variant in ablation_levels(study, absent)
-        for seed in study.profile.ablations.seeds
+        for seed in settings.seeds
         for fold in variant.folds
         for arm in dict.fromkeys((SCRATCH, transfer))
     ]
@@ -90,11 +92,6 @@ def ablation_runs(study: Study) -> list[Named]:
     return [(f"{axis}, {level}: {method}", *rest) for axis, level, (method, *rest) in plan]
 
 
-def ablation_songs(study: Study) -> int:
-    """How many labelled songs the ablations have."""
-    return study.profile.ablations.labeled_songs or study.profile.finetune.labeled_songs[0]
-
-
 def ablations(study: Study) -> pd.DataFrame:
     """One axis at a time around the base: ``tables/ablations.csv``.
 
@@ -105,30 +102,32 @@ def ablations(study: Study) -> pd.DataFrame:
     frames = []
     for axis, level, base, training in ablation_trainings(study):
         table = evaluate.scores(training)
-        table = table[table["experiment"] == "test"].assign(experiment=axis, level=level, base=base)
-        frames.append(table.assign(arm="scratch" if training.arm == SCRATCH else "pre-trained"))
+        arm = "scratch" if training.arm == SCRATCH else "pre-trained"
+        facts = {"experiment": axis, "level": level, "base": base, "arm": arm}
+        frames.append(table[table["experiment"] == "test"].assign(**facts))
     if not frames:
         raise UserError(f"{study.profile.name}: ablations.axes is empty; name at least one axis")
     return study.write("ablations", pd.concat(frames, ignore_index=True))
 
 
 def ablation_effects(study: Study) -> pd.DataFrame:
-    """Per level, pre-trained minus scratch in mean uSDR, paired by song and seed: ``tables/ablation_effects.csv``.
+    """Per level, pre-trained minus scratch in the primary metric, paired by song and seed, over stems.
 
     ``from_base`` (with ``from_base_low`` and ``from_base_high``, 95%) is by how much that gain exceeds the base's, of
     the same songs and seeds; empty at the base, and where an axis has run no base. ``p_holm`` and
-    ``from_base_p_holm`` are corrected over the levels of the axis (Holm).
+    ``from_base_p_holm`` are corrected over the levels of the axis (Holm). Writes ``tables/ablation_effects.csv``.
     """
-    table, rows = study.read("ablations"), []
+    table, rows, given = study.read("ablations"), [], (study.profile.scoring.primary, origin(study))
     keys = {"difference": "from_base", "low": "from_base_low", "high": "from_base_high", "p": "from_base_p"}
     for axis, levels in table.groupby("experiment", sort=False):
-        gains = {level: _gains(part) for level, part in levels.groupby("level", sort=False)}
-        bases = dict.fromkeys(levels.loc[levels["base"], "level"])
+        bases = levels.loc[levels["base"], "level"].unique()
+        gains = pd.concat([_gains(part).assign(method=level) for level, part in levels.groupby("level", sort=False)])
+        gains = pd.concat([gains, gains.drop_duplicates(KEYS).assign(method=NOTHING, value=0.0)])
         for level, part in levels.groupby("level", sort=False):
-            facts = {"axis": axis, "level": level, "base": level in bases, "method": part["method"].iloc[-1]}
-            row = _over_stems(study, gains[level], gains[level].assign(value=0.0))
-            against = [_over_stems(study, gains[level], gains[base]) for base in bases if base != level]
-            rows.append(facts | row | {new: against[0][old] if against else None for old, new in keys.items()})
+            row = {"axis": axis, "level": level, "base": level in bases, "method": part["method"].iloc[-1]}
+            row |= mean_difference(gains, level, NOTHING, *given)
+            against = [mean_difference(gains, level, base, *given) for base in bases if base != level]
+            rows.append(row | {new: against[0][old] if against else None for old, new in keys.items()})
     effects = pd.DataFrame(rows).astype(dict.fromkeys(keys.values(), float))
     tested = effects["from_base_p"].dropna()
     corrected = tested.groupby(effects["axis"], sort=False).transform(holm)
@@ -136,13 +135,7 @@ def ablation_effects(study: Study) -> pd.DataFrame:
 
 
 def _gains(part: pd.DataFrame) -> pd.DataFrame:
-    """Pre-trained minus scratch, by seed, song, stem and metric; 0 where both are one."""
-    wide = part.set_index(["seed", "song", "stem", "metric", "arm"])["value"].unstack("arm")
-    return (wide.get("pre-trained", wide["scratch"]) - wide["scratch"]).rename("value").reset_index()
-
-
-def _over_stems(study: Study, above: pd.DataFrame, below: pd.DataFrame) -> dict:
-    """The paired difference of two tables of values, over stems."""
-    both = pd.concat([above.assign(method="above"), below.assign(method="below")])
-    found = paired_interval(both, "above", "below", "uSDR", origin(study))
-    return found[found["stem"] == MEAN].drop(columns="stem").to_dict("records")[0]
+    """Pre-trained minus scratch of a level, by seed, song, stem and metric; 0 where both arms are one."""
+    wide = part.set_index([*KEYS, "arm"])["value"].unstack("arm")
+    gains = (wide.get("pre-trained", wide["scratch"]) - wide["scratch"]).rename("value").reset_index()
+    return gains.assign(fold=gains["song"].map(part.groupby("song")["fold"].first()))

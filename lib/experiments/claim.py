@@ -6,7 +6,7 @@ import itertools
 
 import pandas as pd
 
-from lib.arms import SCRATCH, STALLED, Finetuning, method_name, of_profile, pairs, starts_pretrained
+from lib.arms import ARMS, SCRATCH, STALLED, Finetuning, method_name, of_profile, origin, pairs
 from lib.experiments import evaluate, protocol, records
 from lib.experiments.intervals import Origin, holm_within, own_seed, paired_interval, songs_worth
 from lib.experiments.jobs import scored, train_in_parallel
@@ -29,7 +29,7 @@ def is_final(training: Finetuning) -> bool:
 
 
 def claim_runs(study: Study) -> list[Named]:
-    """(method, seed, labelled songs, run) of every arm, trained where missing."""
+    """The runs of `claim_trainings`, as tables name them, trained and scored where missing."""
     plan = claim_trainings(study)
     protocol.register(study)
     train_in_parallel(map(scored, plan))
@@ -41,18 +41,11 @@ def scores(study: Study) -> pd.DataFrame:
 
     With ``scoring.bss_eval`` also ISR, SIR and SAR of the final models.
     """
-    protocol.register(study)
-    train_in_parallel(map(scored, claim_trainings(study)))
+    claim_runs(study)
     frames = [evaluate.baselines(study), *map(evaluate.scores, claim_trainings(study))]
     if study.profile.scoring.bss_eval:
         frames += map(evaluate.bss_eval, filter(is_final, claim_trainings(study)))
     return study.write("scores", pd.concat(frames, ignore_index=True))
-
-
-def origin(study: Study) -> Origin:
-    """Which pre-training a supervised seed starts from, for the intervals."""
-    count = len(study.profile.pretrain.seeds)
-    return lambda seed: seed % count
 
 
 def claim(study: Study) -> pd.DataFrame:
@@ -64,48 +57,50 @@ def claim(study: Study) -> pd.DataFrame:
     validation_songs: labelled songs that a budget uses beside its training songs. What a model of ``method`` and one of
     ``against`` took (`lib.experiments.records.spent`): steps, core_seconds and petaflop, the latter with "against_".
     """
-    table, rows, took = study.read("scores"), [], records.spent(study)
-    table = table[table["experiment"] == "test"]
+    table, rows, took = _tested(study), [], records.spent(study)
     known = table[table["seed"].notna()].groupby("method")["metric"].unique()
     metrics = [metric for metric in METRICS if all(metric in of for of in known)]
-    for songs in study.profile.finetune.labeled_songs:
+    for songs, pair in itertools.product(study.profile.finetune.labeled_songs, pairs(study)):
+        method, against = names = [method_name(arm) for arm in pair]
+        facts = {"experiment": "test", "labeled_songs": songs, "method": method, "against": against}
+        sides = {"validation_songs": _held_out(study, songs)}
+        for side, name in (("", method), ("against_", against)):
+            spent = took.loc[(name, songs), ["steps", "core_seconds", "petaflop"]]
+            sides |= spent.add_prefix(side).to_dict()
         chosen = table[table["labeled_songs"] == songs]
-        for arm, against in pairs(study):
-            start = origin(study) if starts_pretrained(arm) or starts_pretrained(against) else own_seed
-            facts = {"experiment": "test", "labeled_songs": songs} | _labels(study, songs)
-            names = {"method": method_name(arm), "against": method_name(against)}
-            facts |= _took(took, songs, *names.values())
-            for metric in metrics:
-                interval = paired_interval(chosen, *names.values(), metric, start)
-                rows.append(interval.assign(**facts, **names, metric=metric))
-    columns = ["experiment", "labeled_songs", "method", "against", "metric"]
-    table = pd.concat(rows, ignore_index=True)
+        for metric in metrics:
+            found = paired_interval(chosen, *names, metric, _origin(study, *pair)).to_dict("records")
+            rows += [{**facts, "metric": metric, **row, **sides} for row in found]
+    table = pd.DataFrame(rows)
     of_budget = table["labeled_songs"].map("stems, {} labelled songs".format)
     table = table.assign(family=of_budget.where(table["stem"] != MEAN, "budgets"))
-    table = holm_within(table, ["family", "method", "against", "metric"])
-    return study.write("claim", table[[*columns, *(name for name in table if name not in columns)]])
-
-
-def _labels(study: Study, songs: int) -> dict[str, float]:
-    return {"validation_songs": study.labeled_songs_used(songs)["validation_songs"]}
-
-
-def _took(took: pd.DataFrame, songs: int, method: str, against: str) -> dict[str, float]:
-    columns = ("steps", "core_seconds", "petaflop")
-    sides = {"": method, "against_": against}
-    return {f"{side}{name}": took.loc[(arm, songs), name] for side, arm in sides.items() for name in columns}
+    return study.write("claim", holm_within(table, ["family", "method", "against", "metric"]))
 
 
 def worth(study: Study) -> pd.DataFrame:
-    """How many labelled songs from scratch every other arm is worth: ``tables/songs_worth.csv``, by uSDR.
+    """How many labelled songs from scratch every other arm is worth: ``tables/songs_worth.csv``, by the primary metric.
 
     *Pre-trained, until it stalls* is held against scratch until that stalls, where the profile has it.
     """
-    table, rows = study.read("scores"), []
-    table = table[table["experiment"] == "test"]
+    table, rows, metric = _tested(study), [], study.profile.scoring.primary
     for arm in of_profile(study)[1:]:
         names = method_name(arm), method_name(STALLED if (arm, STALLED) in pairs(study) else SCRATCH)
-        found = songs_worth(table, *names, "uSDR", origin(study) if starts_pretrained(arm) else own_seed)
-        held_out = [_labels(study, songs)["validation_songs"] for songs in found["labeled_songs"]]
-        rows.append(found.assign(method=names[0], against=names[1], metric="uSDR", validation_songs=held_out))
+        found = songs_worth(table, *names, metric, _origin(study, arm))
+        held_out = [_held_out(study, songs) for songs in found["labeled_songs"]]
+        rows.append(found.assign(method=names[0], against=names[1], metric=metric, validation_songs=held_out))
     return study.write("songs_worth", pd.concat(rows, ignore_index=True))
+
+
+def _tested(study: Study) -> pd.DataFrame:
+    """The scores of test songs."""
+    table = study.read("scores")
+    return table[table["experiment"] == "test"]
+
+
+def _origin(study: Study, *arms: str) -> Origin:
+    """Which pre-training a seed starts from, where one of the arms starts from any."""
+    return origin(study) if any(ARMS[arm].transfer for arm in arms) else own_seed
+
+
+def _held_out(study: Study, songs: int) -> float:
+    return study.labeled_songs_used(songs)["validation_songs"]

@@ -42,7 +42,7 @@ def songs(study: Study, split: str) -> list[tuple[str, Track]]:
 
 
 def scores(training: Finetuning, split: str = "test") -> pd.DataFrame:
-    """uSDR and cSDR of a model, trained if need be, on all songs of a split; also one museval JSON a song."""
+    """All of `METRICS` of a model, trained if need be, on all songs of a split; also one museval JSON a song."""
     return _of_model(training, split, "scores", scoring.sdr_frames)
 
 
@@ -57,18 +57,19 @@ def bss_eval(training: Finetuning) -> pd.DataFrame:
 
 def known_scores(training: Finetuning, split: str) -> pd.DataFrame | None:
     """`scores` where they are kept already, else None: nothing is trained, and no other split's are looked at."""
-    study, run = training.study, training.run
-    known = _identity(study, [song for _, song in songs(study, split)])
-    if not run.finished or not (path := _path(run, "scores", known)).exists():
+    known = _identity(training.study, [song for _, song in songs(training.study, split)])
+    if not training.run.finished or not (path := _path(training.run, "scores", known)).exists():
         return None
-    facts = {"seed": training.seed, "labeled_songs": training.songs, "fold": study.fold}
-    return named(tables.read_table(path), method=training.method, **facts)
+    return _of(training, tables.read_table(path))
 
 
 def _of_model(training: Finetuning, split: str, name: str, framewise: Framewise) -> pd.DataFrame:
     model = functools.cache(training.load)  # only if a score is missing
     separated = lambda stems: estimate(training.study, model(), stems.sum(0))  # noqa: E731
-    table = scored(training.study, training.trained(), separated, split, name, framewise)
+    return _of(training, scored(training.study, training.trained(), separated, split, name, framewise))
+
+
+def _of(training: Finetuning, table: pd.DataFrame) -> pd.DataFrame:
     facts = {"seed": training.seed, "labeled_songs": training.songs, "fold": training.study.fold}
     return named(table, method=training.method, **facts)
 
@@ -76,12 +77,12 @@ def _of_model(training: Finetuning, split: str, name: str, framewise: Framewise)
 def baselines(study: Study) -> pd.DataFrame:
     """Scores on the test songs of the mixture as estimate, the oracle ideal ratio mask, and `hdemucs` where it is."""
     front = study.profile.audio
-    methods: dict[str, Estimate] = {
-        "mixture": lambda stems: scoring.mixture_as_estimate(stems.sum(0)),
-        "ideal ratio mask": lambda stems: scoring.ideal_ratio_mask(stems.sum(0), stems, front.n_fft, front.hop),
-    }
-    frames = [reference(study, name, function) for name, function in methods.items()]
-    frames += [published(study, name, weights) for name, weights in hdemucs.on_disk().items()]
+    ideal = lambda stems: scoring.ideal_ratio_mask(stems.sum(0), stems, front.n_fft, front.hop)  # noqa: E731
+    frames = [
+        reference(study, "mixture", lambda stems: scoring.mixture_as_estimate(stems.sum(0))),
+        reference(study, "ideal ratio mask", ideal),
+        *(published(study, name, weights) for name, weights in hdemucs.on_disk().items()),
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -119,8 +120,7 @@ def scored(
             stems = song.stems(rate=rate)
             estimates = function(stems)
             frames = _of_sounding(framewise, song, stems, estimates, rate)
-            values = scoring.score_song(stems, estimates, frames)
-            rows.extend(tables.song_rows(song.name, values, experiment=experiment))
+            rows += tables.song_rows(song.name, scoring.score_song(stems, estimates, frames), experiment=experiment)
             if split == "test":
                 scoring.museval_json(run.folder / "museval", song.name, frames, experiment)
         return tables.table(rows)
@@ -151,8 +151,8 @@ def _of_sounding(
 def cached(run: Run, name: str, identity: Sequence, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What ``measure`` finds of a run, made once per ``identity`` and weights: ``NAME-HASH.csv`` in its folder."""
     if not _path(run, name, identity).exists():
-        found = measure()
-        tables.write_table(_path(run, name, identity), found)  # weights that had to be made again may be others now
+        found = measure()  # weights that have to be made again may be others then
+        tables.write_table(_path(run, name, identity), found)
     return tables.read_table(_path(run, name, identity))
 
 

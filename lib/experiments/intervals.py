@@ -90,7 +90,7 @@ def _error(means: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
 def paired_interval(
     scores: pd.DataFrame, method_a: str, method_b: str, metric: str, origin: Origin = own_seed
 ) -> pd.DataFrame:
-    """Mean difference ``method_a - method_b`` in dB per stem and over stems, with its 95% interval.
+    """Mean difference ``method_a - method_b`` in dB per stem and, last, over stems, with its 95% interval.
 
     ``scores`` holds one model per method and seed (select experiment and labeled_songs before); arms are paired by
     (seed, song).
@@ -99,8 +99,13 @@ def paired_interval(
     a multiple of its standard deviation over songs (Cohen's d for pairs); n_songs, n_seeds, n_origins. Raises UserError
     if no song has a finite score in both arms.
     """
-    (a, b), *axes = _cube(scores, metric, [method_a, method_b])
-    return _table(a - b, *axes, origin).rename(columns={"mean": "difference"})
+    cube = _cube(scores, metric, [method_a, method_b], origin)
+    return _table(cube, cube.values[0] - cube.values[1]).rename(columns={"mean": "difference"})
+
+
+def mean_difference(*arms: object) -> dict:
+    """`paired_interval` over stems alone: its columns but the stem."""
+    return paired_interval(*arms).drop(columns="stem").to_dict("records")[-1]
 
 
 def paired(scores: pd.DataFrame, method_a: str, method_b: str, metric: str) -> np.ndarray:
@@ -110,22 +115,22 @@ def paired(scores: pd.DataFrame, method_a: str, method_b: str, metric: str) -> n
     return values[:, np.isfinite(values).all(0)]
 
 
-def mean_interval(scores: pd.DataFrame, method: str, metric: str, origin: Origin = own_seed) -> pd.DataFrame:
-    """Mean of one method per stem and over stems, with its 95% interval: stem, mean, low, high."""
-    (values,), *axes = _cube(scores, metric, [method])
-    return _table(values, *axes, origin)[["stem", "mean", "low", "high"]]
+def mean_interval(scores: pd.DataFrame, method: str, metric: str) -> pd.DataFrame:
+    """Mean of one method per stem and, last, over stems, with its 95% interval: stem, mean, low, high."""
+    cube = _cube(scores, metric, [method])
+    return _table(cube, cube.values[0])[["stem", "mean", "low", "high"]]
 
 
 def share_interval(
-    scores: pd.DataFrame, part: tuple[str, str], whole: tuple[str, str], metric: str, origin: Origin = own_seed
+    scores: pd.DataFrame, part: tuple[str, str], whole: tuple[str, str], metric: str
 ) -> tuple[float, float, float]:
     """(share, low, high) of ``part[0] - part[1]`` in ``whole[0] - whole[1]``, over stems, songs and seeds.
 
     The interval (Fieller 1954) holds every share r for which "part - r whole is zero" is not rejected; it is unbounded
     where the whole is not shown to differ from zero.
     """
-    (a, b, c, d), seeds, _, _, folds = _cube(scores, metric, [*part, *whole])
-    some, all_ = (over_stems(_by_origin(difference, seeds, origin)) for difference in (a - b, c - d))
+    (a, b, c, d), _, folds, _ = _cube(scores, metric, [*part, *whole])
+    some, all_ = over_stems(a - b), over_stems(c - d)
     known = np.isfinite(some).all(0)
     some, all_, folds = some[:, known], all_[:, known], folds[known]
     share = some.mean() / all_.mean()
@@ -160,9 +165,9 @@ def songs_worth(
     scores = scores[scores["seed"].isin(shared.index[shared == shared.max()])]
     budgets, sides = [], []
     for budget, part in scores.groupby("labeled_songs"):
-        cube, seeds, _, _, folds = _cube(part, metric, [method, reference])
+        values, _, folds, _ = _cube(part, metric, [method, reference], origin)
         budgets.append(budget)
-        sides.append([over_stems(_by_origin(side, seeds, origin)) for side in cube])
+        sides.append([over_stems(side) for side in values])
     budgets, sides = np.array(budgets, float), np.stack(sides, axis=1)  # [2, budgets, pre-trainings, songs]
     known = np.isfinite(sides).all((0, 1, 2))
     sides, folds = sides[..., known], folds[known]
@@ -242,41 +247,20 @@ def over_stems(values: np.ndarray) -> np.ndarray:
     return np.where(songs, means.mean() + weighted, np.nan)
 
 
-def _table(
-    values: np.ndarray, seeds: list[int], songs: list[str], stems: list[str], folds: np.ndarray, origin: Origin
-) -> pd.DataFrame:
-    """A row per stem, and one over stems, of values [seeds, songs, stems]."""
-    nested, rows = _by_origin(values, seeds, origin), []
-    for stem, side in zip([*stems, MEAN], [*np.moveaxis(nested, -1, 0), over_stems(nested)], strict=True):
-        known = np.isfinite(side).all(0)
-        mean, by_song = crossed(side[:, known], folds[known]), side[:, known].mean(0)
-        low, high = mean.interval
-        effect = by_song.mean() / by_song.std(ddof=1) if len(by_song) > 1 and by_song.std() else np.nan
-        rows.append({"stem": stem, "mean": mean.value, "low": low, "high": high, "p": mean.p, "effect": effect,
-                     "n_songs": len(by_song), "n_seeds": len(seeds), "n_origins": len(side)})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _by_origin(values: np.ndarray, seeds: list[int], origin: Origin) -> np.ndarray:
-    """The mean over the seeds that start from one pre-training: [seeds, ...] -> [pre-trainings, ...]."""
-    origins = np.array([origin(seed) for seed in seeds])
-    return np.stack([values[origins == one].mean(0) for one in dict.fromkeys(origins)])
-
-
 class Cube(NamedTuple):
-    """Values [methods, seeds, songs, stems], nan where one of the methods has none, and what its axes hold.
+    """Values [methods, pre-trainings, songs, stems], nan where one of the methods has none, and what its axes hold.
 
-    ``folds`` [songs] holds each song's fold; without folds each is its own.
+    ``folds`` [songs] holds each song's fold; without folds each is its own. A pre-training's values are means over the
+    seeds that start from it, ``seeds`` in all.
     """
 
     values: np.ndarray
-    seeds: list[int]
-    songs: list[str]
     stems: list[str]
     folds: np.ndarray
+    seeds: int
 
 
-def _cube(scores: pd.DataFrame, metric: str, methods: list[str]) -> Cube:
+def _cube(scores: pd.DataFrame, metric: str, methods: list[str], origin: Origin = own_seed) -> Cube:
     """Raises: UserError if no song has a finite value of all ``methods``."""
     chosen = scores[(scores["metric"] == metric) & scores["method"].isin(methods) & scores["seed"].notna()]
     wide = chosen.pivot(index=["seed", "song", "stem"], columns="method", values="value")
@@ -287,12 +271,23 @@ def _cube(scores: pd.DataFrame, metric: str, methods: list[str]) -> Cube:
     stems = [stem for stem in STEMS if stem in wide.index.unique("stem")]
     seeds, songs = (sorted(wide.index.unique(level)) for level in ("seed", "song"))
     index = pd.MultiIndex.from_product([seeds, songs, stems])
-    values = wide.reindex(index).to_numpy(float).reshape(len(seeds), len(songs), len(stems), -1)
-    columns = [list(wide.columns).index(method) for method in methods]
-    return Cube(np.moveaxis(values[..., columns], -1, 0), [int(s) for s in seeds], songs, stems, _folds(chosen, songs))
+    values = wide.reindex(index)[methods].to_numpy(float).reshape(len(seeds), len(songs), len(stems), -1)
+    origins = np.array([origin(int(seed)) for seed in seeds])
+    values = np.stack([values[origins == one].mean(0) for one in dict.fromkeys(origins)])
+    folds = np.arange(len(songs))
+    if "fold" in chosen and chosen["fold"].notna().any():
+        folds = chosen.groupby("song")["fold"].first().reindex(songs).to_numpy()
+    return Cube(np.moveaxis(values, -1, 0), stems, folds, len(seeds))
 
 
-def _folds(scores: pd.DataFrame, songs: list[str]) -> np.ndarray:
-    if "fold" not in scores or scores["fold"].isna().all():
-        return np.arange(len(songs))
-    return scores.groupby("song")["fold"].first().reindex(songs).to_numpy()
+def _table(cube: Cube, values: np.ndarray) -> pd.DataFrame:
+    """A row per stem, and one over stems, of values [pre-trainings, songs, stems]."""
+    rows = []
+    for stem, side in zip([*cube.stems, MEAN], [*np.moveaxis(values, -1, 0), over_stems(values)], strict=True):
+        known = np.isfinite(side).all(0)
+        mean, by_song = crossed(side[:, known], cube.folds[known]), side[:, known].mean(0)
+        low, high = mean.interval
+        effect = by_song.mean() / by_song.std(ddof=1) if len(by_song) > 1 and by_song.std() else np.nan
+        rows.append({"stem": stem, "mean": mean.value, "low": low, "high": high, "p": mean.p, "effect": effect,
+                     "n_songs": len(by_song), "n_seeds": cube.seeds, "n_origins": len(side)})  # fmt: skip
+    return pd.DataFrame(rows)

@@ -15,7 +15,6 @@ from lib.mixing import SILENT_RMS, rms
 from lib.study import Study
 
 PAIRS = tuple(itertools.combinations(range(len(STEMS)), 2))
-ENVELOPE_SECONDS = 0.05
 MOST_UNLABELED = 1000
 SOUND = ("level", "centroid", "crest", "activity")
 ACTIVE_DB = -40.0
@@ -84,11 +83,10 @@ def how_real(table: pd.DataFrame) -> pd.DataFrame:
 def _correlations(first: np.ndarray, second: np.ndarray, rate: int, suffix: str = "") -> list[tuple[str, str, float]]:
     """Correlation of stem i of ``first`` with stem j of ``second`` for all pairs of stems that both sound."""
     length = min(first.shape[-1], second.shape[-1])
-    views = [_views(stems[..., :length], rate) for stems in (first, second)]
+    views, others = (_views(stems[..., :length], rate) for stems in (first, second))
     return [
         (f"{STEMS[i]} & {STEMS[j]}", f"{name} correlation{suffix}", float(np.corrcoef(one[i], two[j])[0, 1]))
-        for name in views[0]
-        for one, two in [(views[0][name], views[1][name])]
+        for name, one, two in zip(views, views.values(), others.values(), strict=True)
         for i, j in PAIRS
         if one[i].std() > 0 and two[j].std() > 0 and min(rms(first[i]), rms(second[j])) > SILENT_RMS
     ]
@@ -96,7 +94,7 @@ def _correlations(first: np.ndarray, second: np.ndarray, rate: int, suffix: str 
 
 def _views(stems: np.ndarray, rate: int) -> dict[str, np.ndarray]:
     """Three flat views of stems [4, C, T], each [4, values]: the waveform, its envelope, its magnitude spectrogram."""
-    step = round(ENVELOPE_SECONDS * rate)
+    step = round(0.05 * rate)  # 50 ms
     whole = stems[..., : stems.shape[-1] // step * step]
     envelope = np.sqrt(np.square(whole).reshape(len(stems), whole.shape[1], -1, step).mean((1, 3)))
     return {"waveform": stems.reshape(len(stems), -1), "envelope": envelope, "spectrogram": _spectra(stems.mean(1))}
@@ -109,21 +107,12 @@ def _spectra(waves: np.ndarray) -> np.ndarray:
 
 def composition(study: Study) -> pd.DataFrame:
     """Key, mode, tempo, genre, groove and number of instruments of every rendered song; empty for other corpora."""
-    columns = ["split", "song", "key", "mode", "tempo", "genre", "groove", "instruments"]
-    roots = {
-        p
-        for song in itertools.chain(study.labeled, study.unlabeled)
-        for f in song.files.values()
-        for p in f.parents[1:4]
-    }
+    facts = {"split": "split", "name": "song", "key": "key", "mode": "mode", "bpm": "tempo", "genre": "genre",
+             "groove": "groove", "instruments": "instruments"}  # fmt: skip
+    songs = itertools.chain(study.labeled, study.unlabeled)
+    roots = {folder for song in songs for file in song.files.values() for folder in file.parents[1:4]}
     lists = sorted(root / "songs.json" for root in roots if (root / "songs.json").is_file())
-    rows = [
-        [s["split"], s["name"], s["key"], s["mode"], s["bpm"], s["genre"], s["groove"], _instruments(s["parts"])]
-        for path in lists
-        for s in json.loads(path.read_text("utf-8"))
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _instruments(parts: list[dict]) -> int:
-    return len({(part["stem"] == "drums", part["program"]) for part in parts})
+    rows = [song for path in lists for song in json.loads(path.read_text("utf-8"))]
+    for song in rows:
+        song["instruments"] = len({(part["stem"] == "drums", part["program"]) for part in song["parts"]})
+    return pd.DataFrame(rows, columns=list(facts)).rename(columns=facts)

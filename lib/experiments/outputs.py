@@ -5,14 +5,14 @@ All qualities are SNRs in dB over whole songs, as uSDR is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 import torch
 
 from lib import STEMS, transfer
-from lib.arms import Pretraining, song_statistics
+from lib.arms import Pretraining
 from lib.data.tracks import Track, corpus_fingerprint, expect
 from lib.experiments import evaluate
 from lib.experiments.evaluate import cached, named
@@ -43,15 +43,11 @@ def outputs(training: Pretraining) -> pd.DataFrame:
         for experiment, song in songs:
             found = statistics(study, separator, song)
             spread = np.where(found.active, effective_outputs(routed_energy(study, separator, song)), np.nan)
-            values = {SNR: qualities(found, chosen, every=True), SPREAD: {"MixIT": spread}}
-            for metric, methods in values.items():
-                for method, per_stem in methods.items():
-                    facts = {"experiment": experiment, "method": method, "seed": training.seed, "labeled_songs": 0}
-                    rows += song_rows(song.name, _sounding(metric, per_stem), **facts)
+            rows += _rows(experiment, song, SNR, qualities(found, chosen, every=True))
+            rows += _rows(experiment, song, SPREAD, {"MixIT": spread})
         return table(rows)
 
-    heard = [song for _, song in songs] + study.songs("validation")
-    return named(cached(training.trained(), "outputs", _identity(study, heard), measure), fold=study.fold)
+    return _kept(training, "outputs", [song for _, song in songs] + study.songs("validation"), measure)
 
 
 def gains(training: Pretraining, validation: list[Track], test: list[Track]) -> pd.DataFrame:
@@ -64,21 +60,27 @@ def gains(training: Pretraining, validation: list[Track], test: list[Track]) -> 
         for song in test:
             found = qualities(statistics(study, separator, song), chosen)
             mixture = found.pop("mixture")
-            for method, values in found.items():
-                facts = {"experiment": "test", "method": method, "seed": training.seed, "labeled_songs": 0}
-                rows += song_rows(song.name, _sounding("gain", values - mixture), **facts)
+            rows += _rows("test", song, "gain", {method: values - mixture for method, values in found.items()})
         return table(rows)
 
-    found = cached(training.trained(), "gains", _identity(study, [*validation, *test]), measure)
-    return named(found, fold=study.fold)
+    return _kept(training, "gains", [*validation, *test], measure)
 
 
-def _identity(study: Study, songs: list[Track]) -> list:
-    return [corpus_fingerprint(songs), seconds(study), VERSION, transfer.VERSION]
+def _kept(training: Pretraining, name: str, songs: list[Track], measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """What ``measure`` finds of songs, made once per model (`cached`)."""
+    study = training.study
+    identity = [corpus_fingerprint(songs), seconds(study), VERSION, transfer.VERSION]
+    found = cached(training.trained(), name, identity, measure)
+    return named(found, seed=training.seed, labeled_songs=0, fold=study.fold)
 
 
-def _sounding(metric: str, per_stem: np.ndarray) -> list[tuple[str, str, float]]:
-    return [(s, metric, float(value)) for s, value in zip(STEMS, per_stem, strict=True) if np.isfinite(value)]
+def _rows(experiment: str, song: Track, metric: str, methods: dict[str, np.ndarray]) -> list[dict]:
+    """Table rows of one metric of a song, [4] by method; none of a stem that is silent."""
+    rows = []
+    for method, values in methods.items():
+        known = [(stem, metric, float(v)) for stem, v in zip(STEMS, values, strict=True) if np.isfinite(v)]
+        rows += song_rows(song.name, known, experiment=experiment, method=method)
+    return rows
 
 
 def choices(study: Study, separator: Separator, songs: Iterable[Track]) -> dict[str, np.ndarray]:
@@ -111,14 +113,14 @@ def mixture_snr(song: Statistics) -> np.ndarray:
     return np.where(song.active, snr, np.nan)
 
 
-def seconds(study: Study) -> float:
-    """The length of what the model sees at once: that of pre-training."""
-    return study.samples(study.profile.pretrain.crop_seconds) / study.profile.audio.rate
+def seconds(study: Study, section: str = "pretrain") -> float:
+    """The length of what the model sees at once: that of pre-training, or of another section of the profile."""
+    return study.samples(getattr(study.profile, section).crop_seconds) / study.profile.audio.rate
 
 
-def statistics(study: Study, separator: Separator, song: Track) -> Statistics:
-    """Inner products of the outputs with the stems of a whole song."""
-    return transfer.song_statistics(separator, song, seconds(study))
+def statistics(study: Study, separator: Separator, song: Track, section: str = "pretrain") -> Statistics:
+    """Inner products of the outputs with the stems of a whole song; ``section`` as in `seconds`."""
+    return transfer.song_statistics(separator, song, seconds(study, section))
 
 
 def routed_energy(study: Study, separator: Separator, song: Track) -> np.ndarray:
@@ -155,8 +157,8 @@ def before_and_after(study: Study) -> pd.DataFrame:
 
     def measure() -> pd.DataFrame:
         states = {"initial weights": training.start(), "after MixIT": training.load()}
-        tables = {state: describe(song_statistics(study, model)) for state, model in states.items()}
-        return pd.concat([frame.assign(state=state) for state, frame in tables.items()], ignore_index=True)
+        found = {name: [statistics(study, model, song, "finetune") for song in songs] for name, model in states.items()}
+        return pd.concat([describe(some).assign(state=name) for name, some in found.items()], ignore_index=True)
 
     return cached(training.trained(), "before-after", [corpus_fingerprint(songs), VERSION, transfer.VERSION], measure)
 

@@ -23,12 +23,13 @@ from lib.experiments.claim import claim_trainings
 from lib.experiments.intervals import LEVEL, crossed, paired
 from lib.experiments.jobs import scored, train_in_parallel
 from lib.profile.load import command_line, load
-from lib.scoring import METRICS
 from lib.study import Study
 
 TABLE = "tables/power.csv"
 PRETRAININGS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 DRAWS = 1000
+PARTS = ("pretrainings", "songs", "residual")
+"""What the variance of a difference consists of."""
 
 
 class Spread(NamedTuple):
@@ -54,16 +55,15 @@ def power(study: Study) -> pd.DataFrame:
     measured_on. Raises: UserError that names the runs to make, where no validation scores are there.
     """
     spread, settings = measured(study), study.profile
-    level = LEVEL / len(settings.finetune.labeled_songs)
-    facts = {f"sd_{what}": float(np.sqrt(getattr(spread, what))) for what in ("pretrainings", "songs", "residual")}
+    effect, level = settings.protocol.smallest_effect, LEVEL / len(settings.finetune.labeled_songs)
+    facts = {f"sd_{what}": float(np.sqrt(getattr(spread, what))) for what in PARTS}
     facts |= {"level": level, "measured_on": spread.measured}
-    effect, songs = settings.protocol.smallest_effect, len(study.songs("test"))
+    songs = len(study.songs("test"))
     counts = sorted({*PRETRAININGS, len(settings.pretrain.seeds)} - {1})
-    grid = itertools.product(sorted({max(2, songs // 2), songs, 2 * songs}), counts)
     rows = [
         {"pretrainings": count, "test_songs": songs, "smallest_effect": effect}
         | {"power": simulated(spread, effect, count, songs, level), **facts}
-        for songs, count in grid
+        for songs, count in itertools.product(sorted({max(2, songs // 2), songs, 2 * songs}), counts)
     ]
     return study.write("power", pd.DataFrame(rows))
 
@@ -97,24 +97,25 @@ def measured(study: Study) -> Spread:
 def _of_budget(study: Study, songs: int) -> Spread | None:
     trainings = [training for training in compared(study) if training.songs == songs]
     tables = [table for training in trainings if (table := evaluate.known_scores(training, "validation")) is not None]
-    losses = {(t.arm == SCRATCH, t.seed): t.run.facts()["best_validation_loss"] for t in trainings if t.run.finished}
     if not tables:
         return None
-    pretrained, scratch = map(method_name, (study.profile.finetune.transfers[0], SCRATCH))
+    scores, metric = pd.concat(tables, ignore_index=True), study.profile.scoring.primary
+    scores["song"] += scores["fold"].fillna(0).astype(str)  # a song may validate in several folds
+    pretrained, scratch = (method_name(arm) for arm in (study.profile.finetune.transfers[0], SCRATCH))
     try:
-        values = paired(pd.concat(tables, ignore_index=True), pretrained, scratch, METRICS[0])
+        values = paired(scores, pretrained, scratch, metric)
     except UserError:  # of one arm alone
         return None
-    if len(values) > 1 and values.shape[1] > 1:
-        return Spread(*components(values), f"uSDR of {values.shape[1]} validation songs, {len(values)} seeds")
-    apart = [
-        losses[True, seed] - losses[False, seed] for scratch, seed in losses if scratch and (False, seed) in losses
-    ]
-    if len(apart) < 2 or not len(values) or values.shape[1] < 2:
+    seeds, count = values.shape
+    if seeds > 1 and count > 1:
+        return Spread(*components(values), f"{metric} of {count} validation songs, {seeds} seeds")
+    losses = [(t.arm, t.seed, t.run.facts()["best_validation_loss"]) for t in trainings if t.run.finished]
+    losses = pd.DataFrame(losses, columns=["arm", "seed", "loss"]).pivot_table("loss", "seed", "arm")
+    apart = losses.diff(axis=1).iloc[:, -1].dropna()
+    if len(apart) < 2 or not seeds or count < 2:
         return None
-    between = float(np.var(apart, ddof=1))
-    where = f"uSDR of {values.shape[1]} validation songs, 1 seed; lowest validation losses of {len(apart)} seeds"
-    return Spread(between, float(values.mean(0).var(ddof=1)), 0.0, where)
+    where = f"{metric} of {count} validation songs, 1 seed; lowest validation losses of {len(apart)} seeds"
+    return Spread(float(apart.var()), float(values.mean(0).var(ddof=1)), 0.0, where)
 
 
 def components(values: np.ndarray) -> tuple[float, float, float]:
@@ -159,15 +160,14 @@ def main(arguments: Sequence[str]) -> int:
             for training in compared(study):
                 evaluate.scores(training, "validation")
         table = power(study)
-        shown = table.pivot(index="pretrainings", columns="test_songs", values="power")
-        print(f"{table['measured_on'].iloc[0]}; standard deviations in dB: " + ", ".join(
-            f"{what} {table[f'sd_{what}'].iloc[0]:.3f}" for what in ("pretrainings", "songs", "residual")
-        ))  # fmt: skip
-        print(shown.to_string(float_format="{:.2f}".format), sentence(study, table), sep="\n")
-        return 0
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    deviations = ", ".join(f"{what} {table[f'sd_{what}'].iloc[0]:.3f}" for what in PARTS)
+    print(f"{table['measured_on'].iloc[0]}; standard deviations in dB: {deviations}")
+    shown = table.pivot(index="pretrainings", columns="test_songs", values="power")
+    print(shown.to_string(float_format="{:.2f}".format), sentence(study, table), sep="\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from lib.data.tracks import Track
 from lib.experiments import evaluate, outputs, protocol
 from lib.experiments.intervals import (
     holm_within,
+    mean_difference,
     mean_interval,
-    own_seed,
     paired_interval,
     rank_correlation,
     share_interval,
@@ -34,6 +34,8 @@ from lib.study import Study
 
 COMPOSED, REDEALT, ONE_SONG = "as composed", "re-dealt", "one song"
 SUPERVISED, HPSS = "supervised", "harmonic-percussive"
+KINDS = ("waveform", "envelope", "spectrogram")
+"""What of two stems is correlated: see `lib.experiments.music`."""
 
 
 def probe(study: Study) -> pd.DataFrame:
@@ -149,8 +151,7 @@ def correlation(study: Study) -> pd.DataFrame:
         for kind, songs in _tested(fold).items()
     ]
     frame = pd.concat(frames, ignore_index=True)
-    first = ["trained", "tested"]
-    return study.write("correlation", frame[[*first, *(name for name in frame if name not in first)]])
+    return study.write("correlation", frame[["trained", "tested", *frame.columns.drop(["trained", "tested"])]])
 
 
 def _tested(study: Study) -> dict[str, tuple[list[Track], list[Track]]]:
@@ -178,28 +179,23 @@ def correlation_effects(study: Study, gains: pd.DataFrame) -> pd.DataFrame:
     for trained in [kind for kind in gains["trained"].unique() if kind != COMPOSED]:
         both = gains[gains["trained"].isin([trained, COMPOSED])]
         for (tested, method), part in both.groupby(["tested", "method"], sort=False):
-            arms = part.assign(method=part["trained"])
-            found = paired_interval(arms, trained, COMPOSED, "gain")
             facts = {"trained": trained, "against": COMPOSED, "tested": tested, "method": method}
-            rows.append(found[found["stem"] == MEAN].drop(columns="stem").assign(**facts))
-    columns = ["trained", "against", "tested", "method"]
+            arms = part.assign(method=part["trained"])
+            rows.append(facts | mean_difference(arms, trained, COMPOSED, "gain"))
     if not rows:
-        return study.write("correlation_effects", pd.DataFrame(columns=columns))
-    frame = holm_within(pd.concat(rows, ignore_index=True), ["trained", "tested"])
-    return study.write("correlation_effects", frame[[*columns, *(name for name in frame if name not in columns)]])
+        return study.write("correlation_effects", pd.DataFrame(columns=["trained", "against", "tested", "method"]))
+    return study.write("correlation_effects", holm_within(pd.DataFrame(rows), ["trained", "tested"]))
 
 
 def within_songs(study: Study, survey: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """Per test song, how its stems go together and how well MixIT separates it: ``tables/within_songs.csv``.
 
-    Columns: song, the mean over pairs of stems of the absolute correlation of ``waveform``, ``envelope`` and
-    ``spectrogram`` (from the survey of notebook 00), and ``gain``: of the chosen group, mean over stems and seeds.
+    Columns: song, the mean over pairs of stems of the absolute correlation of each of `KINDS` (from the survey of
+    notebook 00), and ``gain``: of the chosen group, mean over stems and seeds.
     """
     pairs = survey[(survey["corpus"] == "labelled") & (survey["split"] == "test")]
-    kinds = {kind: pairs[pairs["metric"] == f"{kind} correlation"] for kind in ("waveform", "envelope", "spectrogram")}
-    means = {
-        kind: part.assign(value=part["value"].abs()).groupby("song")["value"].mean() for kind, part in kinds.items()
-    }
+    sizes = pairs.assign(value=pairs["value"].abs())
+    means = {kind: sizes[sizes["metric"] == f"{kind} correlation"].groupby("song")["value"].mean() for kind in KINDS}
     chosen = gains[(gains["trained"] == COMPOSED) & (gains["tested"] == COMPOSED) & (gains["method"] == CHOSEN_GROUP)]
     gain = chosen.groupby(["song", "stem"])["value"].mean().groupby("song").mean()
     return study.write("within_songs", pd.DataFrame({**means, "gain": gain}).rename_axis("song").reset_index())
@@ -211,7 +207,7 @@ def rank_correlations(songs: pd.DataFrame) -> pd.DataFrame:
     ``p_holm`` is corrected over the kinds.
     """
     rows = []
-    for kind in ("waveform", "envelope", "spectrogram"):
+    for kind in KINDS:
         known = songs[[kind, "gain"]].dropna()
         found = rank_correlation(known[kind], known["gain"]) if len(known) > 2 else (np.nan, np.nan, np.nan, 1.0)
         facts = zip(("rho", "low", "high", "p"), found, strict=True)
@@ -245,48 +241,41 @@ def shares(study: Study, probes: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFr
     Columns: what, decibels, low_db, high_db, p (of the decibels), p_holm (corrected over what may close the distance),
     share, low, high (unbounded where the distance is not shown to differ from zero), n_songs, n_seeds, n_origins.
     """
-    mixture = probes[(probes["experiment"] == "test") & (probes["method"] == "mixture")]
-    base = mixture.groupby(["song", "stem"])["value"].mean().rename("mixture").reset_index()
-    supervised = probes[(probes["experiment"] == "test") & (probes["method"] == SUPERVISED)].merge(base)
-    supervised = supervised.assign(value=supervised["value"] - supervised["mixture"], metric="gain")
+    test = probes[probes["experiment"] == "test"]
+    supervised = above_mixture(test)[test["method"] == SUPERVISED].assign(metric="gain", method=SUPERVISED)
     composed = gains[gains["tested"] == COMPOSED]
     arms = composed.assign(method=composed["trained"] + ": " + composed["method"])
-    numbers = {seed: i for i, seed in enumerate(sorted(arms["seed"].unique()))}
-    others = {seed: i for i, seed in enumerate(sorted(supervised["seed"].unique()))}
-    columns = ["method", "seed", "song", "stem", "metric", "value"]
-    both = pd.concat([
-        arms.assign(seed=arms["seed"].map(numbers))[columns],
-        supervised.assign(seed=supervised["seed"].map(others), method=SUPERVISED)[columns],
-    ])  # fmt: skip
-    name = "{}: {}".format
-    start = name(COMPOSED, CHOSEN)
-    steps = {
-        "definition": name(COMPOSED, CHOSEN_GROUP),
-        "definition, with hindsight": name(COMPOSED, BEST_GROUP),
-        "correlation": name(REDEALT, CHOSEN),
-        "both": name(REDEALT, CHOSEN_GROUP),
+    both = pd.concat([_numbered(arms), _numbered(supervised)], ignore_index=True)
+    start = f"{COMPOSED}: {CHOSEN}"
+    ends = {
+        "definition": f"{COMPOSED}: {CHOSEN_GROUP}",
+        "definition, with hindsight": f"{COMPOSED}: {BEST_GROUP}",
+        "correlation": f"{REDEALT}: {CHOSEN}",
+        "both": f"{REDEALT}: {CHOSEN_GROUP}",
         "whole distance": SUPERVISED,
     }
-    rows = []
-    for what, end in steps.items():
-        if end not in set(both["method"]):
-            continue
-        found = paired_interval(both, end, start, "gain").set_index("stem").loc[MEAN]
+    rows, known = [], set(both["method"])
+    for what, end in ((what, end) for what, end in ends.items() if end in known):
+        found = mean_difference(both, end, start, "gain")
         share, low, high = share_interval(both, (end, start), (SUPERVISED, start), "gain")
         rows.append({
             "what": what, "decibels": found["difference"], "low_db": found["low"], "high_db": found["high"],
             "p": found["p"], "share": share, "low": low, "high": high,
-            "n_songs": found["n_songs"], "n_seeds": found["n_seeds"], "n_origins": found["n_origins"],
+            **{name: float(found[name]) for name in ("n_songs", "n_seeds", "n_origins")},
         })  # fmt: skip
     table = pd.DataFrame(rows)
     table = holm_within(table.assign(family=table["what"] == "whole distance")).drop(columns="family")
     return study.write("shares", table)
 
 
+def _numbered(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores with their seeds numbered from 0 in their order."""
+    return scores.assign(seed=scores["seed"].rank(method="dense").astype(int) - 1)
+
+
 def grouping_gain(study: Study, probes: pd.DataFrame) -> pd.DataFrame:
     """Best group minus best single output and chosen group minus chosen output, per stem, with 95% intervals."""
     test = probes[probes["experiment"] == "test"]
     pairs = ((BEST_GROUP, BEST), (CHOSEN_GROUP, CHOSEN))
-    return pd.concat([
-        paired_interval(test, *pair, SNR, own_seed).assign(method=pair[0], against=pair[1]) for pair in pairs
-    ], ignore_index=True)  # fmt: skip
+    frames = [paired_interval(test, *pair, SNR).assign(method=pair[0], against=pair[1]) for pair in pairs]
+    return pd.concat(frames, ignore_index=True)

@@ -29,9 +29,11 @@ HYPOTHESES = {
 FAMILIES = (
     "the label budgets of a comparison (means over stems)",
     "the stems of a comparison at one budget",
-    "the levels of an axis of the ablations",
+    "the levels of an axis of the ablations: their gains; and by how much each exceeds the base's",
     "the outputs and groups of one training, tested on one kind of songs",
     "the kinds of correlation within songs",
+    "what may close the distance to the supervised model",
+    "definition against correlation: one test",
 )
 SECTIONS = ("audio", "corpus", "model", "pretrain", "finetune", "separate", "protocol")
 """Sections of a profile that belong to the design."""

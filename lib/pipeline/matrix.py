@@ -36,7 +36,7 @@ def runs(profile: Profile) -> dict[Run, Job]:
     first = [Pretraining(study, seed) for seed in profile.pretrain.seeds]
     supervised = [*probes.reference_trainings(study), *claim.claim_trainings(study)]
     jobs = [*map(Job, first), *probes.pretraining_jobs(study), *map(Job, supervised)]
-    jobs += [*search.search_jobs(study), *search.map_jobs(study), *ablations.ablation_jobs(study, absent=True)]
+    jobs += [*search.search_jobs(study), *ablations.ablation_jobs(study, absent=True)]
     return planned(jobs)
 
 

@@ -26,31 +26,20 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-TRAINING_CODE = (
-    "model",
-    "data",
-    "losses",
-    "mixing",
-    "training",
-    "transfer",
-    "separate",
-    "pretrain",
-    "finetune",
-    "arms",
-)
-"""Modules of `lib` that determine a training. Their hash is recorded with every run; other code does not retrain it."""
+TRAINING_CODE = ("losses", "mixing", "training", "transfer", "separate", "pretrain", "finetune", "arms")
+"""Modules that determine a training, beside the packages ``model`` and ``data``; other code does not retrain a run."""
 
 
 @functools.cache
 def training_code() -> str:
-    """`code_fingerprint` of `TRAINING_CODE`."""
-    files = (path for name in TRAINING_CODE for path in (*LIB.glob(f"{name}.py"), *sorted((LIB / name).rglob("*.py"))))
-    return code_fingerprint(*(str(path.relative_to(LIB).with_suffix("")) for path in files))
+    """`code_fingerprint` of what determines a training, which is recorded with every run."""
+    return code_fingerprint("model", "data", *TRAINING_CODE)
 
 
-def code_fingerprint(*modules: str) -> str:
-    """Hash of the syntax trees of ``lib`` modules, without docstrings, comments and layout."""
-    trees = [ast.dump(_without_docstrings(ast.parse((LIB / f"{name}.py").read_text("utf-8")))) for name in modules]
+def code_fingerprint(*names: str) -> str:
+    """Hash of the syntax trees of modules and packages of ``lib``, without docstrings, comments and layout."""
+    files = [path for name in names for path in (*LIB.glob(f"{name}.py"), *sorted((LIB / name).rglob("*.py")))]
+    trees = [ast.dump(_without_docstrings(ast.parse(path.read_text("utf-8")))) for path in files]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
 
 

@@ -18,10 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lib import ROOT, UserError
-from lib import profile as profiles
 from lib.machine.devices import machine, resolve_precision
+from lib.profile import Profile, is_named, project_path, to_dict
+from lib.profile.fields import ARRANGED, EMBEDDED
 from lib.store.files import read_facts, write_json
-from lib.store.fingerprints import LIB, code_fingerprint, fingerprint
+from lib.store.fingerprints import code_fingerprint, fingerprint
 
 ARCHIVES = (".zip", ".part", ".lock")
 """Files beside unpacked music that are not part of the corpus."""
@@ -62,20 +63,18 @@ def files(results: Path | str, notebook: str, digests: dict[str, str]) -> None:
     update(results, files=dict(sorted({**others, **own}.items())))
 
 
-def describe(profile: profiles.Profile) -> dict:
+def describe(profile: Profile) -> dict:
     """The fields of ``provenance.json`` that are known before a study runs."""
-    content = profiles.to_dict(profile)
+    content, made = to_dict(profile), profile.corpus.arranged
     content["compute"]["precision"] = resolve_precision(profile.compute)  # of the runs, wherever the record is read
-    content["results"] = os.path.relpath(profiles.project_path(profile.results), ROOT)
+    content["results"] = _portable(profile.results)
+    corpus = content["corpus"]
     for key in ("fma_root", "musdb_root", "sources_root"):
-        content["corpus"][key] = os.path.relpath(profiles.project_path(content["corpus"][key]), ROOT)
+        corpus[key] = _portable(corpus[key])
     for key, parts in profile.corpus.music.items():
-        shown = [p if profiles.is_named(p) else os.path.relpath(profiles.project_path(p), ROOT) for p in parts]
-        content["corpus"][key] = " + ".join(shown)
-    for key in ("midi", "fonts"):
-        names = getattr(profile.corpus.arranged, key)
-        shown = [n if n == profiles.EMBEDDED else os.path.relpath(profiles.project_path(n), ROOT) for n in names]
-        content["corpus"]["arranged"][key] = shown
+        corpus[key] = " + ".join(part if is_named(part) else _portable(part) for part in parts)
+    corpus["arranged"]["midi"] = [_portable(name) for name in made.midi]
+    corpus["arranged"]["fonts"] = [name if name == EMBEDDED else _portable(name) for name in made.fonts]
     seeds = {"rendered": profile.corpus.rendered.seed, "pretrain": list(profile.pretrain.seeds)}
     return {
         "code": code(),
@@ -87,7 +86,12 @@ def describe(profile: profiles.Profile) -> dict:
     }
 
 
-def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False) -> str:
+def _portable(folder: str) -> str:
+    """A path of a profile, relative to the project."""
+    return os.path.relpath(project_path(folder), ROOT)
+
+
+def corpus_fingerprint(profile: Profile, key: str, times: bool = False) -> str:
     """Hash of a corpus that a field names: its recipe if rendered, else every file's name and size.
 
     ``times`` adds modification times, to detect changes on one disk; hashes with times do not compare across disks.
@@ -95,11 +99,11 @@ def corpus_fingerprint(profile: profiles.Profile, key: str, times: bool = False)
     return fingerprint([_part(profile, part, times) for part in profile.corpus.music[key]])
 
 
-def _part(profile: profiles.Profile, part: str, times: bool) -> object:
+def _part(profile: Profile, part: str, times: bool) -> object:
     made = profile.corpus.recipe_of(part)
-    if part == profiles.ARRANGED:
-        folders = [_files(profiles.project_path(name), times) for name in made.midi]
-        fonts = [path.stat() for path in map(profiles.project_path, made.fonts) if path.is_file()]
+    if part == ARRANGED:
+        folders = [_files(project_path(name), times) for name in made.midi]
+        fonts = [path.stat() for path in map(project_path, made.fonts) if path.is_file()]
         fonts = [(font.st_size, times and font.st_mtime_ns) for font in fonts]
         return [replace(made, midi=(), fonts=()), profile.audio.rate, folders, fonts]  # wherever the files are
     return [made, profile.audio.rate] if made else _files(profile.corpus.folder_of(part), times)
@@ -129,8 +133,7 @@ def commit() -> dict:
 
 def lib_fingerprint() -> str:
     """`code_fingerprint` of all of ``lib``."""
-    modules = sorted(str(path.relative_to(LIB).with_suffix("")) for path in LIB.rglob("*.py"))
-    return code_fingerprint(*modules)
+    return code_fingerprint(".")
 
 
 def packages() -> dict:

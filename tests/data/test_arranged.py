@@ -19,7 +19,8 @@ from lib.data import corpora
 from lib.data.audio import UndecodableError
 from lib.data.composed import arrange, corpus, fonts, midi, render
 from lib.data.composed.compose import Control, Note, Part
-from lib.profile import Arranged, load, override
+from lib.profile import load, override
+from lib.profile.fields import Arranged
 
 RATE = 8000
 GENERAL = tuple((0, program) for program in range(128))

@@ -29,7 +29,7 @@ from lib.data.corpora import of_split
 from lib.data.segments import mixture_manifest
 from lib.machine import processes
 from lib.machine.processes import Crash, in_processes
-from lib.mixing import MixturesOfMixtures, loader
+from lib.mixing import Crops, MixturesOfMixtures, loader
 from lib.profile.load import load
 from lib.store.files import file_lock
 from lib.store.tables import read_table
@@ -129,7 +129,7 @@ def test_a_collection_is_what_the_reader_of_small_corpora_finds(small, scanned):
         for column in ("track", "role", "start", "seconds"):
             assert manifests[0].table[column].tolist() == manifests[1].table[column].tolist()
         pairs = [
-            MixturesOfMixtures(tracks, manifest, 8000, RATE, 5, LEVEL)
+            MixturesOfMixtures(Crops(tracks, manifest, 8000, RATE), 5, LEVEL)
             for tracks, manifest in zip((ours, theirs), manifests, strict=True)
         ]
         assert all(torch.equal(pairs[0][i], pairs[1][i]) for i in range(2 * pairs[0].pairs))
@@ -138,10 +138,12 @@ def test_a_collection_is_what_the_reader_of_small_corpora_finds(small, scanned):
 @pytest.mark.parametrize("same_song", [False, True])
 def test_examples_do_not_depend_on_workers_or_on_where_training_resumed(scanned, small, same_song):
     training = of_split(scanned, "train")
-    dataset = MixturesOfMixtures(training, mixture_manifest(training, 4, 2, small), 8000, RATE, 1, LEVEL, same_song)
-    alone = list(loader(dataset, 3, 0, 5, 0))
+    dataset = MixturesOfMixtures(
+        Crops(training, mixture_manifest(training, 4, 2, small), 8000, RATE), 1, LEVEL, same_song
+    )
+    alone = list(loader(dataset, 3, range(5), 0))
     for workers, start in ((2, 0), (1, 2)):
-        batches = list(loader(dataset, 3, start, 5, workers))
+        batches = list(loader(dataset, 3, range(start, 5), workers))
         assert len(batches) == 5 - start and all(map(torch.equal, alone[start:], batches))
     one, two = dataset.crops.track[dataset.order(7)]
     assert ((one == two) == same_song).all()
@@ -172,7 +174,7 @@ def test_memory_has_no_part_in_the_number_of_songs(tmp_path):
         before, arrow = len(gc.get_objects()), pa.total_allocated_bytes()
         tracemalloc.start()
         tracks, _ = collection.load(tmp_path, path)
-        dataset = MixturesOfMixtures(tracks, mixture_manifest(tracks, 10, 5, tmp_path), 8000, RATE, 0, LEVEL)
+        dataset = MixturesOfMixtures(Crops(tracks, mixture_manifest(tracks, 10, 5, tmp_path), 8000, RATE), 0, LEVEL)
         dataset.order(0)
         dataset.crops.tracks[7]
         peak = tracemalloc.get_traced_memory()[1]

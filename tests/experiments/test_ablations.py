@@ -35,14 +35,14 @@ def test_music_of_every_level_is_counted_by_its_source(tmp_path):
     }
 
 
-def _ablations(gains, seeds=(0, 1), songs=12):
+def _ablations(gains, seeds=(0, 1), songs=12, folds=None):
     """Scores of an axis whose levels add ``gains`` in dB to a scratch that varies by song and seed."""
     rng, rows = np.random.default_rng(0), []
     scratch = {(seed, song): rng.normal(3, 2) for seed in seeds for song in range(songs)}
     for (level, gain), (key, value), stem in itertools.product(gains.items(), scratch.items(), STEMS):
         both = {"scratch": value} if gain is None else {"scratch": value, "pre-trained": value + gain}
         facts = {"experiment": "outputs N", "level": level, "base": level == "8", "metric": "uSDR", "stem": stem}
-        named = {"seed": key[0], "song": f"song {key[1]}"}
+        named = {"seed": key[0], "song": f"song {key[1]}", "fold": folds and key[1] % folds}
         rows += [facts | named | {"arm": arm, "method": arm, "value": value} for arm, value in both.items()]
     return pd.DataFrame(rows)
 
@@ -75,6 +75,19 @@ def test_an_axis_without_its_base_or_without_a_difference_says_so(tmp_path):
     table.loc[(table["level"] == "12") & (table["arm"] == "pre-trained"), "value"] += noise - noise.mean()
     study.write("ablations", table)
     assert captions.differing("outputs N", ablations.ablation_effects(study)) == ""
+
+
+def test_songs_of_one_fold_do_not_count_as_independent(tmp_path):
+    """What differs between folds, and little within them, is known from as many folds as there are."""
+    study, errors = Study(load("smoke", [f"results={tmp_path}"])), []
+    for folds in (None, 3):
+        table = _ablations({"8": 0.5}, folds=folds)
+        later = table["song"].str[5:].astype(int) % 3 == 0
+        table.loc[later & (table["arm"] == "pre-trained"), "value"] += 1.0
+        study.write("ablations", table)
+        row = ablations.ablation_effects(study).iloc[0]
+        errors.append(row["high"] - row["low"])
+    assert errors[1] > 2 * errors[0]
 
 
 def test_the_luckiest_of_many_levels_is_no_finding(tmp_path):

@@ -98,6 +98,19 @@ def test_shares_are_of_the_distance_to_the_supervised_model():
     assert set(found["n_songs"]) == {8}
 
 
+def test_shares_know_that_songs_of_one_fold_are_not_independent():
+    supervised = gains("", probes.SUPERVISED, 5.0 - 6.0).assign(metric=outputs.SNR)
+    mixture = supervised[supervised["seed"] == 0].assign(method="mixture", value=-6.0)
+    table = pd.concat([gains(probes.COMPOSED, outputs.CHOSEN, 1.0), gains(probes.COMPOSED, outputs.CHOSEN_GROUP, 2.0)])
+    number = table["song"].str[5:].astype(int)
+    table["value"] += (number % 2) * (table["method"] == outputs.CHOSEN_GROUP)
+    study, widths = SimpleNamespace(write=lambda name, frame: frame), []
+    for fold in (number, number % 2):
+        found = probes.shares(study, pd.concat([supervised, mixture]), table.assign(fold=fold)).set_index("what")
+        widths.append(found.loc["definition", "high_db"] - found.loc["definition", "low_db"])
+    assert widths[1] > 2 * widths[0]
+
+
 def test_effects_of_another_training_are_paired_with_the_base():
     table = pd.concat([gains(probes.COMPOSED, outputs.CHOSEN, 1.0), gains(probes.ONE_SONG, outputs.CHOSEN, 0.4)])
     study = SimpleNamespace(write=lambda name, frame: frame)

@@ -19,7 +19,7 @@ def test_the_search_marks_the_best_schedule_of_each_arm():
                 for row in song_rows("s", [("bass", "uSDR", value + seed), ("bass", "cSDR", 9.0)], **facts, seed=seed)
             ]
             frames.append(table(rows).assign(learning_rate=rate, steps=200, body_rate=1.0))
-    found = search.searched(pd.concat(frames))
+    found = search.searched(pd.concat(frames), "uSDR")
     best = found[found["best"]].set_index("method")
     assert best["learning_rate"].to_dict() == {"scratch": 1e-3, "pre-trained (group)": 5e-4}
     np.testing.assert_allclose(best["mean"], 3.5)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib import profile
+from lib import ROOT, profile
 from lib.store import provenance
 
 
@@ -20,7 +20,7 @@ def test_a_stage_cut_off_keeps_its_first_start(tmp_path, monkeypatch):
 
 
 def test_provenance_names_no_folder_of_this_machine(tmp_path):
-    described = provenance.describe(profile.Profile("mine", str(profile.ROOT / "results/mine")))
+    described = provenance.describe(profile.Profile("mine", str(ROOT / "results/mine")))
     assert described["profile"]["results"] == "results/mine"
-    assert str(profile.ROOT) not in json.dumps(described)
+    assert str(ROOT) not in json.dumps(described)
     assert described["packages"]["torch"].startswith("2.11.0")
