@@ -51,7 +51,8 @@ def scores(study: Study) -> pd.DataFrame:
 def claim(study: Study) -> pd.DataFrame:
     """Differences of arms, paired by song and seed, per stem and metric: ``tables/claim.csv``.
 
-    Columns: experiment, labeled_songs, method, against, metric, and those of `paired_interval`, over test songs only;
+    Columns: experiment, labeled_songs, method, against, metric (the primary one first), and those of
+    `paired_interval`, over test songs only;
     and family, within which p_holm is corrected: the budgets of a comparison (means over stems), or the stems of one
     budget. All differences are means over songs, those of cSDR too. A metric that an arm's records lack is left out.
     validation_songs: labelled songs that a budget uses beside its training songs. What a model of ``method`` and one of
@@ -60,6 +61,7 @@ def claim(study: Study) -> pd.DataFrame:
     table, rows, took = _tested(study), [], records.spent(study)
     known = table[table["seed"].notna()].groupby("method")["metric"].unique()
     metrics = [metric for metric in METRICS if all(metric in of for of in known)]
+    metrics.sort(key=lambda metric: metric != study.profile.scoring.primary)
     for songs, pair in itertools.product(study.profile.finetune.labeled_songs, pairs(study)):
         method, against = names = [method_name(arm) for arm in pair]
         facts = {"experiment": "test", "labeled_songs": songs, "method": method, "against": against}

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.experiments.intervals import LEVEL, direction, mean_interval
+from lib.experiments.intervals import direction, mean_interval
 from lib.experiments.probes import above_mixture
-from lib.report.sentences import answering, counted, listed, outcome, p_value, sentence, without_kind
+from lib.report.sentences import answering, counted, differs, listed, outcome, p_value, primary, sentence, without_kind
 from lib.scoring import MEAN
 from lib.store.tables import read_table
 
@@ -87,7 +87,7 @@ def _gain(read: Read) -> Caption:
 
 def _claim(read: Read) -> Caption:
     rows = read("claim")
-    rows = rows[(rows["stem"] == MEAN) & (rows["metric"] == "uSDR") & (rows["against"] == "scratch")]
+    rows = rows[(rows["stem"] == MEAN) & (rows["metric"] == primary(rows)) & (rows["against"] == "scratch")]
     found = [f"{method} {outcome(part)}" for method, part in rows.groupby("method", sort=False)]
     found = [text.replace("helps", "is better").replace("hurts", "is worse") for text in found]
     return Caption(
@@ -111,14 +111,15 @@ def _budgets(read: Read) -> Caption:
 
 def _scores(read: Read, experiment: str) -> Caption:
     scores = read("scores")
-    scores = scores[(scores["experiment"] == experiment) & (scores["metric"] == "uSDR")]
+    metric = primary(read("claim"))
+    scores = scores[(scores["experiment"] == experiment) & (scores["metric"] == metric)]
     budget = scores["labeled_songs"].max()
     scores = scores[scores["labeled_songs"].fillna(budget) == budget]
     means = scores.groupby(["method", "stem"])["value"].mean().groupby("method").mean()
     arms = [f"{method} {means[method]:.1f}" for method in scores.loc[scores["seed"].notna(), "method"].unique()]
     oracle = f"ideal ratio mask {means['ideal ratio mask']:.1f}"
     return Caption(
-        sentence(f"mean uSDR in dB with {counted(budget, 'labelled song')}: {', '.join([*arms, oracle])}"),
+        sentence(f"mean {metric} in dB with {counted(budget, 'labelled song')}: {', '.join([*arms, oracle])}"),
         "Bars: 95% interval; black: ideal ratio mask, an oracle; dashed: the mixture as estimate.",
     )
 
@@ -139,7 +140,7 @@ def _regime(read: Read) -> Caption:
     one = "; one seed suggests, and shows nothing" if table["n_seeds"].max() == 1 else ""
     return Caption(
         sentence(f"the gain from pre-training is {' and '.join(texts)}{one}"),
-        "Pre-trained minus scratch in uSDR; in brackets: 95% interval.",
+        "Pre-trained minus scratch in {table['metric'].iloc[0]}; in brackets: 95% interval.",
     )
 
 
@@ -197,7 +198,7 @@ def _shares(read: Read) -> Caption:
 
 def differing(axis: str, effects: pd.DataFrame) -> str:
     """Which levels of an axis are shown to differ from its base, or ""."""
-    apart = effects[effects["from_base_p_holm"] < LEVEL]
+    apart = effects[differs(effects)]
     texts = [f"{row.level} ({row.from_base:+.2f} dB)" for row in apart.itertuples()]
     return f"{axis}: {', '.join(texts)}" if texts else ""
 

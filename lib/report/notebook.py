@@ -89,7 +89,9 @@ def protocol(study: Study) -> Markdown:
     return bullets([
         f"labelled songs: {songs}" + (f" in the first of {len(study.folds)} folds" if profile.corpus.folds else ""),
         f"unlabelled songs: {unlabelled}",
-        f"label budgets: {listed(fine.labeled_songs)} songs",
+        f"primary metric: {profile.scoring.primary}",
+        f"label budgets: {listed(fine.labeled_songs)} songs, "
+        + ("a quarter of which validates" if fine.validation_from_budget else "and the validation songs beside them"),
         f"arms: {', '.join(map(method_name, of_profile(study)))}",
         f"pre-training: {pre.steps} steps of {pre.batch} x {pre.crop_seconds:g} s, seeds {listed(pre.seeds)}",
         f"fine-tuning: {fine.steps} steps of {fine.batch} x {fine.crop_seconds:g} s, seeds {listed(fine.seeds)}",

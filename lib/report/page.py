@@ -79,7 +79,7 @@ def _abstract(results: Path, profile: dict, tables: set[str]) -> Iterator[str]:
     yield (
         f"A band-split TF-Locoformer ({size}) is pre-trained without labels by mixture-invariant training (MixIT, "
         f"{stage.get('steps')} steps), fine-tuned with {budgets}, and compared with one trained from "
-        f"scratch, in mean uSDR over {sentences.counted(rows['n_songs'].max(), 'test song')}."
+        f"scratch, in mean {rows['metric'].iloc[0]} over {sentences.counted(rows['n_songs'].max(), 'test song')}."
     )
     yield captions.caption(results, ANSWER).finding
     if "shares" in tables:
@@ -87,13 +87,14 @@ def _abstract(results: Path, profile: dict, tables: set[str]) -> Iterator[str]:
 
 
 def _arms(claim: pd.DataFrame) -> dict:
-    """Arms against arms by label budgets, in mean uSDR, and what each arm is and took."""
-    rows = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
+    """Arms against arms by label budgets, in the primary metric, and what each arm is and took."""
+    rows = claim[(claim["stem"] == MEAN) & (claim["metric"] == sentences.primary(claim))]
     rows = pd.concat([sentences.answering(claim), rows]).drop_duplicates()  # the answer first
     budgets, pairs = sorted(rows["labeled_songs"].unique()), rows.groupby(["method", "against"], sort=False)
     known = list(dict.fromkeys([*rows["against"], *rows["method"]]))
     names = dict(zip(known, sentences.without_kind("|".join(known)).split("|"), strict=True))
     return {
+        "metric": sentences.primary(claim),
         "budgets": [sentences.counted(budget, "labelled song") for budget in budgets],
         "rows": [
             (names[method], names[against], [_cell(part[part["labeled_songs"] == budget]) for budget in budgets])

@@ -16,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 
 from lib import ROOT, UserError
-from lib.experiments.intervals import LEVEL
 from lib.report import conclusions, sentences
 from lib.scoring import MEAN, summarise
 from lib.store.files import atomic
@@ -31,8 +30,12 @@ def _table(results: Path, name: str) -> pd.DataFrame:
     return read_table(results / "tables" / f"{name}.csv")
 
 
+def _primary(results: Path) -> str:
+    return sentences.primary(_table(results, "claim"))
+
+
 def answer(results: Path) -> str:
-    """Differences in mean uSDR (dB) with 95% intervals: one column per label budget, one row per pair of arms."""
+    """Differences in the primary metric with 95% intervals: a column per label budget, a row per pair of arms."""
     rows = sentences.answering(_table(results, "claim"))
     return _by_budget(rows.rename(columns={"against": "minus"}), ["method", "minus"], "test song")
 
@@ -49,7 +52,14 @@ def _by_budget(rows: pd.DataFrame, index: list[str], songs: str) -> str:
     shown = numbers[0] + " (" + numbers[1] + " to " + numbers[2] + ")"
     budgets = [sentences.counted(count, "labelled song") for count in rows["labeled_songs"]]
     wide = rows.assign(shown=shown, budget=budgets).pivot_table("shown", index, "budget", "first", sort=False)
-    return f"{sentences.markdown_table(wide.reset_index())}\n\n(mean uSDR in dB; {_counts(rows, songs, 'seed')})"
+    note = f"(mean {rows['metric'].iloc[0]} in dB; {_counts(rows, songs, 'seed')}{_validating(rows)})"
+    return f"{sentences.markdown_table(wide.reset_index())}\n\n{note}"
+
+
+def _validating(rows: pd.DataFrame) -> str:
+    """What budgets of labelled songs use beside their training songs, where ``rows`` say it."""
+    counts = sorted(set(rows.get("validation_songs", ())))
+    return f"; labelled validation songs beside a budget: {', '.join(map('{:g}'.format, counts))}" if counts else ""
 
 
 def _counts(table: pd.DataFrame, songs: str, seeds: str) -> str:
@@ -67,12 +77,12 @@ def ablations(results: Path) -> str:
     table = _table(results, "ablation_effects")
     gain = [_shown(*row) for row in table[["difference", "low", "high"]].itertuples(index=False)]
     gaps = [_shown(*row) for row in table[["from_base", "from_base_low", "from_base_high"]].itertuples(index=False)]
-    from_base = [f"**{gap}**" if p < LEVEL else gap for gap, p in zip(gaps, table["from_base_p_holm"], strict=True)]
+    from_base = [f"**{gap}**" if shown else gap for gap, shown in zip(gaps, sentences.differs(table), strict=True)]
     columns = {"axis": table["axis"].where(~table["axis"].duplicated(), ""), "level": table["level"]}
     counts = _counts(table, "test song", "seed")
     rows = pd.DataFrame(columns | {"above scratch": gain, "more than at the base": from_base})
     note = "bold: shown to differ from the base, with Holm's correction over the axis"
-    return f"{sentences.markdown_table(rows)}\n\n(mean uSDR in dB; {counts}; {note})"
+    return f"{sentences.markdown_table(rows)}\n\n(mean {_primary(results)} in dB; {counts}; {note})"
 
 
 def shares(results: Path) -> str:
@@ -91,13 +101,14 @@ def _shown(value: float, low: float, high: float) -> str:
 
 
 def scores(results: Path) -> str:
-    """Mean uSDR and cSDR (dB) over the stems of the test songs, by method and label budget."""
+    """Primary metric and cSDR (dB) over the stems of the test songs, by method and label budget."""
     summary = summarise(_table(results, "scores"))
     summary = summary[(summary["stem"] == MEAN) & (summary["experiment"] == "test")]
     budgets = summary["labeled_songs"].astype("string").fillna("none").rename("labelled songs")
     means = summary.groupby(["method", budgets, "metric"], sort=False)["value"].mean().unstack("metric")
-    shown = means[["uSDR", "cSDR"]].map("{:.2f}".format).reset_index()
-    return sentences.markdown_table(shown.rename(columns={"uSDR": "uSDR (dB)", "cSDR": "cSDR (dB)"}))
+    shown = means[[_primary(results), "cSDR"]].map("{:.2f}".format).rename(columns="{} (dB)".format)
+    note = _validating(_table(results, "claim")).removeprefix("; ")
+    return f"{sentences.markdown_table(shown.reset_index())}\n\n({note})"
 
 
 def records(results: Path) -> str:

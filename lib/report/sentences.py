@@ -74,12 +74,23 @@ def outcome(rows: pd.DataFrame) -> str:
     return listed(told)
 
 
+def primary(claim: pd.DataFrame) -> str:
+    """The metric that decides, which stands first in ``claim.csv``."""
+    return claim["metric"].iloc[0]
+
+
+def differs(effects: pd.DataFrame) -> pd.Series:
+    """Which rows of ``ablation_effects.csv`` are shown to differ from the base."""
+    columns = ["from_base", "from_base_p_holm", "n_songs", "n_origins"]
+    return effects[columns].apply(lambda row: direction(*row) != 0, axis=1)
+
+
 def answering(claim: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ``claim.csv`` that answer the study's question: mean uSDR at each budget.
+    """The rows of ``claim.csv`` that answer the study's question: the mean of the primary metric at each budget.
 
     The first transfer against scratch, either compute, and both trained until they stall.
     """
-    chosen = claim[(claim["stem"] == MEAN) & (claim["metric"] == "uSDR")]
+    chosen = claim[(claim["stem"] == MEAN) & (claim["metric"] == primary(claim))]
     pretrained = chosen["method"].str.startswith("pre-trained (")
     first = (chosen["method"] == chosen["method"][pretrained].iloc[0]) & chosen["against"].str.startswith("scratch")
     both = (chosen["method"] == PRETRAINED_STALLED_ARM) & (chosen["against"] == STALLED_ARM)

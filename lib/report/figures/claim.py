@@ -16,7 +16,6 @@ from lib.experiments.intervals import LEVEL
 from lib.report.figures.style import (
     COLORS,
     GREY,
-    METRICS,
     ORDER,
     budget_axis,
     direct,
@@ -31,7 +30,7 @@ from lib.report.figures.style import (
     stem_axis,
     tested,
 )
-from lib.report.sentences import PRETRAINED_STALLED_ARM, STALLED_ARM, counted
+from lib.report.sentences import PRETRAINED_STALLED_ARM, STALLED_ARM, counted, primary
 from lib.scoring import MEAN
 
 SAME_STEPS, UNTIL_STALL = "both for the\nsame steps", "both until\nthey stall"
@@ -84,10 +83,10 @@ def gain(results: Path, table: pd.DataFrame, method: str) -> Figure:
 
 
 def _differences(results: Path, name: str, table: pd.DataFrame, pairs: dict[str, tuple[str, str]], what: str) -> Figure:
-    """Differences of pairs of arms by labelled songs, with their intervals; uSDR beside cSDR."""
+    """Differences of pairs of arms by labelled songs, with their intervals; the primary metric beside cSDR."""
     budgets = sorted(table["labeled_songs"].unique())
     with drawn(results, name, ncols=2, sharey=True, height=3.0 + 0.1 * len(pairs)) as (figure, axes):
-        for axis, metric in zip(axes[0], METRICS, strict=True):
+        for axis, metric in zip(axes[0], (primary(table), "cSDR"), strict=True):
             chosen, ends = table[table["metric"] == metric].set_index(["method", "against"]).sort_index(), {}
             for shift, (label, pair) in zip(offsets(len(pairs), 0.5), pairs.items(), strict=True):
                 rows = chosen.loc[[pair]].set_index("labeled_songs").loc[budgets]
@@ -115,7 +114,7 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
     budgets = sorted(table["labeled_songs"].unique())
     shades = sns.color_palette("Blues_d", len(budgets))
     with drawn(results, "claim_stems", nrows=2, sharex=True, height=5.0) as (figure, axes):
-        for axis, metric in zip(axes[:, 0], METRICS, strict=True):
+        for axis, metric in zip(axes[:, 0], (primary(table), "cSDR"), strict=True):
             for shift, budget, color in zip(offsets(len(budgets), 0.5), budgets, shades, strict=True):
                 rows = table[(table["metric"] == metric) & (table["labeled_songs"] == budget)]
                 rows = rows.set_index("stem").reindex(ORDER).rename(columns={"difference": "mean"})
@@ -129,9 +128,9 @@ def claim_stems(results: Path, table: pd.DataFrame, method: str) -> Figure:
     return figure
 
 
-def budgets(results: Path, table: pd.DataFrame) -> Figure:
-    """uSDR of every arm by labelled songs: how far right an equal score lies is what pre-training saves in labels."""
-    table = table[(table["experiment"] == "test") & (table["metric"] == "uSDR") & table["labeled_songs"].notna()]
+def budgets(results: Path, table: pd.DataFrame, metric: str = "uSDR") -> Figure:
+    """Scores of every arm by labelled songs: how far right an equal score lies is what pre-training saves in labels."""
+    table = table[(table["experiment"] == "test") & (table["metric"] == metric) & table["labeled_songs"].notna()]
     methods, budgets = table["method"].unique(), sorted(table["labeled_songs"].unique())
     with drawn(results, "budgets", height=3.6) as (figure, axes):
         axis, ends = axes[0, 0], {}
@@ -141,34 +140,36 @@ def budgets(results: Path, table: pd.DataFrame) -> Figure:
             ends[method] = _line(axis, rows, shift, method, method, elinewidth=0.8)
         budget_axis(axis, budgets)
         direct(axis, ends)
-        axis.set(xlabel="labelled songs", ylabel="mean uSDR (dB)")
+        axis.set(xlabel="labelled songs", ylabel=f"mean {metric} (dB)")
         figure.supxlabel(f"mean of {tested(table)}\nthin bars: 95% interval of means, not of differences")
     return figure
 
 
-def scores(results: Path, table: pd.DataFrame, name: str, budget: int, experiment: str = "test") -> Figure:
-    """uSDR and cSDR per stem of every method at one budget, between the mixture and the ideal ratio mask."""
+def scores(
+    results: Path, table: pd.DataFrame, name: str, budget: int, experiment: str = "test", metric: str = "uSDR"
+) -> Figure:
+    """Primary metric and cSDR per stem of every method at one budget, between the mixture and the ideal ratio mask."""
     table = table[(table["experiment"] == experiment) & table["labeled_songs"].fillna(budget).eq(budget)]
     methods = list(dict.fromkeys(table.loc[table["seed"].notna(), "method"]))
     with drawn(results, name, nrows=2, sharex=True, height=5.2) as (figure, axes):
-        for axis, metric in zip(axes[:, 0], METRICS, strict=True):
-            part = table[table["metric"] == metric]
+        for axis, shown in zip(axes[:, 0], (metric, "cSDR"), strict=True):
+            part = table[table["metric"] == shown]
             for baseline, dashes in (("ideal ratio mask", "-"), ("mixture", "--")):
                 level, places = over_tracks(part, baseline)["mean"], np.arange(len(ORDER))
                 axis.hlines(level, places - 0.42, places + 0.42, COLORS[baseline], dashes, lw=1.6, label=baseline)
             for offset, method in zip(offsets(len(methods)), methods, strict=True):
                 dots(axis, over_tracks(part, method), offset, COLORS[method], method)
             stem_axis(axis)
-            axis.set_ylabel(f"{metric} (dB)")
-        note = f"{tested(table, 'song')}; uSDR: mean with 95% interval, cSDR: median over songs"
+            axis.set_ylabel(f"{shown} (dB)")
+        note = f"{tested(table, 'song')}; {metric}: mean with 95% interval, cSDR: median over songs"
         figure.supxlabel(f"{counted(budget, 'labelled song')}\n{note}")
         names(figure, axes[0, 0], 3)
     return figure
 
 
-def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
-    """Pre-trained minus scratch of every test song in uSDR, stem by stem."""
-    table = table[(table["experiment"] == "test") & (table["metric"] == "uSDR") & (table["labeled_songs"] == budget)]
+def songs(results: Path, table: pd.DataFrame, budget: int, metric: str = "uSDR") -> Figure:
+    """Pre-trained minus scratch of every test song, stem by stem."""
+    table = table[(table["experiment"] == "test") & (table["metric"] == metric) & (table["labeled_songs"] == budget)]
     methods = [method for method in dict.fromkeys(table["method"]) if method.startswith("pre-trained (")]
     gains = {method: per_song(table, method) - per_song(table, "scratch") for method in methods}
     gains = pd.concat(gains, names=["method"]).reset_index().melt(["method", "song"], var_name="stem")
@@ -177,6 +178,6 @@ def songs(results: Path, table: pd.DataFrame, budget: int) -> Figure:
         spread(gains, axis, x="value", y="stem", order=STEMS, hue="method", palette=COLORS, dodge=True)
         axis.axvline(0, color=COLORS["scratch"], lw=1.6, label="scratch")
         note = f"dot: one of {tested(table)} averaged; {counted(budget, 'labelled song')}"
-        axis.set_xlabel(f"uSDR above scratch (dB)\n{note}")
+        axis.set_xlabel(f"{metric} above scratch (dB)\n{note}")
         names(figure, axis, 3)
     return figure

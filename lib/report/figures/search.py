@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from lib.report.figures.style import COLORS, diverging, drawn, heat, names, tested
 
 
-def search(results: Path, means: pd.DataFrame) -> Figure:
-    """Validation uSDR of either arm by learning rate, a panel per length; the best of each arm ringed."""
+def search(results: Path, means: pd.DataFrame, primary: str = "uSDR") -> Figure:
+    """Validation score of either arm by learning rate, a panel per length; the best of each arm ringed."""
     rates = sorted(means["learning_rate"].unique())
     rate_names = [np.format_float_scientific(rate, trim="-", exp_digits=1) for rate in rates]
     with drawn(results, "search", ncols=means["steps"].nunique(), sharey=True, height=3.2) as (figure, axes):
@@ -26,7 +26,7 @@ def search(results: Path, means: pd.DataFrame) -> Figure:
             axis.set(xscale="log", title=f"{steps} steps", ymargin=0.15)
             axis.set_xticks(rates, rate_names)
             axis.minorticks_off()
-        axes[0, 0].set_ylabel("validation uSDR (dB)")
+        axes[0, 0].set_ylabel(f"validation {primary} (dB)")
         note = f"mean over stems and budgets, {tested(means, 'validation song')}"
         figure.supxlabel(f"learning rate; ring: best of its arm\n{note}")
         names(figure, axes[0, 0], 2)
@@ -40,7 +40,7 @@ def regime(results: Path, table: pd.DataFrame) -> Figure:
     grids = table.assign(text=texts).pivot(index="pretrain_steps", columns="labeled_songs").iloc[::-1]
     with drawn(results, "regime", height=1.3 + 0.75 * len(grids)) as (figure, axes):
         title = tested(table, "validation song") + (", 95% interval" if table["n_songs"].max() > 1 else "")
-        bar = {"label": "uSDR above scratch (dB)", "shrink": 0.9}
+        bar = {"label": f"{table['metric'].iloc[0]} above scratch (dB)", "shrink": 0.9}
         look = diverging(grids["difference"])
         heat(axes[0, 0], grids["difference"], title, grids["text"], **look, cbar=True, cbar_kws=bar)
         axes[0, 0].set(xlabel="labelled songs", ylabel="pre-training steps")

@@ -20,7 +20,6 @@ from lib.scoring import MEAN, MEDIANS, summarise
 from lib.store.files import atomic
 
 ORDER = (*STEMS, MEAN)
-METRICS = ("uSDR", "cSDR")
 BLUE, GREY = "#0072B2", "#7F7F7F"
 SEQUENTIAL, DIVERGING = sns.light_palette("#3A94CE", as_cmap=True), sns.diverging_palette(275, 45, l=68, as_cmap=True)
 """Of heat maps: light enough for black numbers."""
