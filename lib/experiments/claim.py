@@ -67,7 +67,7 @@ def claim(study: Study) -> pd.DataFrame:
         facts = {"experiment": "test", "labeled_songs": songs, "method": method, "against": against}
         sides = {"validation_songs": _held_out(study, songs)}
         for side, name in (("", method), ("against_", against)):
-            spent = took.loc[(name, songs), ["steps", "core_seconds", "petaflop"]]
+            spent = took.loc[(name, songs), records.TOOK]
             sides |= spent.add_prefix(side).to_dict()
         chosen = table[table["labeled_songs"] == songs]
         for metric in metrics:

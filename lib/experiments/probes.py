@@ -274,8 +274,12 @@ def _numbered(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def grouping_gain(study: Study, probes: pd.DataFrame) -> pd.DataFrame:
-    """Best group minus best single output and chosen group minus chosen output, per stem, with 95% intervals."""
+    """Best group minus best single output and chosen group minus chosen output, per stem, with 95% intervals.
+
+    ``p_holm`` is corrected over the stems of a comparison; their mean is a test of its own.
+    """
     test = probes[probes["experiment"] == "test"]
     pairs = ((BEST_GROUP, BEST), (CHOSEN_GROUP, CHOSEN))
     frames = [paired_interval(test, *pair, SNR).assign(method=pair[0], against=pair[1]) for pair in pairs]
-    return pd.concat(frames, ignore_index=True)
+    table = pd.concat(frames, ignore_index=True)
+    return holm_within(table.assign(family=table["stem"] == MEAN), ["method", "family"]).drop(columns="family")

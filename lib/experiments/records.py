@@ -80,6 +80,8 @@ def cost(study: Study, trainings: Iterable[Pretraining | Finetuning]) -> pd.Data
 
 
 OF_PRETRAINING = "of its pre-training"
+TOOK = ["steps", "core_seconds", "petaflop"]
+"""What a model took, by the columns of `spent`."""
 
 
 def _spent(training: Pretraining | Finetuning) -> dict[str, float]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lib.experiments.intervals import direction, mean_interval
 from lib.experiments.probes import above_mixture
+from lib.experiments.records import TOOK
 from lib.report.sentences import answering, counted, differs, listed, outcome, p_value, primary, sentence, without_kind
 from lib.scoring import MEAN
 from lib.store.tables import read_table
@@ -40,19 +41,19 @@ def caption(results: Path, figure: str) -> Caption:
 
 
 def took(claim: pd.DataFrame, method: str) -> str:
-    """What a model of ``method`` took in the mean over budgets: steps, and all operations but validation's; or ""."""
-    sides = {"method": ["steps", "petaflop"], "against": ["against_steps", "against_petaflop"]}
+    """What a model of ``method`` took in the mean over budgets, validation counted in the seconds alone; or ""."""
+    sides = {"method": TOOK, "against": [f"against_{name}" for name in TOOK]}
     parts = [claim.loc[claim[side] == method, names] for side, names in sides.items() if set(names) <= set(claim)]
     if not any(map(len, parts)):
         return ""
-    steps, petaflop = np.concatenate(parts).mean(0)
-    return f"{steps:,.0f} steps, {petaflop:.2g} PFLOP"
+    steps, seconds, petaflop = np.concatenate(parts).mean(0)
+    return f"{steps:,.0f} steps, {seconds:,.0f} core seconds, {petaflop:.2g} PFLOP"
 
 
 def _compute(claim: pd.DataFrame) -> str:
     arms = {arm: took(claim, arm) for arm in dict.fromkeys([*claim["against"], *claim["method"]])}
     texts = "; ".join(f"{arm}: {text}" for arm, text in arms.items() if text)
-    return f" Supervised steps, and arithmetic with that of pre-training: {texts}." if texts else ""
+    return f" Supervised steps; time and arithmetic with those of pre-training: {texts}." if texts else ""
 
 
 def _n(rows: pd.DataFrame, songs: str = "test song", seeds: str = "seed") -> str:

@@ -9,6 +9,7 @@ from lib.experiments import protocol
 from lib.experiments.intervals import direction, paired_interval
 from lib.experiments.outputs import CHOSEN, CHOSEN_GROUP
 from lib.experiments.probes import COMPOSED, ONE_SONG, REDEALT, rank_correlations
+from lib.experiments.records import TOOK
 from lib.report.sentences import counted, p_short, without_kind
 from lib.scoring import MEAN
 from lib.study import Study
@@ -22,7 +23,8 @@ def table(study: Study) -> pd.DataFrame:
 
     Columns: statement, effect, low, high (95%), unit, p, p_holm (Holm's correction within the ``family`` of tests that
     the protocol names), family, n, verdict (by p_holm alone, see `lib.experiments.intervals.direction`), status
-    (`lib.experiments.protocol.status`), and what a model of either arm took: steps, petaflop, "against_" the other's.
+    (`lib.experiments.protocol.status`), and what a model of either arm took: steps, core_seconds, petaflop, "against_"
+    the other's.
     """
     rows = pd.DataFrame([*_pretraining(study), *_limits(study)])
     rows.insert(rows.columns.get_loc("verdict") + 1, "status", protocol.status(study).word)
@@ -56,7 +58,7 @@ def _pretraining(study: Study):
             songs = counted(row.labeled_songs, "labelled song")
             statement = text.format(songs=songs, method=row.method, against=row.against)
             interval, family = (row.difference, row.low, row.high), f"budgets of {row.method} and {row.against}"
-            took = {name: getattr(row, name) for name in ("steps", "petaflop", "against_steps", "against_petaflop")}
+            took = {f"{side}{name}": getattr(row, f"{side}{name}") for side in ("", "against_") for name in TOOK}
             yield _row(statement, 1, interval, row.p, row.p_holm, family, row.n_songs, row.n_seeds, "seed",
                        origins=row.n_origins) | took  # fmt: skip
 
