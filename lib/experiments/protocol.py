@@ -6,8 +6,6 @@ another one afterwards, or that has scores without a protocol, is exploratory.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pandas as pd
 
 from lib import losses, mixing, scoring, separate, training, transfer
@@ -15,12 +13,14 @@ from lib.arms import NOT_IDENTIFYING, method_name, of_profile, pairs
 from lib.experiments.intervals import LEVEL
 from lib.machine.distributed import rank
 from lib.model import separator
-from lib.profile import schema
+from lib.profile import schema, to_dict
 from lib.store.files import read_facts, write_json
 from lib.study import Study
 
 FILE = "protocol.json"
-CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
+CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory: "
+LOOKED_AT = ("outputs", "gains")
+"""Files that runs of pre-training keep of what they hold of test songs (`lib.experiments.outputs`)."""
 HYPOTHESES = {
     "H1": "after fine-tuning on the same labelled songs, a separator pre-trained by MixIT scores higher than scratch",
     "H2a": "correlation between the sources of a song limits MixIT: trained on re-dealt stems it separates better",
@@ -35,24 +35,19 @@ FAMILIES = (
     "what may close the distance to the supervised model",
     "definition against correlation: one test",
 )
-SECTIONS = ("audio", "corpus", "model", "pretrain", "finetune", "separate", "protocol")
+SECTIONS = ("audio", "corpus", "model", "pretrain", "finetune", "probes", "separate", "ablations", "protocol")
 """Sections of a profile that belong to the design."""
 PLACES = ("corpus.workers", "corpus.download", "corpus.fma_root", "corpus.musdb_root")
 COUNTED = {
     "pretrain.seeds": "pre-training",
     "finetune.seeds": "seed",
+    "probes.seeds": "seed of the probes",
+    "ablations.seeds": "seed of the ablations",
     "finetune.labeled_songs": "label budget",
     "finetune.transfers": "arm",
     "finetune.controls": "arm",
 }
 """What the entries of a list of the profile are."""
-
-
-class Status(NamedTuple):
-    """``word``: `CONFIRMATORY` or `EXPLORATORY`."""
-
-    word: str
-    reason: str
 
 
 def design(study: Study) -> dict:
@@ -62,6 +57,7 @@ def design(study: Study) -> dict:
         for name, value in schema.leaves(study.profile)
         if name.split(".")[0] in SECTIONS and name.split(".")[-1] not in NOT_IDENTIFYING and name not in PLACES
     }
+    fields["ablations.axes"] = to_dict(study.profile)["ablations"]["axes"]
     modules = (separator, losses, mixing, training, transfer, separate, scoring)
     return {
         "hypotheses": HYPOTHESES,
@@ -81,23 +77,29 @@ def register(study: Study) -> None:
         write_json(study.results / FILE, design(study))
 
 
-def status(study: Study) -> Status:
-    """Whether the study's tables test what was registered before its test songs were scored, and why not."""
+def status(study: Study) -> str:
+    """`CONFIRMATORY` if the study's tables test what was registered before its test songs were scored.
+
+    Otherwise `EXPLORATORY` and why.
+    """
     then, now = _registered(study), design(study)
     if not then:
-        seen = scored(study)
-        return Status(EXPLORATORY, "no protocol was registered " + ("before the scores" if seen else "yet"))
-    if reason := _difference(then, now):
-        return Status(EXPLORATORY, f"{reason} after the protocol was registered")
-    return Status(CONFIRMATORY, "the protocol was registered before any test song was scored")
+        return f"{EXPLORATORY}no protocol was registered {'before the scores' if scored(study) else 'yet'}"
+    reason = _difference(then, now)
+    return f"{EXPLORATORY}{reason} after the protocol was registered" if reason else CONFIRMATORY
 
 
 def scored(study: Study) -> bool:
-    """Whether a test score is there: of a file of scores, the name of the experiment alone is read."""
+    """Whether a model was tried on test songs: of a file of scores, the name of the experiment alone is read."""
     if (study.results / "tables" / "scores.csv").exists():
         return True
-    files = (path for kind in ("runs", "records") for path in study.results.glob(f"{kind}/*-*/scores-*.csv"))
-    return any("test" in set(pd.read_csv(path, usecols=["experiment"])["experiment"]) for path in files)
+    for path in (path for kind in ("runs", "records") for path in study.results.glob(f"{kind}/*-*/*-*.csv")):
+        name = path.name.rpartition("-")[0]
+        if name in LOOKED_AT:
+            return True
+        if name == "scores" and "test" in set(pd.read_csv(path, usecols=["experiment"])["experiment"]):
+            return True
+    return False
 
 
 def _registered(study: Study) -> dict:

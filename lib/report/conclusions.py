@@ -27,7 +27,7 @@ def table(study: Study) -> pd.DataFrame:
     the other's.
     """
     rows = pd.DataFrame([*_pretraining(study), *_limits(study)])
-    rows.insert(rows.columns.get_loc("verdict") + 1, "status", protocol.status(study).word)
+    rows.insert(rows.columns.get_loc("verdict") + 1, "status", protocol.status(study))
     return study.write("claims", rows)
 
 

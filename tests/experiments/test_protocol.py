@@ -22,12 +22,12 @@ def score(study, experiment="test"):
 
 
 def test_what_was_registered_before_the_scores_is_confirmatory_and_the_same_bytes_every_time(study):
-    assert status(study).word == EXPLORATORY
+    assert status(study) == f"{EXPLORATORY}no protocol was registered yet"
     register(study)
     first = (study.results / protocol.FILE).read_bytes()
     score(study)
     register(study)
-    assert status(study).word == CONFIRMATORY
+    assert status(study) == CONFIRMATORY
     (study.results / protocol.FILE).unlink()
     (study.results / "runs" / "scratch-0" / "scores-test.csv").unlink()
     register(study)
@@ -39,7 +39,16 @@ def test_scores_without_a_protocol_are_exploratory_for_good(study):
     score(study)
     register(study)
     assert not (study.results / protocol.FILE).exists()
-    assert status(study) == (EXPLORATORY, "no protocol was registered before the scores")
+    assert status(study) == f"{EXPLORATORY}no protocol was registered before the scores"
+
+
+@pytest.mark.parametrize("name", protocol.LOOKED_AT)
+def test_outputs_that_were_tried_on_test_songs_close_the_protocol(study, name):
+    register(study)
+    write_table(study.results / "runs" / "pretrain-0" / f"{name}-0.csv", table([]))
+    more = study.variant({"probes.seeds": [0, 1, 2]})
+    register(more)
+    assert status(more).startswith(EXPLORATORY) and status(study) == CONFIRMATORY
 
 
 def test_validation_scores_do_not_close_the_protocol(study):
@@ -47,7 +56,7 @@ def test_validation_scores_do_not_close_the_protocol(study):
     score(study, "validation")
     more = study.variant({"pretrain.seeds": [0, 1, 2, 3]})
     register(more)
-    assert status(more).word == CONFIRMATORY
+    assert status(more) == CONFIRMATORY
 
 
 @pytest.mark.parametrize(
@@ -58,6 +67,8 @@ def test_validation_scores_do_not_close_the_protocol(study):
         ({"finetune.seeds": [0, 1]}, "1 seed was added"),
         ({"finetune.labeled_songs": [1, 2, 3]}, "1 label budget was added"),
         ({"finetune.controls": ["shuffled"]}, "3 arms were removed"),
+        ({"probes.seeds": [0, 1, 2]}, "1 seed of the probes was added"),
+        ({"ablations.seeds": [0, 1]}, "1 seed of the ablations was added"),
         ({"finetune.learning_rate": 0.5}, "finetune.learning_rate was changed"),
         ({"protocol.smallest_effect": 0.1}, "protocol.smallest_effect was changed"),
     ],
@@ -68,15 +79,15 @@ def test_a_design_that_changes_after_the_scores_is_exploratory_and_says_why(stud
     score(study)
     changed = study.variant(changes)
     register(changed)
-    assert status(changed) == (EXPLORATORY, f"{reason} after the protocol was registered")
-    assert status(study).word == CONFIRMATORY
+    assert status(changed) == f"{EXPLORATORY}{reason} after the protocol was registered"
+    assert status(study) == CONFIRMATORY
 
 
 def test_what_changes_no_result_changes_no_protocol(study):
     register(study)
     score(study)
     fields = {"compute.threads": 2, "corpus.workers": 1, "finetune.accumulate": 2, "pretrain.checkpoint_every": 1}
-    assert status(study.variant(fields)).word == CONFIRMATORY
+    assert status(study.variant(fields)) == CONFIRMATORY
 
 
 def test_the_claim_registers_before_it_scores(study, monkeypatch):
