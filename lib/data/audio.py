@@ -270,8 +270,12 @@ def _whole(path: Path) -> bool:
         if held.declared - held.samples > MPEG_SLACK:
             raise UndecodableError(path, f"truncated: {held.samples} of {held.declared} samples")
         return info.channels <= 2 and (not held.samples or abs(held.samples - info.frames) <= MPEG_SLACK)
-    if kind == "OGG" and (lengths.is_chain(path) or not _decodes(path, whole=coding == "OPUS")):
-        return False
+    if kind == "OGG":
+        chained, cut = lengths.ogg(path)
+        if cut:
+            raise UndecodableError(path, "truncated: its last page breaks off")
+        if chained or not _decodes(path, whole=coding == "OPUS"):
+            return False
     return info.channels <= 2 and not lengths.unfinished(path)
 
 

@@ -93,16 +93,20 @@ def _xing(frame: bytes) -> int | None:
     return int.from_bytes(frame[50:54]) if frame[36:40] == b"VBRI" else None
 
 
-def is_chain(path: Path) -> bool:
-    """Whether Ogg streams follow one another in a file, those that begin together counting as one."""
-    beginning = True
+def ogg(path: Path) -> tuple[bool, bool]:
+    """Whether Ogg streams follow one another in a file (those that begin together count as one), and whether its last
+    page breaks off."""
+    beginning, chained, end = True, False, path.stat().st_size
     with open(path, "rb") as file:
-        while (head := file.read(27))[:4] == b"OggS" and len(head) == 27:
+        while (head := file.read(27))[:4] == b"OggS":
+            lacing = file.read(head[26]) if len(head) == 27 else b""
+            following = file.tell() + sum(lacing)
+            if len(head) < 27 or len(lacing) < head[26] or following > end:
+                return chained, True
             began, beginning = beginning, bool(head[5] & 2)
-            if beginning and not began:
-                return True
-            file.seek(sum(file.read(head[26])), 1)
-    return False
+            chained |= beginning and not began
+            file.seek(following)
+    return chained, False
 
 
 def unfinished(path: Path) -> bool:

@@ -237,6 +237,18 @@ def test_ogg_streams_in_a_chain_are_read_to_the_end(tmp_path, tone):
     assert abs(length(path, tmp_path / "cache") - 2 * tone.shape[1]) < 4096
 
 
+@pytest.mark.parametrize("kind", ["libvorbis", "libopus"])
+def test_an_ogg_file_that_breaks_off_is_truncated_and_what_follows_its_end_no_matter(tmp_path, tone, kind):
+    path = encoded(tmp_path / "a.ogg", tone, "-c:a", kind)
+    whole, content = length(path, tmp_path / "cache"), path.read_bytes()
+    path.write_bytes(content + b"TAG" + bytes(125))
+    assert length(path, tmp_path / "cache") == whole
+    for cut in (len(content) * 2 // 3, content.rindex(b"OggS") + 20):
+        path.write_bytes(content[:cut])
+        with pytest.raises(audio.UndecodableError, match="truncated"):
+            audio.seekable(path, tmp_path / "cache")
+
+
 def test_a_wav_that_was_never_finished_is_read_to_its_end(tmp_path, wave):
     soundfile.write(tmp_path / "a.wav", wave.T, RATE, "PCM_16")
     content = bytearray((tmp_path / "a.wav").read_bytes())

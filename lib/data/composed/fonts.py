@@ -102,9 +102,13 @@ def _contents(path: Path, file: BinaryIO) -> tuple[list[tuple[int, int]], frozen
         file.seek(at)
         if name == b"LIST" and file.read(4) == b"pdta":
             tables = {name: (at, length) for name, at, length in _chunks(file, at + 4, at + length)}
-    rows = {name: _records(file, *tables[name], row) for name, row in ((b"phdr", 38), (b"shdr", 46))}
-    presets = [struct.unpack("<HH", row[20:24])[::-1] for row in rows[b"phdr"]]
-    return presets, frozenset(row[:20].split(b"\0")[0].decode("latin1") for row in rows[b"shdr"])
+    rows = {}
+    for name, layout in ((b"phdr", "<20x2H14x"), (b"shdr", "<20s26x")):  # the last record only marks the end
+        at, length = tables[name]
+        file.seek(at)
+        rows[name] = list(struct.iter_unpack(layout, file.read(length)))[:-1]
+    presets = [(bank, program) for program, bank in rows[b"phdr"]]
+    return presets, frozenset(name.split(b"\0")[0].decode("latin1") for (name,) in rows[b"shdr"])
 
 
 def _chunks(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
@@ -117,13 +121,6 @@ def _chunks(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int,
         name, length = struct.unpack("<4sI", file.read(8))
         yield name, start + 8, length
         start += 8 + length
-
-
-def _records(file: BinaryIO, at: int, length: int, size: int) -> list[bytes]:
-    """The records of a table but for the last, which only marks its end."""
-    file.seek(at)
-    data = file.read(length)
-    return [data[i : i + size] for i in range(0, len(data) - size, size)]
 
 
 def families(fonts: Sequence[Font]) -> list[list[Font]]:
