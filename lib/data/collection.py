@@ -114,7 +114,7 @@ def load(root: Path, manifest: Path) -> tuple[Collection, list[Skipped]]:
     track = np.repeat(np.arange(len(first), dtype=np.int32), np.diff(np.append(first, len(path))))
     start, seconds = (table[name].to_numpy() for name in ("start", "length"))
     skipped = [skip(root / row["path"], row["reason"]) for row in out.select(["path", "reason"]).to_pylist()]
-    return Collection(root, manifest.parents[1], songs.combine_chunks(), track, start, seconds), skipped
+    return Collection(root, manifest.parent.parent, songs.combine_chunks(), track, start, seconds), skipped
 
 
 def scan(
