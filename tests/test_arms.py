@@ -236,3 +236,15 @@ def test_frozen_blocks_stay_as_they_were_pretrained_while_encoder_and_decoders_l
     assert not all(same[name] for name in same if ".blocks." not in name and ".encoder" not in name)
     scratch = Finetuning(study, "scratch", 0, 1)
     assert not scratch.schedule.frozen_blocks
+
+
+def test_operations_are_counted_once_a_results_folder_that_has_runs(tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(arms, "_example_flops", lambda *what: counted.append(what) or 7)
+    for folder in (tmp_path / "none", tmp_path):
+        for _ in range(2):  # two processes
+            arms._known_flops.cache_clear()
+            assert arms._known_flops(folder / "runs", "a model", 640) == 7
+        (tmp_path / "runs").mkdir(exist_ok=True)
+    assert len(counted) == 2 + 1 and not (tmp_path / "none").exists()
+    arms._known_flops.cache_clear()

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from lib import ROOT, profile
+from lib.machine import devices
+from lib.profile.load import load
 from lib.store import provenance
 
 
@@ -24,3 +27,13 @@ def test_provenance_names_no_folder_of_this_machine(tmp_path):
     assert described["profile"]["results"] == "results/mine"
     assert str(ROOT) not in json.dumps(described)
     assert described["packages"]["torch"].startswith("2.11.0")
+
+
+@pytest.mark.parametrize("capable", [{}, {"amx_bf16": True}], ids=["AVX2", "AMX"])
+def test_precision_is_recorded_as_the_runs_had_it_and_read_so_on_every_machine(capable, monkeypatch):
+    """Names of runs contain it: an audit on another machine looks for those that were trained."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
+    recorded = provenance.describe(load("smoke", ["compute.precision=auto"]))["profile"]["compute"]["precision"]
+    assert recorded == ("bf16-mixed" if capable else "32-true")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert devices.resolve_precision(load("smoke", [f"compute.precision={recorded}"]).compute) == recorded
