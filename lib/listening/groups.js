@@ -26,7 +26,7 @@ async function render({ model, el }) {
     const values = stems.flatMap((_, at) => (sounding[at] ? [snr(groups[at], at)] : []));
     return values.reduce((a, b) => a + b, 0) / values.length;
   };
-  const text = (value) => `${value.toFixed(1).replace("-", "−").replace("−0.0", "0.0")} dB`;
+  const text = (value) => value.toFixed(1).replace("-", "−").replace("−0.0", "0.0");
 
   function hear(choice = heard) {
     heard = choice;
@@ -77,7 +77,7 @@ async function render({ model, el }) {
     body.append(line);
   });
   body.append(row("hear your sums", sums.map(({ button }) => button)), row("hear the stems", truths.map(({ button }) => button)));
-  stems.forEach((stem, against) => body.append(make("tr", {}, make("th", { scope: "row", textContent: `SNR against ${stem}` }), ...stems.map((_, at) => values[at][against]), make("td"))));
+  stems.forEach((stem, against) => body.append(make("tr", {}, make("th", { scope: "row", textContent: `dB against ${stem}` }), ...stems.map((_, at) => values[at][against]), make("td"))));
   table.append(body);
   const help = "Play, listen to the outputs (keys 1 to 9), and toggle each into the stems that it belongs to. Can you find the four stems?";
   root.append(make("p", { textContent: help }), make("div", { className: "bar" }, play, mixture.button, reveal, clear, clock), table, total);
@@ -96,8 +96,8 @@ async function render({ model, el }) {
       });
     });
     const far = mean(best) - mean(mine);
-    const found = far < 0.05 ? "That is the best there is." : `${text(far)} below the best grouping.`;
-    const said = `${revealed ? `Best grouping: ${text(mean(best))} on average.` : `Your four stems: ${text(mean(mine))} on average. ${found}`}`;
+    const found = far < 0.05 ? "That is the best there is." : `${text(far)} dB below the best grouping.`;
+    const said = revealed ? `Best grouping: ${text(mean(best))} dB on average.` : `Your four stems: ${text(mean(mine))} dB on average. ${found}`;
     if (total.textContent !== said) total.textContent = said;
   }
   listensTo(root, ({ key }) => {
