@@ -155,9 +155,9 @@ def test_conditions_take_every_place_equally_often(prepared):
 
 
 def test_a_long_test_is_split_between_questions_and_then_songs_evenly_over_participants(tmp_path):
-    whole = {tuple(page) for page in design.parts(SETUP, items(), 60.0)[0]}
+    whole = {tuple(page) for page in design.parts(SETUP, items(), 60.0, 0)[0]}
     for minutes, parts in ((12.0, 1), (6.0, 3), (4.0, 3), (2.0, 6), (1.0, 6)):
-        split = design.parts(replace(SETUP, minutes=minutes), items(), 60.0)
+        split = design.parts(replace(SETUP, minutes=minutes), items(), 60.0, 0)
         assert len(split) == parts and {len(part) for part in split} == {12 // parts}
         assert {tuple(page) for part in split for page in part} == whole
         if parts == 3:

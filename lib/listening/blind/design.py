@@ -21,7 +21,7 @@ from scipy.stats import binom
 
 from lib import STEMS, UserError
 from lib.data import audio
-from lib.listening.blind.session import estimate
+from lib.listening.blind.session import longest, minutes
 from lib.listening.blind.setup import FILE, Setup
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.listening.loudness import HEADROOM, equal_loudness, loudness
@@ -197,7 +197,7 @@ def described(setup: Setup, passages: Sequence[Item]) -> dict:
         "setup": asdict(setup),
         "words": setup.texts,
         "items": [_described(setup, item) for item in passages],
-        "parts": parts(setup, passages, page),
+        "parts": parts(setup, passages, page, len(training)),
         "training": training,
         "page_seconds": page,
         "rest": max(1, round(30 * setup.minutes / page)),  # pages up to a break, half a session
@@ -219,7 +219,7 @@ def _described(setup: Setup, item: Item) -> dict:
     }
 
 
-def parts(setup: Setup, passages: Sequence[Item], page_seconds: float) -> list[list[tuple[str, int]]]:
+def parts(setup: Setup, passages: Sequence[Item], page_seconds: float, training: int) -> list[list[tuple[str, int]]]:
     """The (question, item) pages of every part of a test; a participant has one part.
 
     MUSHRA: all questions about all items, split into as many parts as sessions of ``minutes`` allow, between questions
@@ -231,14 +231,15 @@ def parts(setup: Setup, passages: Sequence[Item], page_seconds: float) -> list[l
         turns = len(passages) // math.gcd(len(passages), count)
         return [[(question, (part * count + n) % len(passages)) for n in range(count)] for part in range(turns)]
     units = [(question, song) for question in setup.questions for song in dict.fromkeys(i.song for i in passages)]
-    count = math.ceil(len(setup.questions) * len(passages) * page_seconds / (60 * setup.minutes))
-    if 1 < count < len(setup.questions):
-        count = len(setup.questions)  # a question is not torn apart where whole ones fit
-    count = min(count, len(units))
-    pages: list[list] = [[] for _ in range(count)]
-    for number, (question, song) in enumerate(units):
-        place = number * count // len(units)
-        pages[place] += [(question, n) for n, item in enumerate(passages) if item.song == song]
+    for count in range(1, len(units) + 1):
+        if 1 < count < len(setup.questions):
+            continue  # a question is not torn apart where whole ones fit
+        pages: list[list] = [[] for _ in range(count)]
+        for number, (question, song) in enumerate(units):
+            place = number * count // len(units)
+            pages[place] += [(question, n) for n, item in enumerate(passages) if item.song == song]
+        if minutes(max(map(len, pages)), training, page_seconds) <= setup.minutes:
+            break
     return pages
 
 
@@ -297,10 +298,10 @@ def critical_count(count: int, alpha: float) -> int:
 def protocol(design: Mapping) -> Iterator[str]:
     """A test in sentences, for the experimenter and for the paper."""
     setup, items, parts = design["setup"], design["items"], design["parts"]
-    pages, minutes = max(map(len, parts)), estimate(design)
+    pages, time = max(map(len, parts)), longest(design)
     if setup["test"] == "mushra":
         sounds = max(len(item["conditions"]) for item in items)
-        yield f"{pages} pages, each with a reference and {sounds} sounds to rate from 0 to 100; about {minutes} minutes"
+        yield f"{pages} pages, each with a reference and {sounds} sounds to rate from 0 to 100; about {time} minutes"
         if len(parts) > 1:
             whole = sum(map(len, parts))
             yield f"all {whole} pages are split into {len(parts)} parts, one for each participant: invite a multiple"
@@ -310,7 +311,7 @@ def protocol(design: Mapping) -> Iterator[str]:
         return
     preference = setup["test"] == "preference"
     pair = " and ".join(map(repr, items[0]["conditions"]))
-    yield f"{pages} trials of {pair}, fixed in advance, about {minutes} minutes"
+    yield f"{pages} trials of {pair}, fixed in advance, about {time} minutes"
     yield (
         f"they detect a true share of {setup['detectable']:.0%} with a power of {setup['power']:.0%} at a level of "
         f"{setup['alpha']:g} ({'two' if preference else 'one'}-sided, exact binomial test)"

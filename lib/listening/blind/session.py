@@ -112,7 +112,7 @@ class Session:
     def _welcome(self, message: Mapping) -> dict:
         setup = self.setup
         shown = {key: setup[key] for key in ("title", "language", "contact", "consent", "test")}
-        facts = {"design": self.design["fingerprint"], "minutes": estimate(self.design), "words": self.design["words"]}
+        facts = {"design": self.design["fingerprint"], "minutes": longest(self.design), "words": self.design["words"]}
         return {"view": "welcome", **shown, **facts}
 
     def _begin(self, message: Mapping) -> dict:
@@ -236,9 +236,9 @@ class Session:
         rest = not before and number > 0 and number % self.design["rest"] == 0
         facts = {
             "view": "trial", "page": number, "of": len(pages), "sounds": str(number),
-            "minutes": estimate(self.design, left), "rest": rest, "back": number > 0 and self.setup["test"] == "mushra",
-            "revision": len(before), "values": before[-1]["values"] if before else None,
-            "level": self._set_level(answers.code),
+            "minutes": minutes(left, 0, self.design["page_seconds"]), "rest": rest,
+            "back": number > 0 and self.setup["test"] == "mushra", "revision": len(before),
+            "values": before[-1]["values"] if before else None, "level": self._set_level(answers.code),
         }  # fmt: skip
         return facts | self._asked(answers.code, pages[number])
 
@@ -257,11 +257,14 @@ class Session:
         return next((event["decibels"] for event in reversed(events) if event["kind"] == "level"), 0.0)
 
 
-def estimate(design: Mapping, pages: int | None = None) -> int:
-    """Minutes that ``pages`` take, by default the longest part with its training."""
-    if pages is None:
-        pages = max(map(len, design["parts"])) + len(design["training"])
-    return max(1, round(pages * design["page_seconds"] / 60))
+def minutes(pages: int, training: int, page_seconds: float) -> int:
+    """An estimate of what pages take; those of the training are heard by halves."""
+    return max(1, round((pages + training / 2) * page_seconds / 60))
+
+
+def longest(design: Mapping) -> int:
+    """Minutes that the longest part of a test takes, with its training."""
+    return minutes(max(map(len, design["parts"])), len(design["training"]), design["page_seconds"])
 
 
 def _to_page(events: Sequence[dict], number: int) -> list[dict]:
