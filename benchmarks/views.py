@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +94,8 @@ def blind(page, heard: Excerpt, kind: str, folder: Path) -> None:
     settings = Blind(test=kind, seconds=2.0, stems=("vocals",), questions=("target",))
     if len(heard.versions) < 3:  # two methods at least, for a choice between two
         heard.versions["mixture"] = np.broadcast_to(heard.mixture / 4, heard.versions[REFERENCE].shape)
-    made = setup.of_profile(settings)
+    methods = [name for name in heard.versions if name != REFERENCE][-3:]  # with keys for all sounds
+    made = replace(setup.of_profile(settings), methods=tuple(methods))
     place = design.write(folder / kind, made, design.items(settings, made, [heard]))
     port, home = browser.free_port(), folder / kind / "home"
     home.mkdir()
@@ -105,23 +106,24 @@ def blind(page, heard: Excerpt, kind: str, folder: Path) -> None:
         view = page.locator(".blind")
         view.locator("input[name=code]").fill("")
         view.get_by_role("button", name="Begin").click()
-        listen(page, ["1"], "volume")
+        listen(page, kind, "volume")
+        page.wait_for_function("() => [...document.querySelectorAll('button.main')].every((button) => !button.disabled)")
         view.get_by_role("button", name="Lock the level").click()
-        listen(page, "0123456789"[kind == "abx" : page.locator(".letter").count() + (kind == "abx")], "training")
+        listen(page, kind, "training")
         view.get_by_role("button", name="Continue").click()
-        listen(page, "012" if kind == "mushra" else "123", "trial")
+        listen(page, kind, "trial", 3)
         for slider, right in zip(view.locator("input[type=range]").all(), (90, 32, 72), strict=False):
             slider.fill(str(right))
         page.wait_for_timeout(300)
         save(kind, view)
 
 
-def listen(page, keys: Sequence[str], view: str) -> None:
-    """Play every sound behind a key for as long as it takes to count as heard."""
+def listen(page, kind: str, view: str, most: int = 99) -> None:
+    """Play, and hear the first ``most`` sounds of a page until they count as heard."""
     page.locator(f".blind[data-view={view}] .play").click()
-    for key in keys:
-        page.keyboard.press(key)
-        page.wait_for_timeout(2100)
+    for number, letter in enumerate(page.locator(".letter").all()[:most]):
+        page.keyboard.press(str(number + (kind == "abx")))
+        page.wait_for_function("letter => letter.matches('.heard-once')", arg=letter.element_handle())
 
 
 def main() -> int:
