@@ -25,12 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import UserError, one_line
 from lib.losses import mixit_loss, stem_snr_loss
-from lib.machine import faults, signals
-from lib.machine.devices import cpu, gpu, on_gpu
+from lib.machine import memory, signals
+from lib.machine.devices import cpu, gpu, on_gpu, resolve_precision
 from lib.machine.distributed import all_gather, broadcast, share_weights, start_fabric, world_size
 from lib.machine.progress import bar
 from lib.mixing import loader
 from lib.model import checkpoints
+from lib.model.locoformer import SIZES
 from lib.model.separator import Separator
 from lib.profile.fields import Compute, Optimisation
 from lib.store.files import file_lock
@@ -153,6 +154,7 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
     base_rate = stage.learning_rate or task.separator.size.learning_rate
     optimiser = torch.optim.AdamW(task.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True)
     task.separator.masker.recompute = compute.recompute
+    stage = _in_parts_that_fit(fabric, task.separator, stage, compute)
     if compute.compile and on_gpu(compute):
         compile_if_possible(task.separator.masker)
     model, optimiser = fabric.setup(task.separator, optimiser)
@@ -176,7 +178,7 @@ def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: 
         state["step"], state["seconds"] = done, before + time.monotonic() - began
         validation = None
         if done % stage.validate_every == 0 or done == stage.steps:
-            validation = broadcast(_validate(task, model, stage))
+            validation = broadcast(_validate(task, model))
             checkpoints.keep_best(run, task.separator, state["best"], validation, done, stage.average_best, first)
             state["stalled_at"] = state["stalled_at"] or _stalled_at(stage, state)
         if first:
@@ -232,8 +234,19 @@ def _as_it_goes(stage: Optimisation, state: dict) -> Optimisation:
     return stage.decaying_from(state["stalled_at"]) if state["stalled_at"] else stage
 
 
+def _in_parts_that_fit(fabric, separator: Separator, stage: Optimisation, compute: Compute) -> Optimisation:
+    """The stage with as many parts a step, on all processes, as their GPUs' memory asks for where it is known."""
+    size = next((name for name, size in SIZES.items() if size == separator.size), "")
+    row = memory.counted(size, type(stage).__name__.lower(), separator.sources, compute.recompute)
+    if fabric.device.type != "cuda" or row is None or resolve_precision(compute) != "bf16-mixed":
+        return stage
+    fits = memory.fitting(row, torch.cuda.mem_get_info(fabric.device)[0], stage.crop_seconds)
+    share, processes = share_of_batch(stage, fabric.world_size), fabric.world_size
+    return replace(stage, accumulate=max(all_gather(memory.parts(stage, share, processes, fits))))
+
+
 def _step_that_fits(fabric, model, optimiser, task: Task, stage: Optimisation, batch: Tensor, rate: float, seed: int):
-    """`train_step`, in parts that fit the GPU's memory, and the stage with their number.
+    """`train_step`, in smaller parts where the GPU's memory runs out, and the stage with their number.
 
     Raises: UserError if not one example fits, or if there are several processes.
     """
@@ -241,20 +254,29 @@ def _step_that_fits(fabric, model, optimiser, task: Task, stage: Optimisation, b
         with contextlib.suppress(torch.OutOfMemoryError):
             return train_step(fabric, model, optimiser, task, stage, batch, rate, seed), stage
         # out here, what the step held is free again
-        stage = replace(stage, accumulate=faults.parts_that_fit(fabric, task, optimiser, stage, batch))
+        optimiser.zero_grad()
+        stage = replace(stage, accumulate=memory.halved(stage, len(batch), fabric.world_size))
 
 
-def _validate(task: Task, model, stage: Optimisation) -> float:
+def _validate(task: Task, model) -> float:
     model.eval()
-    with contextlib.suppress(torch.OutOfMemoryError), torch.inference_mode():
+    with torch.inference_mode():
         return task.validate(model)
-    raise faults.exhausted_by_validation(stage)
+
+
+def _losses(loss: Callable, separator: Separator, batch: Tensor) -> Tensor:
+    """``loss`` [B] of a batch, by halves where a GPU's memory is too small for it."""
+    with contextlib.suppress(torch.OutOfMemoryError):
+        return loss(separator, batch)
+    if len(batch) == 1:
+        raise UserError("GPU memory ran out in validation with one example: does another process use the GPU?")
+    return torch.cat([_losses(loss, separator, half) for half in batch.chunk(2)])
 
 
 def mean_loss(loss: Callable, separator: Separator, batches: Callable[[], Iterable[Tensor]]) -> float:
     """Mean of ``loss`` over the examples of all batches of all processes, each of which has its own."""
     device = separator.window.device
-    losses = [loss(separator, batch.to(device)) for batch in batches()]
+    losses = [_losses(loss, separator, batch.to(device)) for batch in batches()]
     if world_size() > 1:
         parts = all_gather([value for part in losses for value in part.tolist()])
         losses = [torch.tensor(list(itertools.chain(*parts)))]
@@ -284,7 +306,7 @@ def _write_average(run: Run, separator: Separator, stage: Optimisation, state: d
         averaged_steps=[step for _, step in state["best"]],
         audio_seconds=stage.steps * stage.batch * stage.crop_seconds,
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        **gpu(separator.window.device),
+        **gpu(separator.window.device, stage.accumulate),
         weights=file_digest(run.weights),
         cpu=cpu(),
         processes=processes,
@@ -298,8 +320,18 @@ def example_flops(make: Callable[[], Separator], loss: Callable, mixtures: int, 
     """Floating-point operations of a step for one example, forward and backward, counted without computing any.
 
     ``make`` gives the separator, ``loss`` takes it and a batch [1, ``mixtures``, 2, ``samples``], whole hops. Fourier
-    transforms do not count.
+    transforms do not count. Blocks are alike: one is counted, beside the separator without any.
     """
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        loss(make(), torch.zeros(1, mixtures, 2, samples)).mean().backward()
-    return counter.get_total_flops()
+    with FakeTensorMode():
+        separator = make()
+        masker, frames = separator.masker, samples // separator.hop
+        blocks, masker.blocks = masker.blocks, nn.ModuleList()
+        bands = sum(len(group.bands) for group in masker.groups)
+        for group in masker.groups:
+            group.masks_of_each = group.masks_of_all  # as many operations, in fewer calls
+        inside = torch.zeros(1, frames, bands, separator.size.features, requires_grad=True)
+        with FlopCounterMode(display=False) as around:
+            loss(separator, torch.zeros(1, mixtures, 2, samples)).mean().backward()
+        with FlopCounterMode(display=False) as within:
+            blocks[0](inside).sum().backward()
+    return around.get_total_flops() + len(blocks) * within.get_total_flops()

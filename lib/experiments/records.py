@@ -72,11 +72,21 @@ def cost(study: Study, trainings: Iterable[Pretraining | Finetuning]) -> pd.Data
             "audio seconds per second": facts["audio_seconds"] / max(facts["seconds"], 1e-9),
             "peak memory in MiB": facts["peak_memory_mib"],
             **_spent(training),
+            **(_on_gpu(training, facts) if "gpu" in facts else {}),
             **{f"{what} {OF_PRETRAINING}": value for what, value in (_spent(start) if start else {}).items()},
         }
         columns = {"stage": run.name.split("-")[0], **dict(zip(KEYS, keys, strict=True))}
         rows += [{**columns, "metric": metric, "value": value} for metric, value in values.items()]
     return study.write("cost", whole(pd.DataFrame(rows)))
+
+
+def _on_gpu(training: Pretraining | Finetuning, facts: dict) -> dict[str, float]:
+    """Of a GPU: its peak memory, and the rate of the training steps, to which validation adds time alone."""
+    operations = facts["steps"] * training.step_flops
+    return {
+        "peak GPU memory in MiB": facts["peak_gpu_memory_mib"],
+        "TFLOP/s of a GPU": operations / max(facts["seconds"], 1e-9) / facts["processes"] / 1e12,
+    }
 
 
 OF_PRETRAINING = "of its pre-training"

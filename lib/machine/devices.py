@@ -36,14 +36,14 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpu(device: torch.device) -> dict:
-    """The name of a GPU, and the most memory in MiB that this process has held there; nothing of a CPU."""
+def gpu(device: torch.device, accumulate: int) -> dict:
+    """The name of a GPU, the most memory in MiB that this process has held there, parts of a step; nothing of a CPU."""
     if device.type != "cuda":
         return {}
     import torch
 
     peak = torch.cuda.max_memory_allocated(device) / 2**20
-    return {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": peak}
+    return {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": peak, "accumulate": accumulate}
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h

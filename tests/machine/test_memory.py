@@ -1,5 +1,7 @@
-"""When memory runs out: the batch that fits is named, and recomputing blocks changes no bit."""
+"""A step is taken in parts that fit a GPU's memory, by halves where it runs out; recomputing blocks changes no bit."""
 
+import re
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -7,89 +9,77 @@ import pytest
 import torch
 
 from lib import UserError, training
-from lib.machine import faults
+from lib.machine import memory
 from lib.model.separator import Separator
 from lib.profile.fields import Compute, Finetune
+from lib.profile.load import load
 from lib.store.runs import Run
 from tests.toys import COMPUTE, STAGE, Noise, task, train
 
-GB = 1 << 30
-
-
-class Card:
-    """A GPU of so many GB on which a step takes ``fixed`` + ``each`` x examples GB."""
-
-    def __init__(self, total, fixed, each):
-        self.total, self.fixed, self.each, self.examples = total, fixed, each, 0
-
-    def step(self, count):
-        self.examples = count
-        if self.fixed + count * self.each > self.total:
-            raise torch.OutOfMemoryError
-
-    def capacity(self):
-        return self.total * GB
-
-    def peak(self, call):
-        call()
-        return (self.fixed + self.examples * self.each) * GB
+ROW = {"fixed_gib": "2", "example_gib": "3", "crop_seconds": "6"}
 
 
 @pytest.mark.parametrize(
-    ("card", "later", "expected"),
-    [
-        (Card(80, 4, 9), 0, 8),
-        (Card(80, 4, 9), 10 * GB, 6),
-        (Card(20, 4, 9), 0, 1),  # two examples do not fit
-        (Card(10, 4, 9), 0, 0),
-    ],
+    ("gib", "crop_seconds", "fits"),
+    [(80, 6.0, 23), (40, 6.0, 11), (24, 6.0, 6), (24, 3.0, 13), (4, 6.0, 0)],
 )
-def test_examples_that_fit_follow_from_one_and_two(card, later, expected):
-    assert faults.fitting(card, card.step, later) == expected
+def test_as_many_examples_fit_as_memory_has_room_for_beside_what_every_step_takes(gib, crop_seconds, fits):
+    assert memory.fitting(ROW, gib * memory.GIB, crop_seconds) == fits
+    if fits:
+        used = [memory.step_gib(ROW, count, crop_seconds) for count in (fits, fits + 1)]
+        assert used[0] <= memory.USABLE * gib < used[1]
 
 
 @pytest.mark.parametrize(
     ("batch", "accumulate", "processes", "fits", "expected"),
-    [
-        (64, 1, 1, 8, 8),
-        (64, 2, 1, 5, 13),
-        (64, 4, 4, 3, 24),
-        (32, 8, 8, 1, 32),
-    ],
+    [(64, 1, 1, 23, 3), (64, 8, 1, 23, 8), (64, 1, 4, 5, 16), (8, 1, 1, 23, 1), (8, 1, 1, 0, 8)],
 )
-def test_the_advice_is_the_profile_field_that_makes_it_fit(batch, accumulate, processes, fits, expected):
+def test_a_step_is_taken_in_parts_that_fit_and_in_as_many_as_the_profile_says(
+    batch, accumulate, processes, fits, expected
+):
     stage = Finetune(batch=batch, accumulate=accumulate)
-    if processes == 1:
-        assert faults.parts_for(stage, batch, 1, fits) == expected
-    else:
-        with pytest.raises(UserError, match=f"about {fits} fit: set finetune\\.accumulate={expected} "):
-            faults.parts_for(stage, batch // processes, processes, fits)
-    parts = torch.empty(batch // processes).chunk(-(-expected // processes))
-    assert max(map(len, parts)) <= fits
+    assert memory.parts(stage, batch // processes, processes, fits) == expected
+    assert max(map(len, torch.empty(batch // processes).chunk(-(-expected // processes)))) <= max(fits, 1)
 
 
-def test_where_nothing_fits_other_fields_are_named():
-    with pytest.raises(UserError, match=r"not even one example fits: set compute\.recompute=true"):
-        faults.parts_for(Finetune(), 8, 1, 0)
+@pytest.mark.parametrize(("gib", "parts"), [(24, 2), (40, 1), (80, 1)])
+def test_profile_single_gpu_pretrains_in_parts_that_fit_a_card_and_says_nothing_on_a_cpu(monkeypatch, gib, parts):
+    profile = load("single_gpu")
+    separator = Separator.from_size(profile.model.size, profile.model.sources)
+    card = SimpleNamespace(device=torch.device("cuda", 0), world_size=1)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (gib * memory.GIB, gib * memory.GIB))
+    found = training._in_parts_that_fit(card, separator, profile.pretrain, profile.compute)
+    assert found == replace(profile.pretrain, accumulate=parts)
+    cpu = SimpleNamespace(device=torch.device("cpu"), world_size=1)
+    assert training._in_parts_that_fit(cpu, separator, profile.pretrain, profile.compute) == profile.pretrain
 
 
-def test_a_run_finds_the_parts_that_fit_a_card_and_trains_as_if_told(tmp_path, monkeypatch, capsys):
-    card = Card(20, 2, 6)
-    monkeypatch.setattr(faults, "Gauge", lambda device: card)
+def test_where_memory_runs_out_all_the_same_parts_are_halved_and_training_goes_on_as_if_told(tmp_path, capsys):
     whole = task()
 
     def loss(model, stems):
-        card.step(len(stems))
+        if len(stems) > 1:
+            raise torch.OutOfMemoryError
         return whole.loss(model, stems)
 
     greedy = training.Task(whole.separator, Noise(), loss, whole.validate)
     stage = Finetune(**{**vars(STAGE), "batch": 4})
     training.fit(greedy, stage, Run(tmp_path / "found"), 0, COMPUTE, 0, "test")
-    said = capsys.readouterr().err
-    assert said.count("finetune: 4 examples at a time do not fit GPU memory: finetune.accumulate=2\n") == 1
-    told = Finetune(**{**vars(stage), "accumulate": 2})
+    said = re.findall(r"finetune: \d.*", capsys.readouterr().err)
+    assert said == [
+        f"finetune: {had} examples at a time do not fit GPU memory: finetune.accumulate={parts}"
+        for had, parts in ((4, 2), (2, 4))
+    ]
+    told = Finetune(**{**vars(stage), "accumulate": 4})
     training.fit(task(), told, Run(tmp_path / "told"), 0, COMPUTE, 0, "test")
     assert Run(tmp_path / "found").weights.read_bytes() == Run(tmp_path / "told").weights.read_bytes()
+
+
+def test_one_example_too_much_or_several_processes_are_one_line():
+    with pytest.raises(UserError, match=r"^finetune: .* with one example: set compute\.recompute=true"):
+        memory.halved(Finetune(batch=4, accumulate=4), 4, 1)
+    with pytest.raises(UserError, match=r"16 examples at a time: set finetune\.accumulate=8 .* resumes"):
+        memory.halved(Finetune(batch=64), 16, 4)
 
 
 def test_without_dropout_weights_depend_on_the_parts_by_rounding_alone(tmp_path):
@@ -102,15 +92,20 @@ def test_without_dropout_weights_depend_on_the_parts_by_rounding_alone(tmp_path)
         torch.testing.assert_close(other, weights[0], rtol=0, atol=2e-4)
 
 
-def test_a_validation_that_does_not_fit_is_one_line(tmp_path):
-    def validate(separator):
-        raise torch.OutOfMemoryError
+def test_a_validation_that_does_not_fit_is_computed_by_halves():
+    seen = []
 
-    greedy = training.Task(task().separator, Noise(), task().loss, validate)
-    with pytest.raises(
-        UserError, match=r"^finetune: GPU memory ran out in validation with 2 .* finetune\.accumulate=2"
-    ):
-        training.fit(greedy, Finetune(**vars(STAGE)), Run(tmp_path), 0, COMPUTE, 0, "test")
+    def loss(separator, batch):
+        seen.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError
+        return batch.mean((1, 2, 3))
+
+    batch, separator = torch.stack([Noise()[index] for index in range(5)]), task().separator
+    found = training.mean_loss(loss, separator, lambda: [batch])
+    assert found == pytest.approx(batch.mean().item(), abs=1e-6) and seen == [5, 3, 2, 1, 2]
+    with pytest.raises(UserError, match="ran out in validation with one example"):
+        training.mean_loss(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError), separator, lambda: [batch])
 
 
 def test_recomputing_blocks_changes_no_bit(tmp_path):
