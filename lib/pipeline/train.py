@@ -62,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         print(_from_process(fault), file=sys.stderr)
         return 1
     finally:
-        distributed.leave()
+        with signals.deferred():  # a second signal has nothing left to stop
+            distributed.leave()
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
