@@ -179,18 +179,18 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIEN
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
     """A running cluster."""
-    before = HOSTS.read_text()
+    names = "".join(f"127.0.0.1 {node}\n" for node in NODES)
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:
         os.chmod(name, 0o755)  # munge refuses a socket that others cannot reach
         found = Cluster(Path(name))
         try:
-            HOSTS.write_text(before + "".join(f"127.0.0.1 {node}\n" for node in NODES))
+            HOSTS.write_text(HOSTS.read_text() + names)
             found.configure()
             found.start_all()
             yield found
         finally:
             found.stop()
-            HOSTS.write_text(before)
+            HOSTS.write_text(HOSTS.read_text().replace(names, "", 1))
 
 
 class Checks:
