@@ -31,7 +31,7 @@ from lib.losses import mixit_loss
 from lib.machine import devices
 from lib.model.published import load_published
 from lib.model.separator import Separator
-from lib.pipeline import matrix
+from lib.pipeline import matrix, train
 from lib.profile.load import load
 from lib.store.files import write_json
 from lib.store.tables import read_table
@@ -58,7 +58,7 @@ CUT = [
 TINY = [
     *("model.size=nano", "compute.accelerator=cpu", "compute.precision=32-true", "pretrain.crop_seconds=1.0"),
     *("finetune.crop_seconds=1.0", "pretrain.batch=2", "finetune.batch=2", "corpus.workers=0", "pretrain.seeds=[0]"),
-    "corpus.rendered={song_seconds: 12.0, train_songs: 2, validation_songs: 1, test_songs: 1, unlabeled_songs: 3}",
+    "corpus.rendered={song_seconds: 20.0, train_songs: 2, validation_songs: 1, test_songs: 1, unlabeled_songs: 8}",
     *("pretrain.steps=4", "finetune.steps=4", "separate.window_seconds=2.0", "separate.hop_seconds=1.0"),
     *("finetune.seeds=[0]", "finetune.labeled_songs=[1]", "corpus.validation_songs=1", "pretrain.validation_moms=2"),
 ]
@@ -149,7 +149,10 @@ def _train(*fields: str, seed: int = 0, stop: bool = False, launcher: tuple[str,
         if stop:
             process.send_signal(signal.SIGTERM)
         status = process.wait()
-    return {"status": status, "seconds": time.monotonic() - began, "said": log.read_text()[-400:].splitlines()[-1:]}
+    said = log.read_text()[-400:].splitlines()[-1:]
+    if status != (train.STOPPED if stop else 0):
+        sys.exit(f"status {status}: {said}")
+    return {"status": status, "seconds": time.monotonic() - began, "said": said}
 
 
 def _losses(results: Path) -> list[float]:

@@ -282,6 +282,7 @@ def main() -> int:
         print("tests.slurm: SLURM changes users and /etc/hosts gets two names: run as root", file=sys.stderr)
         return 77
     failed = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends the cluster, too
     with cluster() as slurm:
         checks = Checks(slurm)
         for name in [name for name in vars(Checks) if name.startswith(("a_", "an_"))]:
