@@ -141,7 +141,7 @@ def _regime(read: Read) -> Caption:
     one = "; one seed suggests, and shows nothing" if table["n_seeds"].max() == 1 else ""
     return Caption(
         sentence(f"the gain from pre-training is {' and '.join(texts)}{one}"),
-        "Pre-trained minus scratch in {table['metric'].iloc[0]}; in brackets: 95% interval.",
+        f"Pre-trained minus scratch in {table['metric'].iloc[0]}; in brackets: 95% interval.",
     )
 
 
