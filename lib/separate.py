@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import itertools
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -213,7 +214,7 @@ def _targets(songs: Sequence[Path], out: Path) -> tuple[dict[Path, Path], list[s
     """A folder in ``out`` for each song, none for two, and what is wrong with the folders among ``songs``."""
     names, failed, taken, targets = {}, [], {}, {}
     for path in songs:
-        files, unread = music_files(path) if path.is_dir() else ([path], [])
+        files, unread = music_files(path) if os.path.isdir(path) else ([path], [])
         files = [file for file in files if file == path or not file.resolve().is_relative_to(out.resolve())]
         failed += [f"{item.path}: {item.reason}" for item in unread]
         failed += [] if files or unread else [f"{path}: no music in this folder"]

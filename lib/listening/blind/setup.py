@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -79,7 +80,7 @@ def build(content: Mapping, where: str) -> Setup:
 def of_folder(folder: Path) -> Setup:
     """The setup in ``test.yaml`` of a folder of stimuli, if there is one. Raises: UserError."""
     path = folder / FILE
-    return build(schema.read(path) if path.exists() else {}, path.name)
+    return build(schema.read(path) if os.path.exists(path) else {}, path.name)
 
 
 def of_profile(blind: Blind) -> Setup:
