@@ -58,7 +58,7 @@ def test_listing_reads_no_music_and_writes_nothing(short, capsys, tmp_path):
 
 
 def test_every_line_works_and_nothing_is_left_for_the_notebooks(study, short, capsys):
-    lines = listed(capsys, *short)
+    lines = [line for line in listed(capsys, *short) if " # its music is missing" not in line]
     assert len(lines) == len(set(lines)) > 10
     for line in lines:
         start, *arguments = shlex.split(line)[2:]

@@ -119,14 +119,17 @@ def make_effects() -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["axis", "level"]).assign(difference=rng.normal(0, 0.3, len(rows)))
     table = table.assign(low=table["difference"] - 0.2, high=table["difference"] + 0.3, n_songs=12, n_seeds=3)
     base = table["level"].isin(["all", "8", "rendered"])
-    return table.assign(base=base, from_base_p_holm=np.where(base, np.nan, np.linspace(0, 0.3, len(rows))))
+    p = np.where(base, np.nan, np.linspace(0, 0.3, len(rows)))
+    return table.assign(base=base, from_base=np.where(base, np.nan, -0.1), from_base_p_holm=p, n_origins=3)
 
 
 def make_regime() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = [(steps, songs, rng.normal(0, 0.4)) for steps in (250, 1000, 4000) for songs in BUDGETS]
     table = pd.DataFrame(rows, columns=["pretrain_steps", "labeled_songs", "difference"])
-    return table.assign(low=table["difference"] - 0.2, high=table["difference"] + 0.3, n_songs=8, n_seeds=2)
+    return table.assign(
+        low=table["difference"] - 0.2, high=table["difference"] + 0.3, n_songs=8, n_seeds=2, metric="uSDR"
+    )
 
 
 def make_search() -> pd.DataFrame:
