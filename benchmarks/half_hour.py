@@ -67,14 +67,14 @@ TINY = [
 def right() -> dict:
     """Golden vectors in float32 and bfloat16, gradients against the CPU's, and what attention drops."""
     found = {}
-    with np.load(GOLDEN / "bslocoformer_tiny.npz") as archive:
+    with np.load(GOLDEN / "bslocoformer_tiny.npz", allow_pickle=False) as archive:
         wave, expected = (torch.from_numpy(archive[name]).to(DEVICE) for name in ("wav", "est"))
     separator = load_published(GOLDEN / "bslocoformer_tiny.npz").to(DEVICE).eval()
     for name, bf16 in (("float32", False), ("bf16", True)):
         with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
             error = (separator(wave).float() - expected).abs().max() / expected.abs().max()
         found[f"golden vectors, {name}: largest error"] = error.item()
-    with np.load(GOLDEN / "mixit.npz") as archive:
+    with np.load(GOLDEN / "mixit.npz", allow_pickle=False) as archive:
         names = ("est", "mixtures", "exact_assignment")
         estimates, mixtures, assignment = (torch.from_numpy(archive[name]).to(DEVICE) for name in names)
     chosen = mixit_loss(estimates.float(), mixtures.float())[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -115,7 +114,7 @@ def _content(path: Path) -> object:
 
 def _objects(path: Path, error: Exception) -> str:
     """The types of what else a file holds, if that is why it was not opened."""
-    if not isinstance(error, pickle.UnpicklingError) or not (said := re.search(r"GLOBAL ([\w.]+)", str(error))):
+    if type(error).__name__ != "UnpicklingError" or not (said := re.search(r"GLOBAL ([\w.]+)", str(error))):
         return ""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(path)  # by reading, not by unpickling

@@ -231,7 +231,8 @@ def test_files_that_are_left_out_are_listed_and_counted_by_reason(tmp_path, capf
     counts = read_table(root / "results" / "tables" / "skipped_reasons.csv").set_index("reason")["files"]
     assert counts["N s long, shorter than N s"] == 2 and counts["mono"] == 1 and counts["no such file"] == 1
     assert counts.sum() == 9
-    assert "scanning" in (said := capfd.readouterr().err) and "mpg123" not in said and "resync" not in said
+    said = capfd.readouterr().err
+    assert "mpg123" not in said and "resync" not in said
 
 
 def test_a_clip_whose_length_its_header_guesses_is_used_whole(tmp_path):
