@@ -13,7 +13,18 @@ import pandas as pd
 from lib.experiments.intervals import direction, mean_interval
 from lib.experiments.probes import above_mixture
 from lib.experiments.records import TOOK
-from lib.report.sentences import answering, counted, differs, listed, outcome, p_value, primary, sentence, without_kind
+from lib.report.sentences import (
+    answering,
+    counted,
+    decibels,
+    differs,
+    listed,
+    outcome,
+    p_value,
+    primary,
+    sentence,
+    without_kind,
+)
 from lib.scoring import MEAN
 from lib.store.tables import read_table
 
@@ -116,12 +127,16 @@ def _scores(read: Read, experiment: str) -> Caption:
     scores = scores[(scores["experiment"] == experiment) & (scores["metric"] == metric)]
     budget = scores["labeled_songs"].max()
     scores = scores[scores["labeled_songs"].fillna(budget) == budget]
-    means = scores.groupby(["method", "stem"])["value"].mean().groupby("method").mean()
-    arms = [f"{method} {means[method]:.1f}" for method in scores.loc[scores["seed"].notna(), "method"].unique()]
-    oracle = f"ideal ratio mask {means['ideal ratio mask']:.1f}"
+    scores = scores.assign(seed=scores["seed"].fillna(0))  # of the oracle, which is not trained
+    texts = []
+    for method in dict.fromkeys([*scores["method"][scores["labeled_songs"] == budget], "ideal ratio mask"]):
+        row = mean_interval(scores, method, metric).set_index("stem").loc[MEAN]
+        varies = f" ({row['low']:.1f} to {row['high']:.1f})" if np.isfinite(row["low"]) else ""
+        texts.append(f"{method} {row['mean']:.1f}{varies}")
+    alone = " Of one song, intervals are those between seeds alone." if scores["song"].nunique() == 1 else ""
     return Caption(
-        sentence(f"mean {metric} in dB with {counted(budget, 'labelled song')}: {', '.join([*arms, oracle])}"),
-        "Bars: 95% interval; black: ideal ratio mask, an oracle; dashed: the mixture as estimate.",
+        sentence(f"mean {metric} in dB with {counted(budget, 'labelled song')}: {', '.join(texts)}"),
+        f"Bars: 95% interval; black: ideal ratio mask, an oracle; dashed: the mixture as estimate.{alone}",
     )
 
 
@@ -200,7 +215,8 @@ def _shares(read: Read) -> Caption:
 def differing(axis: str, effects: pd.DataFrame) -> str:
     """Which levels of an axis are shown to differ from its base, or ""."""
     apart = effects[differs(effects)]
-    texts = [f"{row.level} ({row.from_base:+.2f} dB)" for row in apart.itertuples()]
+    found = zip(apart["level"], apart["from_base"], apart["from_base_low"], apart["from_base_high"], strict=True)
+    texts = [f"{level} ({decibels(*values)})" for level, *values in found]
     return f"{axis}: {', '.join(texts)}" if texts else ""
 
 

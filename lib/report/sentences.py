@@ -63,15 +63,20 @@ def verdict(row: pd.Series, effect: str = "difference", p: str = "p_holm") -> st
 
 
 def outcome(rows: pd.DataFrame) -> str:
-    """Verdicts of one comparison over its label budgets, in words and decibels.
+    """Verdicts of one comparison over its label budgets, in words and decibels with 95% intervals.
 
-    "helps with 1 and 4 labelled songs (+0.38, +0.23 dB) and is undecided with 16 labelled songs (+0.09 dB)"
+    "helps with 1 labelled song (+0.38 dB, +0.26 to +0.49) and is undecided with 16 labelled songs (...)"
     """
     told = []
     for word, part in rows.groupby(rows.apply(verdict, axis=1), sort=False):
-        values = ", ".join(part["difference"].map("{:+.2f}".format))
-        told.append(f"{word} with {labelled(part['labeled_songs'])} ({values} dB)")
+        values = "; ".join(map(decibels, part["difference"], part["low"], part["high"]))
+        told.append(f"{word} with {labelled(part['labeled_songs'])} ({values})")
     return listed(told)
+
+
+def decibels(effect: float, low: float, high: float) -> str:
+    """ "+0.38 dB, +0.26 to +0.49": an effect and its 95% interval."""
+    return f"{effect:+.2f} dB, {low:+.2f} to {high:+.2f}"
 
 
 def primary(claim: pd.DataFrame) -> str:

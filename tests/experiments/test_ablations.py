@@ -58,7 +58,8 @@ def test_a_level_is_compared_with_the_base_pair_by_pair(tmp_path):
     np.testing.assert_allclose(gap.loc["4"], -0.2, atol=1e-9)
     np.testing.assert_allclose(gap.loc["none"], -0.5, atol=1e-9)
     assert gap.loc["8"].isna().all()
-    assert captions.differing("outputs N", effects.reset_index()) == "outputs N: 4 (-0.20 dB), none (-0.50 dB)"
+    told = "outputs N: 4 (-0.20 dB, -0.20 to -0.20), none (-0.50 dB, -0.50 to -0.50)"
+    assert captions.differing("outputs N", effects.reset_index()) == told
     study.write("claim", pd.DataFrame({"metric": ["uSDR"]}))
     table = readme.ablations(tmp_path)
     assert "| outputs N | 4 | +0.30 (+0.30 to +0.30) | **-0.20 (-0.20 to -0.20)** |" in table

@@ -22,8 +22,8 @@ def test_the_gain_is_told_by_budget_with_n_and_what_the_arms_took(tmp_path):
     write_claim(tmp_path, **TOOK)
     finding, drawn = captions.caption(tmp_path, "gain")
     assert finding == (
-        "With the same number of supervised steps, pre-training helps with 1 labelled song (+0.38 dB) and is undecided "
-        "with 4 labelled songs (+0.17 dB)."
+        "With the same number of supervised steps, pre-training helps with 1 labelled song (+0.38 dB, -0.10 to +0.60) "
+        "and is undecided with 4 labelled songs (+0.17 dB, -0.10 to +0.60)."
     )
     assert "24 test songs, 5 seeds, 5 pre-trainings" in drawn
     assert (

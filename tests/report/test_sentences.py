@@ -38,10 +38,11 @@ def test_the_answer_has_the_arms_that_stall_against_each_other():
 
 def test_an_outcome_groups_budgets_by_verdict():
     rows = pd.DataFrame({"labeled_songs": [1, 4, 16], "difference": [0.38, 0.09, 0.43], "p_holm": [0.01, 0.4, 0.01]})
-    rows = rows.assign(n_songs=24, n_origins=5)
-    said = "helps with 1 and 16 labelled songs (+0.38, +0.43 dB) and is undecided with 4 labelled songs (+0.09 dB)"
+    rows = rows.assign(n_songs=24, n_origins=5, low=[0.26, -0.1, 0.15], high=[0.49, 0.28, 0.7])
+    said = "helps with 1 and 16 labelled songs (+0.38 dB, +0.26 to +0.49; +0.43 dB, +0.15 to +0.70) and is undecided "
+    said += "with 4 labelled songs (+0.09 dB, -0.10 to +0.28)"
     assert sentences.outcome(rows) == said
-    assert sentences.outcome(rows[:1]) == "helps with 1 labelled song (+0.38 dB)"
+    assert sentences.outcome(rows[:1]) == "helps with 1 labelled song (+0.38 dB, +0.26 to +0.49)"
 
 
 @pytest.mark.parametrize(
