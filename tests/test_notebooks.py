@@ -52,18 +52,30 @@ def test_it_asks_tells_its_method_and_its_limits(path):
     assert not re.search(r"\d(\.\d+)? ?dB (above|below|better|worse)", "".join(prose))
 
 
-@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["root", "notebooks"])
-def test_opened_without_a_run_it_says_which_command_makes_one(folder, tmp_path):
-    """The first two code cells of each notebook in one process, started where papermill and where JupyterLab start."""
-    code = ["overrides_used = ['results=' + " + repr(str(tmp_path / "none here")) + "]"]
+@pytest.mark.parametrize("place", ["", "notebooks", "results/demo/notebooks", None])
+def test_opened_without_a_run_it_says_which_command_makes_one(place, tmp_path):
+    """The first two code cells of each notebook in one process, started where it lies: in the project or elsewhere.
+
+    papermill starts in the project, JupyterLab beside a notebook or its executed copy. Another `lib` is in the way.
+    """
+    other = tmp_path / "other" / "lib"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('another lib')")
+    folder = other if place is None else ROOT / place
+    code = ["import sys", f"sys.prefix = {str(ROOT / '.venv')!r}" if place is None else ""]
+    code += ["overrides_used = ['results=' + " + repr(str(tmp_path / "none here")) + "]"]
     for path in NOTEBOOKS:
         parameters, start = (cell.source for cell in cells(path, "code")[:2])
         parameters = parameters.replace('"demo"', '"smoke"').replace("[]", "overrides_used")
         *lines, last = start.splitlines()
         code += [parameters, *lines, f"print({last}.data)"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     shown = subprocess.run(
-        [sys.executable, "-"], input="\n".join(code), cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-"],
+        input="\n".join(code),
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(other.parent)},
+        capture_output=True,
+        text=True,
     )
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("**Profile** `smoke`") == len(NOTEBOOKS)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lib import UserError
+from lib import ROOT, UserError
 from lib.profile import schema
 from lib.profile.fields import PROFILES, Level, Profile, project_path
 
@@ -49,7 +49,8 @@ def command_line(module: str, description: str) -> argparse.ArgumentParser:
 def find(name_or_path: str) -> Path:
     """The file of a profile given by name, or by a path ending in .yaml. Raises: UserError."""
     with contextlib.suppress(OSError, RuntimeError):  # a name that is too long, or the home of nobody
-        for path in (PROFILES / f"{name_or_path}.yaml", Path(str(name_or_path)).expanduser()):
+        given = Path(str(name_or_path)).expanduser()
+        for path in (PROFILES / f"{name_or_path}.yaml", given, ROOT / given):  # an executed notebook may lie elsewhere
             if path.suffix in (".yaml", ".yml") and path.is_file():
                 return path
     known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
