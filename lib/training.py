@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib import UserError, one_line
 from lib.losses import mixit_loss, stem_snr_loss
 from lib.machine import memory, signals
-from lib.machine.devices import cpu, gpu, on_gpu, resolve_precision
+from lib.machine.devices import cpu, forget_peak, gpu, on_gpu, resolve_precision
 from lib.machine.distributed import all_gather, broadcast, share_weights, start_fabric, world_size
 from lib.machine.progress import bar
 from lib.mixing import loader
@@ -151,6 +151,7 @@ def share_of_batch(stage: Optimisation, processes: int) -> int:
 
 def _fit(fabric, task: Task, stage: Optimisation, run: Run, seed: int, compute: Compute, workers: int, label: str):
     first, batch = fabric.is_global_zero, share_of_batch(stage, fabric.world_size)
+    forget_peak(fabric.device)
     base_rate = stage.learning_rate or task.separator.size.learning_rate
     optimiser = torch.optim.AdamW(task.parameters(), lr=base_rate, weight_decay=stage.weight_decay, fused=True)
     task.separator.masker.recompute = compute.recompute

@@ -36,6 +36,14 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def forget_peak(device: torch.device) -> None:
+    """Have `gpu` say the most memory that is held from here on: one process may train run after run."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def gpu(device: torch.device, accumulate: int) -> dict:
     """The name of a GPU, the most memory in MiB that this process has held there, parts of a step; nothing of a CPU."""
     if device.type != "cuda":

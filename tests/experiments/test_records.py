@@ -33,3 +33,15 @@ def test_what_was_spent_holds_the_steps_really_taken_and_the_pretraining(tmp_pat
     scratch, sliced = (spent.loc[(training.method, 1)] for training in trainings[1:])
     assert scratch.to_list() == pytest.approx([7, 2 * 20, 7 * 2 * 0.1, 0])
     assert sliced.to_list() == pytest.approx([4, 2 * (30 + 100), 4 * 2 * 0.1 + 10 * 2 * 0.5, 10 * 2 * 0.5])
+
+
+def test_a_run_on_gpus_says_its_rate_for_each_and_its_peak(tmp_path, monkeypatch):
+    training = Pretraining(toys.study(tmp_path, {"pretrain.batch": 4}), 0)
+    monkeypatch.setattr(arms, "example_flops", lambda study, stage: 5e12)
+    monkeypatch.setattr(arms.Training, "trained", lambda training: training.run)
+    facts = dict.fromkeys(("waited_seconds", "skipped_steps", "audio_seconds", "peak_memory_mib"), 0)
+    facts |= {"steps": 100, "seconds": 10.0, "processes": 2, "threads": 1, "weights": "", "best_validation_loss": 0.0}
+    training.run.begin().finish(**facts, gpu="a card", peak_gpu_memory_mib=123.0, accumulate=1)
+    cost = records.cost(training.study, [training]).set_index("metric")["value"]
+    assert cost["peak GPU memory in MiB"] == 123
+    assert cost["TFLOP/s of a GPU"] == pytest.approx(100 * 4 * 5 / 10 / 2)

@@ -13,10 +13,11 @@ import torch
 from benchmarks import counted
 from benchmarks.counted import CROP, GPU, PUBLISHED, STAGES
 from lib import separate, training
-from lib.machine import memory
+from lib.machine import devices, memory
 from lib.model.locoformer import SIZES
 from lib.model.separator import Separator
 from lib.profile.fields import Finetune
+from tests import toys
 
 
 @pytest.fixture(params=PUBLISHED)
@@ -101,3 +102,23 @@ def test_the_backward_pass_of_the_count_is_torchs_own(recompute):
         gradients.append([weight.grad for weight in separator.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=2e-2, atol=1e-3 * one.abs().max().item())
+
+
+def test_a_run_says_its_card_the_memory_it_held_there_itself_and_the_parts_of_a_step(tmp_path, monkeypatch):
+    held = {"peak": 70 * 2**30}  # by the run before, in the same process
+
+    def take(model, stems):
+        held["peak"] = max(held["peak"], len(stems) * 2**30)
+        return task.loss(model, stems)
+
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: held.update(peak=0))
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: held["peak"])
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a card")
+    monkeypatch.setattr(training, "forget_peak", lambda device: devices.forget_peak(GPU))
+    monkeypatch.setattr(training, "gpu", lambda device, parts: devices.gpu(GPU, parts))
+    task, stage = toys.task(), replace(toys.STAGE, batch=4, accumulate=2)
+    run = training.Run(tmp_path / "run")
+    training.fit(replace(task, loss=take), stage, run, 0, toys.COMPUTE, 0, "test")
+    said = {"gpu": "a card", "peak_gpu_memory_mib": 2 * 1024, "accumulate": 2}
+    assert {key: run.facts().get(key) for key in said} == said
+    assert devices.gpu(torch.device("cpu"), 2) == {}
