@@ -19,7 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cases import RATE, SOURCES, noise, trainer
 from benchmarks.plain import PlainSeparator, plain_mixit
 from benchmarks.timing import medians
+from lib.machine import memory
+from lib.machine.distributed import start_fabric
 from lib.model.separator import Separator
+from lib.profile.fields import Compute
 from lib.store.files import atomic
 from lib.training import mixit
 
@@ -57,6 +60,23 @@ def step_flops(separator: Separator, samples: int, device: str) -> float:
     return counter.get_total_flops()
 
 
+def peak_gib(call: Callable[[], None]) -> float:
+    """GiB that a GPU holds at most while ``call`` runs."""
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def with_trials(call: Callable[[], None]) -> Callable[[], None]:
+    """``call`` with convolutions by the fastest of cuDNN's kernels, which are tried at its first use."""
+
+    def run() -> None:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            call()
+
+    return run
+
+
 def largest_batch(separator: Separator, samples: int, device: str, limit: int = 256) -> int:
     """Mixtures of mixtures in the largest batch, doubled from 1, whose training step fits into memory."""
     fits, batch = 0, 1
@@ -74,19 +94,27 @@ def largest_batch(separator: Separator, samples: int, device: str, limit: int = 
 
 def measure(size: str, seconds: float, batch: int, repeats: int, device: str) -> dict:
     """All numbers of this script, by name with units."""
+    start_fabric(Compute(accelerator=device, precision="bf16-mixed"))  # with torch's settings as a training has them
     samples = round(seconds * RATE / 512) * 512
     separator = Separator.from_size(size, SOURCES).to(device)
-    plain = PlainSeparator(separator.cpu()).to(device)
     mixtures = noise(batch, 2, 2, samples).to(device)
+    ours, held = synchronised(trainer(separator, mixit, mixtures, bf16=True), device), {}
+    if device == "cuda":
+        ours()  # the optimiser's moments are made
+        held["peak GiB of a step"] = peak_gib(ours)
+        if row := memory.counted(size, "pretrain", SOURCES, recompute=False):
+            held["counted beforehand"] = memory.step_gib(row, batch, samples / RATE)
+    plain = PlainSeparator(separator.cpu()).to(device)
     separator.to(device)
     sides = {
-        "ours": synchronised(trainer(separator, mixit, mixtures, bf16=True), device),
+        "ours": ours,
         "plain, bf16 autocast": synchronised(trainer(plain, plain_mixit, mixtures, bf16=True), device),
     }
     if device == "cuda":
         compiled = Separator.from_size(size, SOURCES).to(device)
         compiled.masker.forward = torch.compile(compiled.masker.forward)
         sides["ours, compiled"] = synchronised(trainer(compiled, mixit, mixtures, bf16=True), device)
+        sides["ours, cuDNN's kernels tried"] = with_trials(ours)
     times = medians(sides, repeats, perf_counter)
     best = min(times["ours"], times.get("ours, compiled", times["ours"]))
     peak, flops = matmul_peak(device, repeats), step_flops(separator, samples, device)
@@ -96,6 +124,7 @@ def measure(size: str, seconds: float, batch: int, repeats: int, device: str) ->
         "size": size,
         "batch": batch,
         "crop seconds": samples / RATE,
+        **held,
         **{f"seconds a step: {name}": value for name, value in times.items()},
         "plain over ours": times["plain, bf16 autocast"] / best,
         "matrix product TFLOP/s": peak / 1e12,

@@ -29,9 +29,11 @@ from lib.arms import Finetuning
 from lib.experiments import evaluate
 from lib.losses import mixit_loss
 from lib.machine import devices
+from lib.machine.distributed import start_fabric
 from lib.model.published import load_published
 from lib.model.separator import Separator
 from lib.pipeline import matrix, train
+from lib.profile.fields import Compute
 from lib.profile.load import load
 from lib.store.files import write_json
 from lib.store.tables import read_table
@@ -66,6 +68,7 @@ TINY = [
 
 def right() -> dict:
     """Golden vectors in float32 and bfloat16, gradients against the CPU's, and what attention drops."""
+    start_fabric(Compute(accelerator=DEVICE, precision="32-true"))  # with torch's settings as a training has them
     found = {}
     with np.load(GOLDEN / "bslocoformer_tiny.npz", allow_pickle=False) as archive:
         wave, expected = (torch.from_numpy(archive[name]).to(DEVICE) for name in ("wav", "est"))
@@ -104,6 +107,7 @@ def speed(size: str) -> dict:
 
 def profiled() -> dict:
     """Where the time of compiled steps of the middle size goes: operations, milliseconds."""
+    start_fabric(Compute(accelerator=DEVICE, precision="bf16-mixed"))
     separator = Separator.from_size(SIZES[len(SIZES) // 2]).to(DEVICE)
     mixtures = noise(1, 2, 2, 20480) if REHEARSAL else noise(8, 2, 2, CROP)
     if not REHEARSAL:

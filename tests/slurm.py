@@ -9,6 +9,7 @@ again, prints a line for each check, and ends with status 1 if one failed, 77 wh
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shutil
@@ -34,16 +35,28 @@ MISSING = (
 NODES = ("mixit-node1", "mixit-node2")
 GPUS = 2
 HOSTS = Path("/etc/hosts")
+OVER_TWO_NODES = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"]
 PATIENCE = 300.0
 """Seconds that anything may take."""
 STEPS = {"steps": 40, "batch": 2, "validate_every": 40, "checkpoint_every": 5}
 FIELDS = {f"{stage}.{key}": value for stage in ("pretrain", "finetune") for key, value in STEPS.items()}
 FIELDS |= {"finetune.labeled_songs": [2], "finetune.transfers": ["sliced"], "finetune.controls": []}
+FIELDS |= {"regime.learning_rates": [], "regime.pretrain_steps": [], "ablations.axes": []}
+FIELDS |= {"pretrain.validate_every": 10}
+DEVICE = """
+import os, torch
+from lib.machine import distributed
+shown = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+torch.cuda.device_count = lambda: len(shown)  # which does not count plain files
+devices = distributed.process_devices("cuda", distributed.world()[0])
+print(shown[devices[int(os.environ["SLURM_LOCALID"])].index])
+"""
+"""Prints which of the node's GPUs a task trains on."""
 CONF = """
 ClusterName=mixit
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=20
 SlurmUser=root
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
@@ -59,7 +72,7 @@ SlurmdTimeout=5
 KillWait=20
 ReturnToService=2
 MessageTimeout=60
-SchedulerParameters=batch_sched_delay=0,sched_interval=2,requeue_delay=0
+SchedulerParameters=batch_sched_delay=0,sched_interval=2
 GresTypes=gpu
 PartitionName=all Nodes=ALL Default=YES
 """
@@ -204,16 +217,15 @@ class Checks:
         study = toys.study(self.slurm.folder, FIELDS, results=name)
         return study, toys.profile_file(study)
 
-    def rows(self, study: Study) -> int:
-        """Steps that the pre-training of a study has logged."""
+    def rows(self, study: Study) -> list[dict[str, str]]:
+        """What the pre-training of a study has logged, a row a step."""
         log = Pretraining(study, 0).run.folder / "log.csv"
-        return len(log.read_text().splitlines()) - 1 if log.exists() else 0
+        return list(csv.DictReader(log.read_text().splitlines())) if log.exists() else []
 
     def over_two_nodes(self, study: Study, profile: str) -> str:
         """A pre-training on both nodes, once it is under way."""
-        options = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"]
-        number = self.slurm.submit("pretrain", options, profile)
-        wait_for("six steps", lambda: self.rows(study) > 5)
+        number = self.slurm.submit("pretrain", OVER_TWO_NODES, profile)
+        wait_for("eleven steps", lambda: len(self.rows(study)) > 10)
         return number
 
     def finished(self, study: Study, number: str, restarts: int) -> None:
@@ -240,13 +252,21 @@ class Checks:
         assert (run.folder / "last.ckpt").exists() and not run.finished
         assert not self.slurm.ask("squeue", "--noheader").strip()
 
-    def a_run_that_lost_a_node_is_queued_again_and_finishes_when_it_is_back(self) -> None:
+    def a_run_that_lost_a_node_is_queued_again_and_resumes_when_it_is_back(self) -> None:
         study, profile = self.study("node")
         number = self.over_two_nodes(study, profile)
+        before = float(self.rows(study)[9]["seconds"])
         self.slurm.kill_node(NODES[1])
+        wait_for("what the other process says", lambda: "another process of this run" in self.slurm.said(number))
         wait_for("a job that waits for its node", lambda: self.slurm.job(number).get("JobState") == "PENDING")
         self.slurm.start_node(NODES[1])
-        self.finished(study, number, 1)
+        wait_for("the end of the job", lambda: self.slurm.job(number).get("JobState") in ("COMPLETED", "FAILED"))
+        if refused := self.slurm.job(number)["JobState"] == "FAILED":  # SLURM may have forgotten the GPUs of such a job
+            assert "srun: error: Unable to create step" in self.slurm.said(number), self.slurm.said(number)
+            number = self.slurm.submit("pretrain", OVER_TWO_NODES, profile)
+        self.finished(study, number, 0 if refused else 1)
+        assert float(self.rows(study)[0]["seconds"]) == before, "trained from the start"
+        assert "Traceback" not in self.slurm.said(number), self.slurm.said(number)
 
     def an_array_trains_every_run_of_the_list(self) -> None:
         study, profile = self.study("array")
@@ -261,11 +281,18 @@ class Checks:
         done = len(list((study.results / "runs").glob("*/done.json")))
         assert done == len(planned), f"{done} of {len(planned)} runs finished"
 
-    def a_task_sees_one_gpu_of_its_own(self) -> None:
+    def a_task_trains_on_a_gpu_of_its_own_whether_it_sees_one_or_all(self) -> None:
         study, profile = self.study("gpus")
-        call = ["srun", "--nodes=1", f"--ntasks={GPUS}", "--gpus-per-task=1", "--cpus-per-task=1"]
+        all_shown, call = (
+            ["srun", "--nodes=1", f"--ntasks={GPUS}", f"--{option}", "--cpus-per-task=1"]
+            for option in (f"gpus-per-node={GPUS}", "gpus-per-task=1")
+        )
+        own = [str(number) for number in range(GPUS)]
         shown = self.slurm.ask(*call, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES").split()
-        assert sorted(shown) == [str(number) for number in range(GPUS)], shown
+        assert sorted(shown) == own, shown
+        for asked in (all_shown, call):
+            taken = self.slurm.ask(*asked, sys.executable, "-c", DEVICE).split()
+            assert sorted(taken) == own, taken
         train = [sys.executable, "-m", "lib.pipeline.train", "--profile", profile, "--stage", "pretrain"]
         self.slurm.ask(*call, *train, "pretrain.steps=2", "pretrain.validate_every=1")
         (facts,) = (json.loads(path.read_text()) for path in (study.results / "runs").glob("*/done.json"))

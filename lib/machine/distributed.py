@@ -148,6 +148,13 @@ def rank_zero_first() -> Iterator[None]:
             broadcast(problem)
 
 
+def lost(error: Exception) -> str:
+    """The message for an ``error`` that says that another process is gone, or "" for any other."""
+    if not isinstance(error, dist.DistError) and "gloo/transport" not in str(error):  # gloo has no type of its own
+        return ""
+    return "another process of this run has ended, or its node has: the same call resumes from the last checkpoint"
+
+
 def share_weights(module: torch.nn.Module) -> None:
     """Give every process the weights that ``module`` has on the first."""
     if _is_distributed():

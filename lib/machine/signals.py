@@ -26,6 +26,12 @@ def listen() -> None:
         signal.signal(number, _note)
 
 
+def ignore() -> None:
+    """Ignore `SIGNALS` from here on, in a process that is about to end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def stop_requested() -> str:
     """The name of the first signal received, or ""."""
     return _noted[0] if _noted else ""

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             return STOPPED
         return 0
     except Exception as error:  # torch and safetensors raise their own types for a full disk
-        if not (fault := faults.fault(error, folder)):
+        if not (fault := faults.fault(error, folder) or distributed.lost(error)):
             raise
         print(_from_process(fault), file=sys.stderr)
         return 1
@@ -130,4 +130,6 @@ def _from_process(message: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    signals.ignore()
+    sys.exit(status)

@@ -217,6 +217,29 @@ def test_torchrun_ends_the_job_of_a_killed_process_with_a_message(beside):
     assert not trainings(study)[0].run.finished
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"), 1),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"), 1),
+        (RuntimeError("shapes cannot be multiplied"), None),
+    ],
+    ids=["gloo", "nccl", "another"],
+)
+def test_the_loss_of_another_process_is_one_line(beside, monkeypatch, capsys, error, status):
+    def fail(chosen):
+        raise error
+
+    monkeypatch.setattr(train, "_train", fail)
+    if status is None:
+        with pytest.raises(RuntimeError, match="shapes"):
+            train.main([*PRETRAIN, *beside[1]])
+    else:
+        assert train.main([*PRETRAIN, *beside[1]]) == status
+        message = capsys.readouterr().err
+        assert message.startswith("another process of this run has ended") and message.count("\n") == 1
+
+
 def test_torchrun_is_started_from_a_notebook_and_its_failure_is_one_line(alone, beside, monkeypatch):
     study, _ = beside
     monkeypatch.setattr(torchrun, "on_gpu", lambda compute: True)  # the processes themselves find none, and use the CPU
