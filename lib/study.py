@@ -98,6 +98,11 @@ class Study:
         """The one real song with stems that every profile separates (stempeg's example)."""
         return self._once("real song", lambda: corpora.real_song(self.cache))
 
+    @property
+    def recorded_songs(self) -> list[Track]:
+        """Songs of other sources on the disk, to be heard (`lib.data.corpora.recorded_songs`)."""
+        return self._once("recorded songs", lambda: corpora.recorded_songs(self.profile, self.cache))
+
     def songs(self, split: str) -> list[Track]:
         """Labelled songs of ``train``, ``validation`` or ``test``. Raises: UserError if there are none."""
         songs = [track for track in self.labeled if track.split == split]

@@ -16,7 +16,7 @@ from lib.data import fma, folder, musdb18
 from lib.data.collection import Collection
 from lib.data.sources import SOURCES
 from lib.data.tracks import Candidate, Skipped, Track, content_digest, scan
-from lib.profile.fields import ARRANGED, FMA, MUSDB, Corpus, Profile, parts_of
+from lib.profile.fields import ARRANGED, FMA, MUSDB, STEMMED, Corpus, Profile, parts_of
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
 
@@ -142,6 +142,19 @@ def real_song(cache: Path) -> Track:
     tracks, skipped = scan([song], cache / "real_song", 1, unpack=_without_clicks)
     track = _usable("stempeg's example", path, tracks, skipped)[0][0]
     return replace(track, digest=fingerprint([track.digest, CUT]))
+
+
+def recorded_songs(profile: Profile, cache: Path) -> list[Track]:
+    """One song, the first with all stems, of every source of recorded songs that is on the disk but not the profile's.
+
+    They are heard, and taken for nothing else.
+    """
+    corpus, found = profile.corpus, []
+    for name in sorted({*STEMMED} - {*chain(*corpus.music.values())}):
+        root = corpus.folder_of(name)
+        songs = musdb18.read(root, cache, corpus.workers, 0, 1)[0] if SOURCES[name].there(root) else []
+        found += [replace(song, name=f"{name}/{song.name}") for song in songs if {*STEMS} <= song.files.keys()][:1]
+    return found
 
 
 def _without_clicks(files: dict[str, Path], cache: Path) -> dict[str, Path]:

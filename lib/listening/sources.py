@@ -73,12 +73,16 @@ def plays_examples(study: Study) -> bool:
 
 
 def excerpts(study: Study, songs: int | None = None) -> list[Excerpt]:
-    """The first ``songs`` test songs (by default ``listening.songs``), then the real song; see `plays_examples`."""
+    """The first ``songs`` test songs, then the real song; see `plays_examples`.
+
+    By default ``listening.songs``, and one song of every other source of recorded songs on the disk.
+    """
+    others = study.recorded_songs if songs is None else []
     songs = study.profile.listening.songs if songs is None else songs
     if plays_examples(study):
         *tests, real = examples.read(project_path(study.profile.listening.examples))
         return [*tests[:songs], real]
-    chosen = [*folds.alternating(study.songs("test"))[:songs], study.real_song]  # of each source as many
+    chosen = [*folds.alternating(study.songs("test"))[:songs], *others, study.real_song]  # of each source as many
     return [separated_excerpt(study, song) for song in chosen]
 
 

@@ -128,6 +128,27 @@ def _measured(name: str, results: Path) -> str:
     return sentences.markdown_table(pd.DataFrame(rows, columns=[name, "measured"]))
 
 
+def sources(results: Path) -> str:
+    """Pieces and hours by source, after the rules."""
+    table = _table(results, "sources")
+    table["hours"] = table["hours"].map("{:.2f}".format)
+    return sentences.markdown_table(table.rename(columns={"left_out": "left out"}))
+
+
+def how_real(results: Path) -> str:
+    """Medians over songs of what the stems of every corpus sound like."""
+    table = _table(results, "how_real")
+    columns = {
+        "stem": table["stem"].where(~table["stem"].duplicated(), ""),
+        "music": table["corpus"] + ", " + table["songs"].map("{} songs".format),
+        "level (dB)": table["level_db"].map("{:.1f}".format),
+        "spectral centroid (Hz)": table["centroid"].map("{:.0f}".format),
+        "crest (dB)": table["crest"].map("{:.1f}".format),
+        "activity": table["activity"].map("{:.0%}".format),
+    }
+    return sentences.markdown_table(pd.DataFrame(columns))
+
+
 def intervals(results: Path) -> str:
     """Coverage of the 95% intervals in `benchmarks.intervals`: one row per number of pre-trainings."""
     table = _table(results, "intervals")
@@ -175,6 +196,9 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "scores": scores,
     "records": records,
     "listening": partial(_measured, "listening"),
+    "sources": sources,
+    "how_real": how_real,
+    "music": partial(_measured, "music"),
     "intervals": intervals,
     "speed": speed,
 }

@@ -22,7 +22,7 @@ from lib.listening import examples, explorer, sources, static
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.listening.player import Player
 from lib.model import checkpoints
-from lib.profile.load import load
+from lib.profile.load import load, override
 from lib.store.runs import Run
 from lib.study import Study
 
@@ -35,6 +35,7 @@ FRONT = (
     "listening.seconds=1",
     "finetune.seeds=[0,1]",
     "model.size=nano",
+    "corpus.sources_root=nowhere",
 )
 
 
@@ -86,6 +87,19 @@ def test_an_excerpt_holds_the_first_seed_of_each_method_and_scores_what_plays(st
     for name, scores in heard.scores.items():
         np.testing.assert_allclose(scores, scoring.usdr(heard.versions[REFERENCE], heard.versions[name]))
     assert (heard.scores["ideal ratio mask"] > heard.scores["scratch"]).all()
+
+
+def test_a_song_of_every_recorded_source_on_the_disk_is_heard_too(study, tmp_path):
+    for stem in STEMS:
+        audio.write(tmp_path / "data" / "mdb" / "Rock" / f"{stem}.wav", _tones(**{REFERENCE: 0.1}).mixture, RATE)
+        audio.write(tmp_path / "data" / "mdb" / "Zeppelin" / f"{stem}.wav", _tones(**{REFERENCE: 0.2}).mixture, RATE)
+    bare = type(study)(override(study.profile, {"corpus.sources_root": str(tmp_path / "data")}))
+    assert [item.song for item in listening.excerpts(bare)] == ["Quiet & <b>loud</b>", "real"], "not known to be whole"
+    (tmp_path / "data" / "mdb" / "pieces.csv").touch()
+    heard = listening.excerpts(type(study)(bare.profile))
+    assert [item.song for item in heard] == ["Quiet & <b>loud</b>", "mdb/Rock", "real"]
+    assert all(np.isfinite(scores).any() for scores in heard[1].scores.values()) and len(heard[1].scores) > 2
+    assert len(listening.excerpts(bare, 1)) == 2, "a blind test has its own songs alone"
 
 
 def test_of_a_short_song_all_but_its_ends_is_heard(study):
