@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import music
 from benchmarks.__main__ import main
 from benchmarks.cases import compared, row, step, step_sides
 from benchmarks.data import cores_to_feed
 from benchmarks.intervals import bootstrap, gains
 from benchmarks.plain import PlainSeparator, mixit_by_pairs
 from benchmarks.timing import medians, rounds
+from lib import STEMS
+from lib.data import audio
 from lib.losses import mixit_loss
 from lib.model.published import translate_published
 from lib.model.separator import Separator
+from lib.store.tables import read_table
 from lib.training import mixit
 
 
@@ -151,3 +155,23 @@ def test_the_bootstrap_is_that_of_pretrainings_and_songs():
 
 def test_cores_that_feed_a_gpu_decode_two_crops_a_mixture():
     assert [cores_to_feed(rate, 50.0) for rate in (1, 25, 26, 100)] == [1, 1, 2, 4]
+
+
+def test_music_that_is_there_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(music, "FOLDER", tmp_path)
+    monkeypatch.setattr(music, "SONGS", 1)
+    (tmp_path / "figures").mkdir()
+    for stem in STEMS:
+        path = tmp_path / "data" / "mdb" / "Rock" / f"{stem}.wav"
+        audio.write(path, np.random.default_rng(0).normal(0, 0.1, (2, 12 * 16000)).astype(np.float32), 16000)
+    (tmp_path / "data" / "mdb" / "pieces.csv").write_text("piece,seconds,left_out\nRock,12.0,\nJazz,,bleed\n")
+    songs = [f"corpus.rendered.{kind}_songs=1" for kind in ("train", "validation", "test")]
+    places = [f"corpus.sources_root={tmp_path / 'data'}", "corpus.arranged.midi=[nowhere]"]
+    assert music.main([*songs, *places, "corpus.rendered.song_seconds=4.0"]) == 0
+    real, sources, times = (
+        read_table(tmp_path / "tables" / f"{name}.csv") for name in ("how_real", "sources", "music")
+    )
+    assert set(zip(real["corpus"], real["songs"], strict=True)) == {("composed", 3), ("recorded, mdb", 1)}
+    assert sources.iloc[0].to_dict() == {"source": "mdb", "pieces": 1, "hours": 0.003333, "left_out": 1}
+    assert (times["value"] > 0).all() and len(times) == 2
+    assert (tmp_path / "figures" / "how_real.png").is_file()
