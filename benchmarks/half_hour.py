@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,8 @@ def curve(precision: str, seed: int) -> dict:
 
 def stops() -> dict:
     """SIGTERM in the middle of a run, the same call again, and one process under torchrun."""
+    for name in ("stops", "alone"):  # what a call that was ended itself has left
+        shutil.rmtree(FOLDER / name, ignore_errors=True)
     fields = [f"pretrain.steps={CURVE}", f"results={FOLDER / 'stops'}", "pretrain.checkpoint_every=1"]
     stopped = _train(*fields, stop=True)
     resumed = _train(*fields)
