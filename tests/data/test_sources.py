@@ -1,5 +1,6 @@
 """Music of Debian's packages: what is kept of it, what is refused, and calls that end early."""
 
+import hashlib
 import shutil
 import struct
 import subprocess
@@ -231,6 +232,8 @@ def lying(data, name, size):
     ("bzip2", zipped({"a.ogg": b"x"}, zipfile.ZIP_BZIP2), "method"),
     ("truncated", zipped({"a.ogg": b"x" * 5000})[:60], "damaged, or no ZIP"),
     ("words", b"words, no archive", "damaged, or no ZIP"),
+    ("nested bomb", zipped({"b.zip": zipped({"a.ogg": bytes(50_000_000)})}), "declares 50 MB"),
+    ("nested up", zipped({"b.zip": zipped({"../../evil.ogg": b"x"})}), "leads out"),
     ("three deep", zipped({"b.zip": zipped({"c.zip": zipped({"a.ogg": b"x"})})}), "an archive within"),
 ], ids=lambda value: value if isinstance(value, str) else "bytes")  # fmt: skip  # ZIP files hold the time
 def test_an_archive_that_harms_is_refused_and_the_rest_kept(archive, tmp_path, what, content, why):
@@ -289,6 +292,38 @@ def test_a_package_as_dpkg_builds_it(tmp_path):
     (tmp_path / "out2").mkdir()
     with pytest.raises(UserError, match="damaged"):
         unpack(tmp_path / "cut_1.0_all.deb", tmp_path / "out2", folder.MUSIC)
+
+
+@pytest.mark.skipif(not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="no apt on this machine")
+def test_apt_fetches_what_it_knows_and_the_rest_is_listed(tmp_path, monkeypatch, root):
+    apt, index = tmp_path / "apt", []
+    folders = ("repository", "state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d")
+    for place in folders:
+        (apt / place).mkdir(parents=True)
+    for name in ("alpha", "dpkg"):  # apt is asked for dpkg where it does not know a package
+        control = f"Package: {name}\nVersion: 1.0\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: music\n"
+        (tmp_path / name / "DEBIAN").mkdir(parents=True)
+        (tmp_path / name / "DEBIAN" / "control").write_text(control)
+        (tmp_path / name / f"{name}.ogg").write_bytes(coded(music(21, 0)))
+        file = apt / "repository" / f"{name}_1.0_all.deb"
+        subprocess.run(["dpkg-deb", "--build", tmp_path / name, file], check=True, capture_output=True)
+        data = file.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        index.append(f"{control}Filename: ./{file.name}\nSize: {len(data)}\nSHA256: {digest}\n\n")
+    (apt / "repository" / "Packages").write_text("".join(index))
+    (apt / "etc" / "sources.list").write_text(f"deb [trusted=yes] file:{apt / 'repository'} ./\n")
+    (apt / "state" / "status").touch()
+    places = {"Dir::State": "state", "Dir::State::status": "state/status", "Dir::Cache": "cache", "Dir::Etc": "etc"}
+    lines = [f'{key} "{apt / place}";\n' for key, place in places.items()]
+    (apt / "apt.conf").write_text("".join([*lines, 'APT::Sandbox::User "root";\n']))
+    monkeypatch.setenv("APT_CONFIG", str(apt / "apt.conf"))
+    monkeypatch.setattr(debian, "in_processes", lambda look, files, _: enumerate(map(look, files)))
+    with pytest.raises(UserError, match="knows no packages"):
+        provide(root, Packages("debian", ("beta",), folder.MUSIC, debian.choose))
+    subprocess.run(["apt-get", "update"], check=True, capture_output=True)
+    provide(root)
+    assert kept(root) == ["alpha/alpha.ogg"] and reasons(root) == {"": "apt does not know it"}
+    assert (table(root)["version"] == ["1.0", ""]).all()
 
 
 @pytest.mark.parametrize(("path", "licence"), [
