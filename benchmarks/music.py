@@ -32,6 +32,7 @@ from lib.experiments import music
 from lib.profile.fields import ARRANGED, RECORDED, RENDERED, STEMMED, project_path
 from lib.profile.load import load
 from lib.store.tables import write_table
+from lib.study import Study
 
 SONGS = 8
 """Songs whose rendering is timed, after a first one."""
@@ -103,6 +104,10 @@ def main(changes: Sequence[str]) -> int:
     return 0
 
 
+def _once(what: str, seconds: float) -> dict:
+    return {"what": what, "value": seconds, "unit": "s", "low": None, "high": None}
+
+
 def _measure(changes: list[str], cache: Path) -> None:
     few = [f"corpus.{kind}.unlabeled_songs=1" for kind in (RENDERED, ARRANGED)]
     composed = load("composed", [*changes, *few])
@@ -122,12 +127,15 @@ def _measure(changes: list[str], cache: Path) -> None:
         row = {"source": name, "pieces": kept.sum(), "hours": pd.to_numeric(table["seconds"][kept]).sum() / 3600}
         sources.append(row | {"left_out": (~kept).sum()})
         if name in (*STEMMED, *RECORDED):
-            kind, read = ("labeled", corpora.labeled) if name in STEMMED else ("unlabeled", corpora.unlabeled)
-            profile = load("real", [*changes, f"corpus.{kind}={name}"])
-            seconds, (found, _) = processor_seconds(lambda read=read, profile=profile: read(profile, cache))
-            what = f"first scan of `{name}`, {len(found)} songs"
-            times.append({"what": what, "value": seconds, "unit": "s", "low": None, "high": None})
-            songs |= {f"recorded, {name}": found} if name in STEMMED else {}
+            labeled = name in STEMMED
+            profile = load("real", [*changes, f"corpus.{'labeled' if labeled else 'unlabeled'}={name}"])
+            read = partial(corpora.labeled if labeled else corpora.unlabeled, profile, cache)
+            seconds, (found, _) = processor_seconds(read)
+            times.append(_once(f"first scan of `{name}`, {len(found)} songs", seconds))
+            study = Study(profile)
+            segments = partial(study.stem_segments if labeled else study.mixture_segments, found)
+            times.append(_once(f"finding the segments of `{name}`", processor_seconds(segments)[0]))
+            songs |= {f"recorded, {name}": found} if labeled else {}
     for name, table in (("sources", sources), ("music", made(rate, makers) + times)):
         print(pd.DataFrame(table).to_string(index=False))
         write_table(FOLDER / "tables" / f"{name}.csv", pd.DataFrame(table))

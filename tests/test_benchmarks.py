@@ -173,5 +173,5 @@ def test_music_that_is_there_is_measured(tmp_path, monkeypatch):
     )
     assert set(zip(real["corpus"], real["songs"], strict=True)) == {("composed", 3), ("recorded, mdb", 1)}
     assert sources.iloc[0].to_dict() == {"source": "mdb", "pieces": 1, "hours": 0.003333, "left_out": 1}
-    assert (times["value"] > 0).all() and len(times) == 2
+    assert (times["value"] > 0).all() and len(times) == 3
     assert (tmp_path / "figures" / "how_real.png").is_file()

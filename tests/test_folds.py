@@ -212,6 +212,18 @@ def test_other_songs_can_be_tested_than_those_that_teach(study, tmp_path):
     assert len(again.unlabeled) == 4 and "is tested" in " ".join(again.read("skipped")["reason"])
     with pytest.raises(UserError, match=r"corpus\.folds must be 0 with corpus\.tested"):
         apart.variant({"corpus.folds": 2})
+    for value in ("debian", "rendered", "fma:small"):
+        with pytest.raises(UserError, match=r"corpus\.tested cannot be"):
+            apart.variant({"corpus.tested": value})
+
+
+def test_a_song_that_is_tested_is_not_learned_from_where_it_is_labelled_too(study, tmp_path):
+    apart = toys.study(tmp_path / "apart", {"corpus.tested": str(tmp_path / "songs")})
+    twin = apart.songs("train")[0]
+    shutil.copytree(twin.files["drums"].parent, tmp_path / "songs" / "rock" / "again")
+    apart = apart.variant({"corpus.workers": 1})
+    assert "rock/again" in names(apart, "test") and twin.name not in names(apart, "train")
+    assert "tested, as 'rock/again'" in " ".join(apart.read("skipped")["reason"])
 
 
 def test_sources_of_songs_with_stems_are_joined_and_named(study, tmp_path):

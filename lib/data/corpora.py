@@ -15,7 +15,7 @@ from lib import STEMS, UserError
 from lib.data import fma, folder, musdb18
 from lib.data.collection import Collection
 from lib.data.sources import SOURCES
-from lib.data.tracks import Candidate, Skipped, Track, content_digest, scan
+from lib.data.tracks import Candidate, Skipped, Track, content_digest, scan, skip
 from lib.profile.fields import ARRANGED, FMA, MUSDB, STEMMED, Corpus, Profile, parts_of
 from lib.store.files import atomic
 from lib.store.fingerprints import fingerprint
@@ -67,7 +67,8 @@ def available(profile: Profile) -> bool:
 def labeled(profile: Profile, cache: Path) -> Found:
     """Songs with stems from ``corpus.labeled``: made here, ``musdb18hq``, or folders (see `lib.data.musdb18`).
 
-    With ``corpus.tested``, the songs of that folder are tested in place of the labelled ones' own test songs.
+    With ``corpus.tested``, its songs are tested in place of the labelled ones' own test songs; those that are among the
+    labelled ones, too, are neither learned from nor validated on.
     Raises `UserError` if a folder does not exist or holds no usable song.
     """
     corpus = profile.corpus
@@ -75,7 +76,11 @@ def labeled(profile: Profile, cache: Path) -> Found:
     if not corpus.tested:
         return songs, skipped
     tested, others = _with_stems(profile, "tested", corpus.tested, cache, 1)
-    return [song for song in songs if song.split != "test"] + tested, skipped + others
+    names = {song.digest: song.name for song in tested}
+    songs = [song for song in songs if song.split != "test"]
+    again = [song for song in songs if song.digest in names]
+    others += [skip(next(iter(song.files.values())).parent, f"tested, as '{names[song.digest]}'") for song in again]
+    return [song for song in songs if song not in again] + tested, skipped + others
 
 
 def _with_stems(profile: Profile, kind: str, value: str, cache: Path, folds: int) -> Found:

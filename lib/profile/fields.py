@@ -100,12 +100,17 @@ def _as_text(value: object) -> object:
 
 _joined = BeforeValidator(_as_text)
 _text_or_list = Field(json_schema_extra={"type": ["string", "array"], "items": {"type": "string"}})
-Labeled = Annotated[
-    Text,
+_have_stems = (
     _joined,
     _text_or_list,
     must(lambda source: FMA not in source, "cannot be FMA, which has no stems"),
     must(lambda source: not {*parts_of(source)} & {*RECORDED}, "cannot be {value}, which has no stems"),
+)
+Labeled = Annotated[Text, *_have_stems]
+Tested = Annotated[
+    TextOrEmpty,
+    *_have_stems,
+    must(lambda source: not {*parts_of(source)} & {RENDERED, ARRANGED}, "cannot be {value}: name songs on the disk"),
 ]
 Unlabeled = Annotated[
     Text,
@@ -174,7 +179,9 @@ class Corpus:
     labeled: Annotated[
         Labeled, doc('rendered, arranged, musdb18hq, mdb, folders; several as a list, or joined by " + "')
     ] = "rendered"
-    tested: Annotated[TextOrEmpty, doc("folder of songs with stems to test on; empty: labelled ones of their own")] = ""
+    tested: Annotated[
+        Tested, doc("musdb18hq, mdb, folders: songs with stems to test on; empty: labelled ones of their own")
+    ] = ""
     unlabeled: Annotated[
         Unlabeled, doc("fma:SUBSET, or rendered, arranged, debian and folders; several as labeled")
     ] = "rendered"
