@@ -225,7 +225,7 @@ def seekable(path: Path | str, cache: Path | str, compact: bool = False) -> Path
         if (cache / f"{name}{suffix}").exists():
             return cache / f"{name}{suffix}"
     try:
-        if _whole(path):
+        if _whole(path, cache / f"{name}.whole"):
             return path
         finished = not lengths.unfinished(path)
     except _ForeignError as error:
@@ -265,8 +265,11 @@ def channels(path: Path | str) -> int:
     return 0
 
 
-def _whole(path: Path) -> bool:
-    """Whether what libsndfile reads of a file is all of it. Raises: UndecodableError if it cannot, or part is gone."""
+def _whole(path: Path, mark: Path) -> bool:
+    """Whether what libsndfile reads of a file is all of it. Raises: UndecodableError if it cannot, or part is gone.
+
+    Of Opus only decoding tells: ``mark`` is an empty file that remembers that it does.
+    """
     with _opened(path) as file:
         info, kind, coding = _checked(path, file), file.format, file.subtype
     if kind == "MP3":
@@ -278,8 +281,13 @@ def _whole(path: Path) -> bool:
         chained, cut = lengths.ogg(path)
         if cut:
             raise UndecodableError(path, "truncated: its last page breaks off")
-        if chained or not _decodes(path, whole=coding == "OPUS"):
+        opus = coding == "OPUS"
+        known = opus and mark.exists()
+        if chained or not (known or _decodes(path, whole=opus)):
             return False
+        if opus and info.channels <= 2:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
     return info.channels <= 2 and not lengths.unfinished(path)
 
 

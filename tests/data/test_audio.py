@@ -272,6 +272,17 @@ def test_opus_by_any_encoder_is_read_to_the_end(tmp_path, tone):
         assert abs(found.shape[1] - 6 * 48000) < 1000
 
 
+def test_opus_that_libsndfile_reads_is_decoded_once_to_find_out(tmp_path, tone, monkeypatch):
+    path, decoded = tmp_path / "a.opus", []
+    soundfile.write(path, tone.T[: 44100 * 2], 48000, format="OGG", subtype="OPUS")
+    decodes = audio._decodes
+    monkeypatch.setattr(audio, "_decodes", lambda path, whole: decoded.append(whole) or decodes(path, whole))
+    assert [audio.seekable(path, tmp_path / "cache") for _ in range(3)] == [path] * 3
+    assert decoded == [True]
+    soundfile.write(path, tone.T[: 44100 * 3], 48000, format="OGG", subtype="OPUS")
+    assert audio.seekable(path, tmp_path / "cache") == path and decoded == [True, True]
+
+
 @pytest.mark.parametrize("cut", [0, 100, 441, 700])
 def test_vorbis_is_read_by_seeking_to_the_last_sample(tmp_path, tone, cut):
     path = encoded(tmp_path / "a.ogg", tone[:, : 5 * 44100 + cut], "-c:a", "libvorbis")

@@ -301,7 +301,7 @@ def protocol(design: Mapping) -> Iterator[str]:
     pages, time = max(map(len, parts)), longest(design)
     if setup["test"] == "mushra":
         sounds = max(len(item["conditions"]) for item in items)
-        yield f"{pages} pages, each with a reference and {sounds} sounds to rate from 0 to 100; about {time} minutes"
+        yield f"{pages} pages, each with a reference and {sounds} sounds to rate from 0 to 100; about {time} min"
         if len(parts) > 1:
             whole = sum(map(len, parts))
             yield f"all {whole} pages are split into {len(parts)} parts, one for each participant: invite a multiple"
@@ -311,7 +311,7 @@ def protocol(design: Mapping) -> Iterator[str]:
         return
     preference = setup["test"] == "preference"
     pair = " and ".join(map(repr, items[0]["conditions"]))
-    yield f"{pages} trials of {pair}, fixed in advance, about {time} minutes"
+    yield f"{pages} trials of {pair}, fixed in advance, about {time} min"
     yield (
         f"they detect a true share of {setup['detectable']:.0%} with a power of {setup['power']:.0%} at a level of "
         f"{setup['alpha']:g} ({'two' if preference else 'one'}-sided, exact binomial test)"
