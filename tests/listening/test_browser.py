@@ -168,7 +168,7 @@ def first_page(page, test, address: str, code: str, kind: str = "mushra") -> Non
     page.keyboard.press("Enter")
     view(test, "new")
     assert not nameless(test)
-    test.get_by_role("button", name="Begin with it").focus()
+    test.get_by_role("button", name="Begin with this code").focus()
     page.keyboard.press("Enter")
     view(test, "volume")
     test.locator(".play").wait_for()
