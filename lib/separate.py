@@ -212,10 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _targets(songs: Sequence[Path], out: Path) -> tuple[dict[Path, Path], list[str]]:
     """A folder in ``out`` for each song, none for two, and what is wrong with the folders among ``songs``."""
-    names, failed, taken, targets = {}, [], {}, {}
+    names, failed, taken, targets, own_output = {}, [], {}, {}, os.path.realpath(out)
     for path in songs:
         files, unread = music_files(path) if os.path.isdir(path) else ([path], [])
-        files = [file for file in files if file == path or not file.resolve().is_relative_to(out.resolve())]
+        files = [file for file in files if file == path or not Path(os.path.realpath(file)).is_relative_to(own_output)]
         failed += [f"{item.path}: {item.reason}" for item in unread]
         failed += [] if files or unread else [f"{path}: no music in this folder"]
         for file in files:

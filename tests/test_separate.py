@@ -249,6 +249,17 @@ def test_folders_are_taken_and_what_is_no_music_in_them_is_said(tmp_path, checkp
         assert separated(out) == ["a", "album/a", "album/b", "unknown"]
 
 
+def test_links_to_themselves_and_pipes_in_a_folder_are_said(tmp_path, checkpoint, capsys):
+    write_songs(tmp_path / "music", "song.wav")
+    (tmp_path / "music" / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "music" / "gone.wav").symlink_to("nowhere.wav")
+    os.mkfifo(tmp_path / "music" / "pipe.wav")
+    assert separate.main(call(checkpoint, tmp_path / "out", tmp_path / "music")) == 1
+    said = [line.rpartition("/")[2] for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert said == ["gone.wav: no such file", "loop.wav: no such file", "pipe.wav: a pipe or device"]
+    assert separated(tmp_path / "out") == ["song"]
+
+
 def test_whatever_one_song_does_the_others_are_separated(tmp_path, checkpoint, capsys, monkeypatch):
     songs = write_songs(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav")
     whole = separate.separate_file

@@ -68,7 +68,8 @@ class Info(NamedTuple):
 def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
     try:
         if not Path(path).is_file():
-            raise UndecodableError(path, "a folder, no file" if Path(path).is_dir() else "no such file")
+            kind = "a pipe or device" if os.path.exists(path) else "no such file"
+            raise UndecodableError(path, "a folder, no file" if os.path.isdir(path) else kind)
         open(path, "rb").close()  # of what the system refuses, libsndfile says no more than that
         with soundfile.SoundFile(os.fsencode(path)) as file:
             yield file
@@ -220,7 +221,7 @@ def seekable(path: Path | str, cache: Path | str, compact: bool = False) -> Path
     full scale is stored as FLAC of 24 bits, within 2^-24 of it. Raises: UndecodableError.
     """
     path, cache = Path(path), Path(cache)
-    name = fingerprint([str(path.resolve()), stamp(path)])
+    name = fingerprint([os.path.realpath(path), stamp(path)])  # of a link to itself as well
     for suffix in (".wav", ".flac"):
         if (cache / f"{name}{suffix}").exists():
             return cache / f"{name}{suffix}"

@@ -283,6 +283,8 @@ def content_digest(files: dict[str, Path]) -> str:
     digest = hashlib.sha256()
     for role, path in files.items():
         size = path.stat().st_size
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise audio.UndecodableError(path, "a pipe or device")
         with open(path, "rb") as file:
             digest.update(f"{role} {size} ".encode() + file.read(EDGE))
             file.seek(max(0, size - EDGE))

@@ -514,3 +514,10 @@ def test_musdb18hq_is_fetched_where_that_is_allowed_and_has_its_official_validat
 
 def test_the_official_validation_songs_are_fourteen():
     assert len(set(musdb18.settings()["validation_tracks"])) == 14
+
+
+def test_a_pipe_among_the_songs_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp3")
+    assert (
+        collection.look(tmp_path, tmp_path / "cache", tracks.Rules(0.5), 0.5, "pipe.mp3").reason == "a pipe or device"
+    )
