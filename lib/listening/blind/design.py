@@ -301,7 +301,8 @@ def protocol(design: Mapping) -> Iterator[str]:
     pages, time = max(map(len, parts)), longest(design)
     if setup["test"] == "mushra":
         sounds = max(len(item["conditions"]) for item in items)
-        yield f"{pages} pages, each with a reference and {sounds} sounds to rate from 0 to 100; about {time} min"
+        several = "s, each" if pages > 1 else ""
+        yield f"{pages} page{several} with a reference and {sounds} sounds to rate from 0 to 100; about {time} min"
         if len(parts) > 1:
             whole = sum(map(len, parts))
             yield f"all {whole} pages are split into {len(parts)} parts, one for each participant: invite a multiple"
