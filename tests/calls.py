@@ -26,8 +26,10 @@ def finished(call: Sequence[str], log: Path, seconds: float, environment: dict[s
     try:
         status = process.wait(seconds)
     except psutil.TimeoutExpired:
-        _end([process, *process.children(recursive=True)])
         status = f"no end within {seconds:.0f} s"
+    finally:  # the test's own time may be over, too
+        if process.is_running():
+            _end([process, *process.children(recursive=True)])
     said = log.read_text("utf-8", "replace")
     assert status == 0, f"{' '.join(call)}: {status}\n{said[-12_000:]}"
     return said

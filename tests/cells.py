@@ -14,6 +14,7 @@ def main(profile: str, *overrides: str) -> None:
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         print(path.stem, flush=True)
         shell.reset()
+        shell.user_module.__spec__ = None  # processes of its own look for it
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             source = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
             if "parameters" in cell["metadata"].get("tags", ()):

@@ -87,7 +87,7 @@ def finished(tmp_path_factory) -> Path:
     write_music(folder / "data")
     call = [sys.executable, "-m", "tests.cells", str(miniature(folder, "real"))]
     call.append(f"results={folder / 'results'}")
-    calls.finished(call, folder / "log", 600)
+    calls.finished(call, folder / "log", 1500)
     return folder / "results"
 
 
