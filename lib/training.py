@@ -100,7 +100,7 @@ def train_step(fabric, model, optimiser, task: Task, stage: Optimisation, batch:
     model.train()
     for group in optimiser.param_groups:
         group["lr"] = rate * group["scale"]
-    total, processes = 0.0, fabric.world_size
+    processes, total = fabric.world_size, torch.zeros((), dtype=torch.float64, device=fabric.device)
     parts = fabric.to_device(batch).chunk(math.ceil(stage.accumulate / processes))
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -108,13 +108,14 @@ def train_step(fabric, model, optimiser, task: Task, stage: Optimisation, batch:
             with fabric.no_backward_sync(model, enabled=processes > 1 and number < len(parts)):
                 loss = task.loss(model, part).mean() * len(part) / len(batch)
                 fabric.backward(loss)
-            total += loss.item()
+            total += loss.detach()
     stop = signals.stop_requested()
+    of_all = torch.stack([total, total.new_tensor(bool(stop) * processes)])
     if processes > 1:
-        of_all = torch.tensor([total, bool(stop) * processes], dtype=torch.float64, device=fabric.device)
-        total, requested = fabric.all_reduce(of_all, reduce_op="mean").tolist()
-        stop = (stop or "a signal") if requested else ""
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm).item()
+        of_all = fabric.all_reduce(of_all, reduce_op="mean")
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm)
+    total, requested, norm = torch.cat([of_all, norm[None].double()]).tolist()  # the one wait for a GPU
+    stop = (stop or "a signal") if requested else ""
     if math.isfinite(total) and math.isfinite(norm):
         optimiser.step()
     optimiser.zero_grad()

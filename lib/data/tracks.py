@@ -278,12 +278,12 @@ def decoding(sources: dict[str, Path], files: dict[str, Path]) -> str:
 
 
 def content_digest(files: dict[str, Path]) -> str:
-    """24 hex digits that tell recordings apart, wherever they are. Raises: OSError."""
+    """24 hex digits that tell recordings apart, wherever they are. Raises: OSError, UndecodableError for a pipe."""
     # size, head and tail tell recordings apart without reading terabytes: the ends hold headers, tags and music
     digest = hashlib.sha256()
     for role, path in files.items():
         size = path.stat().st_size
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not (path.is_file() or path.is_dir()):  # opening a pipe would wait for ever
             raise audio.UndecodableError(path, "a pipe or device")
         with open(path, "rb") as file:
             digest.update(f"{role} {size} ".encode() + file.read(EDGE))

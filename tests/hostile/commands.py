@@ -35,7 +35,7 @@ SEPARATE = {
     "device without data": (["--device", "meta"], "."),
     "unknown option": (["--shell"], "--shell"),
     "a folder without music": (["{folder}/out"], "failed: .*no music in this folder"),
-    "a device for a song": (["/dev/zero"], "failed: .*no such file"),
+    "a device for a song": (["/dev/zero"], "failed: .*a pipe or device"),
     "too long a song": ([LONG], "failed: .*name too long"),
     "a null in a song": (["a\0b.wav"], "failed: .*null byte"),
     "an address for a song": (["http://127.0.0.1/a.mp3"], "failed: .*no such file"),
