@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lib.machine.devices import without_autocast
+
 VERSION = 1
 """Raise it when the same estimates give another loss or assignment: runs are renamed."""
 EPS = 1e-8
@@ -65,7 +67,7 @@ def assign(estimates: Tensor, mixtures: Tensor, assignment: str = "exact", tau: 
     if assignment not in ("exact", "least_squares"):
         raise ValueError(f"assignment must be 'exact' or 'least_squares', not '{assignment}'")
     choose = exact_assignment if assignment == "exact" else least_squares_assignment
-    with torch.no_grad(), torch.autocast(estimates.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(estimates.device):
         return choose(estimates, mixtures, tau).to(estimates.dtype)
 
 

@@ -36,6 +36,13 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Full precision on a device; "meta", of tensors without values, has no autocast and takes no question about it."""
+    import torch
+
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def forget_peak(device: torch.device) -> None:
     """Have `gpu` say the most memory that is held from here on: one process may train run after run."""
     if device.type == "cuda":

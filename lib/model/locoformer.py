@@ -108,7 +108,8 @@ class RMSGroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        reduced = device != "meta" and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if reduced else x.dtype
         grouped = x.unflatten(-1, (self.groups, -1))
         if not torch.compiler.is_compiling():
             normed, same = _Normalised.apply(grouped, self.eps, dtype)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import UserError
+from lib.machine.devices import without_autocast
 from lib.model.locoformer import PUBLISHED_FFT, PUBLISHED_RATE, SIZES, BandSplitTFLocoformer, Size, band_widths
 
 VERSION = 1
@@ -110,7 +111,7 @@ class Separator(nn.Module):
 
     def stft(self, wave: Tensor) -> Tensor:
         """[batch, channel, sample] -> complex [batch, channel, frame, bin]; Hann, centred, reflect padding."""
-        with torch.autocast(wave.device.type, enabled=False):
+        with without_autocast(wave.device):
             spectrum = torch.stft(
                 wave.float().flatten(0, 1), self.n_fft, self.hop, window=self.window, center=True, return_complex=True
             )
@@ -150,5 +151,5 @@ class Separator(nn.Module):
 
 def weighted(masks: list[Tensor], weights: Tensor) -> list[Tensor]:
     """Sums of masks [batch, N, ...] with weights [batch, sum, N], in float32 under autocast too."""
-    with torch.autocast(weights.device.type, enabled=False):
+    with without_autocast(weights.device):
         return [(weights.float() @ mask.flatten(2)).unflatten(2, mask.shape[2:]) for mask in masks]
