@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 usage: ./run_all.sh [PROFILE] [key=value ...]   run the study (default profile: demo)
        ./run_all.sh [PROFILE] --plan [...]      estimate runs, steps, disk and hours; runs and writes nothing
-       ./run_all.sh test [pytest arguments]     run the test suite; test --quick: the musical units, within a minute
+       ./run_all.sh test [pytest arguments]     run the test suite; test --quick: the musical units, in about a minute
        ./run_all.sh --help
 
 PROFILE    smoke, demo, study, real, single_gpu, paper (notebooks/profiles), or the path of a .yaml file.

@@ -101,7 +101,7 @@ def kill_oneself(training: Finetuning) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_is_named(two, forked):
+def test_a_killed_process_is_named(two):  # not forked: how a fork ended can be asked once, and the pool asks too
     training = Finetuning(two, SCRATCH, 0, 1)
     with pytest.raises(UserError, match=r"was ended by SIGKILL, most likely .* lower compute\.jobs"):
         train_in_parallel([Job(training, kill_oneself)])
