@@ -51,20 +51,20 @@ def caption(results: Path, figure: str) -> Caption:
     return Caption(without_kind(finding), without_kind(drawn + compute))
 
 
-def took(claim: pd.DataFrame, method: str) -> str:
+def took(claim: pd.DataFrame, method: str, form: str = "{} steps, {} core seconds, {} PFLOP") -> str:
     """What a model of ``method`` took in the mean over budgets, validation counted in the seconds alone; or ""."""
     sides = {"method": TOOK, "against": [f"against_{name}" for name in TOOK]}
     parts = [claim.loc[claim[side] == method, names] for side, names in sides.items() if set(names) <= set(claim)]
     if not any(map(len, parts)):
         return ""
     steps, seconds, petaflop = np.concatenate(parts).mean(0)
-    return f"{steps:,.0f} steps, {seconds:,.0f} core seconds, {petaflop:.2g} PFLOP"
+    return form.format(f"{steps:,.0f}", f"{seconds:,.0f}", f"{petaflop:.2g}")
 
 
 def _compute(claim: pd.DataFrame) -> str:
-    arms = {arm: took(claim, arm) for arm in dict.fromkeys([*claim["against"], *claim["method"]])}
-    texts = "; ".join(f"{arm}: {text}" for arm, text in arms.items() if text)
-    return f" Supervised steps; time and arithmetic with those of pre-training: {texts}." if texts else ""
+    arms = {arm: took(claim, arm, "{} / {} / {}") for arm in dict.fromkeys([*claim["against"], *claim["method"]])}
+    texts = "; ".join(f"{arm} {text}" for arm, text in arms.items() if text)
+    return f" Supervised steps / core seconds / PFLOP, the latter two with pre-training: {texts}." if texts else ""
 
 
 def _n(rows: pd.DataFrame, songs: str = "test song", seeds: str = "seed") -> str:
@@ -100,7 +100,7 @@ def _gain(read: Read) -> Caption:
 def _claim(read: Read) -> Caption:
     rows = read("claim")
     rows = rows[(rows["stem"] == MEAN) & (rows["metric"] == primary(rows)) & (rows["against"] == "scratch")]
-    found = [f"{method} {outcome(part)}" for method, part in rows.groupby("method", sort=False)]
+    found = [f"{method} {outcome(part, values=False)}" for method, part in rows.groupby("method", sort=False)]
     found = [text.replace("helps", "is better").replace("hurts", "is worse") for text in found]
     return Caption(
         sentence(f"against scratch: {'; '.join(found)}"),

@@ -62,15 +62,15 @@ def verdict(row: pd.Series, effect: str = "difference", p: str = "p_holm") -> st
     return {1: "helps", -1: "hurts", 0: UNDECIDED}[shown]
 
 
-def outcome(rows: pd.DataFrame) -> str:
-    """Verdicts of one comparison over its label budgets, in words and decibels with 95% intervals.
+def outcome(rows: pd.DataFrame, values: bool = True) -> str:
+    """Verdicts of one comparison over its label budgets, in words, and in decibels with 95% intervals if ``values``.
 
     "helps with 1 labelled song (+0.38 dB, +0.26 to +0.49) and is undecided with 16 labelled songs (...)"
     """
     told = []
     for word, part in rows.groupby(rows.apply(verdict, axis=1), sort=False):
-        values = "; ".join(map(decibels, part["difference"], part["low"], part["high"]))
-        told.append(f"{word} with {labelled(part['labeled_songs'])} ({values})")
+        numbers = "; ".join(map(decibels, part["difference"], part["low"], part["high"]))
+        told.append(f"{word} with {labelled(part['labeled_songs'])}" + f" ({numbers})" * values)
     return listed(told)
 
 

@@ -42,6 +42,7 @@ def test_an_outcome_groups_budgets_by_verdict():
     said = "helps with 1 and 16 labelled songs (+0.38 dB, +0.26 to +0.49; +0.43 dB, +0.15 to +0.70) and is undecided "
     said += "with 4 labelled songs (+0.09 dB, -0.10 to +0.28)"
     assert sentences.outcome(rows) == said
+    assert sentences.outcome(rows[:1], values=False) == "helps with 1 labelled song"
     assert sentences.outcome(rows[:1]) == "helps with 1 labelled song (+0.38 dB, +0.26 to +0.49)"
 
 
