@@ -2,7 +2,6 @@
 // Python joins this file and one view into a single module; nothing is downloaded.
 
 const FADE = 0.01; // seconds of a crossfade: switching, seeking, stopping, the seam of a loop
-const SHORTEST = 0.05; // seconds of a loop
 const SILENT_DB = -80; // the bottom of a spectrogram's scale
 
 // FLAC from the kernel (DataView) -> AudioBuffer at its own rate.
@@ -52,8 +51,8 @@ function joined(context, buffers) {
 
 // Stereo signals of one length, all playing at all times: switching only changes gains.
 class Deck {
-  constructor(buffers, rate, changed) {
-    Object.assign(this, { buffers, rate, changed });
+  constructor(buffers, rate, changed, shortest = 0.05) {
+    Object.assign(this, { buffers, rate, changed, shortest }); // shortest loop in seconds
     this.duration = Math.max(...buffers.map((buffer) => buffer.duration));
     this.gains = buffers.map(() => 0);
     this.region = null; // [from, to] in seconds
@@ -162,7 +161,7 @@ class Deck {
   // Loop between two times (s), in either order; returns whether the loop is long enough.
   choose(from, to) {
     const [low, high] = [Math.max(Math.min(from, to), 0), Math.min(Math.max(from, to), this.duration)];
-    if (high - low < SHORTEST) return false;
+    if (high - low < this.shortest) return false;
     this.loop(true, [low, high]);
     return true;
   }
@@ -408,6 +407,8 @@ function listensTo(root, keys) {
 function playbackKey(key, deck) {
   if (key === " ") return () => deck.toggle();
   if (key === "Escape") return () => deck.loop(deck.looped, null);
+  if (key === ",") return () => deck.choose(deck.position(), deck.span[1]);
+  if (key === ".") return () => deck.choose(deck.span[0], deck.position());
   const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
   return step && (() => deck.seek(deck.position() + step));
 }

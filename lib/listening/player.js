@@ -86,7 +86,7 @@ async function render({ model, el }) {
     return { row: make("div", { className: "row" }, head, time.element), pick, solo, mute, wave, spectrum, time };
   });
   const said = make("div", { className: "said", role: "status", "aria-live": "polite" });
-  const keys = make("p", { className: "keys", textContent: "space plays, 1 to 9 or up and down switch, left and right move by a second, drag over a picture to loop, click to move" });
+  const keys = make("p", { className: "keys", textContent: "space plays, 1 to 9 or up and down switch, left and right move by a second, drag over a picture or press , and . to loop, click to move" });
   root.append(bar, ...rows.map(({ row }) => row), keys, said);
 
   function show() {

@@ -71,6 +71,9 @@ def test_careless_listeners_are_screened_and_careful_ones_are_not():
 def test_means_are_plain_means_with_intervals_around_them():
     ratings = simulated.ratings(QUESTIONS, planted(5.0), 12, 2)
     table = analysis.means(ratings).set_index(["condition", "stem"])
+    first = ratings.loc[ratings["condition"] == "first", "value"]
+    row = table.loc[("first", MEAN)]
+    assert [row[name] for name in ("quartile_1", "median", "quartile_3")] == list(first.quantile([0.25, 0.5, 0.75]))
     plain = ratings.groupby(["condition", "stem"])["value"].mean()
     for key, value in plain.items():
         row = table.loc[key]

@@ -88,7 +88,10 @@ def test_an_anchor_keeps_what_is_below_its_edge_in_time_and_nothing_above(rate, 
 
 def test_an_anchor_that_a_rate_makes_transparent_is_named_or_left_out():
     said = " ".join(design.protocol(design.described(SETUP, items())))
-    assert "at 16000 Hz the 7 kHz anchor lacks only 7 to 8 kHz: nearly transparent" in said
+    assert "at 16000 Hz the 7 kHz anchor lacks only 7 to 8 kHz: nearly transparent" in said and "passages" not in said
+    silence = np.zeros((2, 13 * RATE), np.float32)
+    long = replace(items()[0], reference=silence, conditions={design.HIDDEN: silence})
+    assert "passages of up to 13 s" in " ".join(design.protocol(design.described(SETUP, [long])))
     noise = np.random.default_rng(0).standard_normal((2, 8000)).astype(np.float32)
     low = design.item(SETUP, "s", "drums", 8000, noise, 2 * noise, {"m": noise})
     assert list(low.conditions) == [design.HIDDEN, design.LEAKAGE, "m"]
@@ -305,6 +308,7 @@ def test_who_has_no_code_gets_one_and_a_list_of_codes_keeps_others_out(session):
         codes.add(p.code)
     assert len(codes) == 5 and all((session.folder / "answers" / f"{code}.jsonl").exists() for code in codes)
     closed = Session(session.folder, ["X" * 64, "p01"])
+    assert [one.reply({"type": "welcome"})["page"]["issued"] for one in (session, closed)] == [False, True]
     for stranger in ("", "P02", *codes):
         assert Participant(closed, stranger).say("begin", new=True)["refused"] == "not issued"
     for known in ("p01", "x" * 64):
@@ -324,11 +328,12 @@ def test_the_accompaniment_is_called_so_and_breaks_come_in_time(tmp_path):
     blind = replace(MUSHRA, stems=("other",), minutes=30.0)
     session = Session(designed(tmp_path, blind, excerpts(2, 8.0)))
     p = Participant(session, "AB7").begin()
-    assert "about the accompaniment" in p.page["asked"] and "{about}" not in p.page["asked"]
-    session.design["rest"], rests = 2, []
+    session.design["rest"], rests, asked = 2, [], set()
     while p.page["view"] == "trial":
         rests.append(p.page["rest"])
+        asked.add(p.page["asked"])
         p.answer(p.values())
+    assert len(asked) == 3 and all(text.count("the accompaniment") == 1 for text in asked)
     assert rests == [False, False, True, False, True, False]
 
 

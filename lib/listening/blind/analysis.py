@@ -172,16 +172,17 @@ def _scores(ratings: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Mean rating with 95% interval by question, condition and stem (and over stems, "mean")."""
+    """Mean rating with 95% interval, median and quartiles by question, condition and stem (and over stems, "mean")."""
     scores, rows = _scores(ratings), []
+    keys = ["question", "condition", "stem"]
+    quartiles = pd.concat([ratings, ratings.assign(stem=MEAN)]).groupby(keys)["value"].quantile([0.25, 0.5, 0.75])
+    quartiles = quartiles.unstack().set_axis(["quartile_1", "median", "quartile_3"], axis=1).reset_index()
     for question, condition in itertools.product(ratings["question"].unique(), sorted(ratings["condition"].unique())):
         interval = mean_interval(scores, condition, question)
         rows.append(interval.assign(question=question, condition=condition))
     table = pd.concat(rows, ignore_index=True)
-    table = table[table["stem"].isin([*ratings["stem"].unique(), MEAN])]
-    return table[["question", "condition", "stem", "mean", "low", "high"]].assign(
-        participants=ratings["participant"].nunique(), songs=ratings["song"].nunique()
-    )
+    table = table[[*keys, "mean", "low", "high"]].merge(quartiles, on=keys)
+    return table.assign(participants=ratings["participant"].nunique(), songs=ratings["song"].nunique())
 
 
 def tests(ratings: pd.DataFrame) -> pd.DataFrame:

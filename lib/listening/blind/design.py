@@ -37,6 +37,8 @@ FIXED = (HIDDEN, LOW_ANCHOR, MID_ANCHOR, LEAKAGE)
 """Conditions of a MUSHRA trial that are not methods."""
 MOST_SOUNDS = 12
 """BS.1534-3, 5.2: of one page, the hidden reference and the anchors among them."""
+LONGEST = 12.0
+"""BS.1534-3, 5.2: seconds of a passage."""
 MAX_TRIALS = 2000
 HEARINGS, DECISION = 1.5, 5.0
 """For estimates of time: how often every sound is heard, and seconds for every answer beyond that."""
@@ -308,6 +310,8 @@ def protocol(design: Mapping) -> Iterator[str]:
             yield f"all {whole} pages are split into {len(parts)} parts, one for each participant: invite a multiple"
         if sounds > MOST_SOUNDS:
             yield f"{sounds} sounds on a page: ITU-R BS.1534-3 recommends at most {MOST_SOUNDS}"
+        if (seconds := max(item["seconds"] for item in items)) > LONGEST:
+            yield f"passages of up to {seconds:.0f} s: ITU-R BS.1534-3 recommends about 10 s, at most {LONGEST:.0f}"
         yield from _transparent({item["rate"] for item in items})
         return
     preference = setup["test"] == "preference"

@@ -113,6 +113,7 @@ class Session:
         setup = self.setup
         shown = {key: setup[key] for key in ("title", "language", "contact", "consent", "test")}
         facts = {"design": self.design["fingerprint"], "minutes": longest(self.design), "words": self.design["words"]}
+        facts["issued"] = bool(self.codes)
         return {"view": "welcome", **shown, **facts}
 
     def _begin(self, message: Mapping) -> dict:
@@ -245,9 +246,10 @@ class Session:
     def _asked(self, code: str, page: Page) -> dict:
         test, words = self.setup["test"], self.design["words"]
         about = page.item["about"]
-        asked = self.setup["questions"][page.question].replace("{about}", about)
-        if about:
-            asked = f"{words['about'].replace('{about}', about)} {asked}"
+        asked = self.setup["questions"][page.question]
+        if about and "{about}" not in asked:
+            asked = f"{words['about']} {asked}"
+        asked = asked.replace("{about}", about)
         asked = {"abx": words["which"], "preference": f"{asked} {words['choose']}"}.get(test, asked)
         letters = [*"ABX"] if test == "abx" else [words["reference"], *LETTERS[: len(page.slots)]]
         return {"code": code, "test": test, "asked": asked, "letters": letters, "rate": page.item["rate"]}

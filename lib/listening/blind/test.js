@@ -2,6 +2,7 @@
 // Voilà. A host has `ask(message)` and `sound(code, page, slot)`, both promises; it sends letters and sounds only.
 
 const HEARD = 2; // seconds after which a sound counts as heard; in the training half of it, if that is longer
+const SHORTEST = 0.5; // seconds of a loop (BS.1534-3, 5.3)
 const SLIDER = { type: "range", step: 1 };
 
 function blindTest(el, host) {
@@ -10,6 +11,7 @@ function blindTest(el, host) {
   let words = {}, consent = false, design = "", end = () => {}, pageKeys = () => null; // prettier-ignore
   const t = (key, facts = {}) => (words[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => facts[name] ?? "");
   const p = (text, className = "") => make("p", { className, textContent: text });
+  const lines = (...texts) => make("ul", {}, ...texts.join("\n").split("\n").map((line) => make("li", { textContent: line })));
   const button = (key, onclick, facts = {}) => make("button", { type: "button", textContent: t(key), onclick, ...facts });
   listensTo(root, (event) => pageKeys(event));
   ask({ type: "welcome" });
@@ -43,7 +45,7 @@ function blindTest(el, host) {
     [end, pageKeys] = [() => {}, () => null];
     if (page.words) words = page.words;
     const view = page.rest ? "rest" : page.view;
-    const titles = { new: "code", volume: "volume", rest: "rest", questionnaire: "questionnaire", done: "done" };
+    const titles = { new: "code", training: "practice", volume: "volume", rest: "rest", questionnaire: "questionnaire", done: "done" };
     const title = (view === "welcome" && page.title) || t(titles[view] ?? page.test);
     const status = make("p", { className: "said-aloud", role: "status", "aria-live": "polite" });
     root.replaceChildren(make("h2", { textContent: title }), status);
@@ -52,7 +54,8 @@ function blindTest(el, host) {
     const views = { welcome, new: unknown, volume, rest, trial: listened, training: listened, questionnaire, done };
     const shown = await views[view](page);
     status.before(...shown);
-    (root.querySelector("input[name=code]") ?? root).focus({ preventScroll: true });
+    const first = root.querySelector("input:is([name=code], [name=consent])"); // not past the consent
+    (first?.name === "code" ? first : root).focus({ preventScroll: true });
     root.scrollIntoView?.({ block: "nearest" });
   }
 
@@ -63,15 +66,17 @@ function blindTest(el, host) {
     const form = make("form", {});
     if (page.consent) {
       const agreed = make("input", { type: "checkbox", name: "consent", onchange: () => (consent = agreed.checked) });
-      form.append(...page.consent.trim().split(/\n\s*\n/).map((text) => p(text)), make("label", {}, agreed, ` ${t("agree")}`), make("br"), make("br"));
+      const texts = page.consent.trim().split(/\n\s*\n/).map((text) => p(text)); // prettier-ignore
+      form.append(make("div", { className: "consent" }, ...texts, make("label", { className: "choice" }, agreed, t("agree"))));
     }
-    form.append(make("label", {}, `${t("code")} `, code), " ", make("button", { type: "submit", className: "main", textContent: t("begin") }));
+    const begin = make("button", { type: "submit", className: "main", textContent: t("begin") });
+    form.append(p(t(page.issued ? "issued codes" : "codes")), make("div", { className: "bar" }, make("label", {}, `${t("code")} `, code), begin));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       ask({ type: "begin", code: code.value, consent });
     });
     const contact = page.contact ? [p(t("contact", page))] : [];
-    return [p(t("headphones")), p(t("minutes", { n: page.minutes })), ...contact, p(t("codes")), form];
+    return [p(t("headphones")), p(t("minutes", { n: page.minutes })), ...contact, form];
   }
   function unknown({ code }) {
     const again = () => ask({ type: "begin", code, consent, new: true });
@@ -104,7 +109,7 @@ function blindTest(el, host) {
     const buffers = await Promise.all(views.map((bytes) => decode(new DataView(bytes), page.rate)));
     const [plays, seconds, begun] = [letters.map(() => 0), letters.map(() => 0), performance.now()];
     let [level, selected, before, wasPlaying] = [10 ** ((page.level ?? 0) / 20), 0, begun, false];
-    const deck = new Deck(buffers, page.rate, refresh);
+    const deck = new Deck(buffers, page.rate, refresh, SHORTEST);
     const play = button("play", () => deck.toggle(), { className: "play", "aria-keyshortcuts": "Space" });
     const whole = button("whole", () => deck.loop(true, null));
     const clock = make("output", { className: "clock", "aria-live": "off" });
@@ -160,13 +165,15 @@ function blindTest(el, host) {
     let player = null;
     const slider = make("input", { ...SLIDER, min: -40, max: 0, value: -6, "aria-label": t("level") });
     const lock = button("lock", () => ask({ type: "level", code: page.code, level: Number(slider.value) }), { className: "main", disabled: true });
-    player = await loaded(page, "volume", [t("reference")], () => (lock.disabled = !(player?.seconds[0] >= 1)));
+    const missing = make("span", { className: "missing", textContent: t("play first") });
+    player = await loaded(page, "volume", [t("reference")], () => (lock.disabled = !(missing.hidden = player?.seconds[0] >= 1)));
     if (!player) return retry(page);
     slider.addEventListener("input", () => player.listen(0, Number(slider.value)));
     player.listen(0, -6);
     pageKeys = ({ key, target }) => (key.startsWith("Arrow") && target === slider ? null : playbackKey(key, player.deck));
     note("");
-    return [p(t("volume help")), ...player.elements, make("label", { className: "level" }, `${t("level")} `, slider), lock];
+    const level = make("label", { className: "level" }, `${t("level")} `, slider);
+    return [p(t("keep code", page)), p(t("volume help")), ...player.elements, level, make("div", { className: "bar" }, lock, missing)];
   }
 
   async function listened(page) {
@@ -193,8 +200,12 @@ function blindTest(el, host) {
 
     function sliders() {
       const bands = t("bands").split(",").map((band) => band.trim());
-      const scale = make("div", { className: "scale", "aria-hidden": "true" }, make("span"), make("div", {}, ...bands.map((band) => make("span", { textContent: band }))), make("span"));
-      const table = make("div", { className: "sliders" }, make("div", { className: "condition" }, picks[0]), scale);
+      const scale = (tag, className, texts) => {
+        const marks = make("div", { className }, ...texts.map((text) => make(tag, { textContent: text })));
+        return make("div", { className: "scale", "aria-hidden": "true" }, make("span"), marks, make("span"));
+      };
+      const scales = [scale("span", "bands", bands), scale("small", "marks", [0, 20, 40, 60, 80, 100])];
+      const table = make("div", { className: "sliders" }, make("div", { className: "condition" }, picks[0]), ...scales);
       letters.forEach((letter, i) => {
         const slider = make("input", { ...SLIDER, min: 0, max: 100, value: values[i] ?? 50, "aria-label": t("rating", { letter }) });
         const shown = make("span", { className: "rating", "aria-hidden": "true", textContent: values[i] ?? "–" });
@@ -223,7 +234,7 @@ function blindTest(el, host) {
           chosen = i;
           refresh();
         });
-        group.append(make("label", {}, radio, ` ${t(page.test === "abx" ? "is" : "better", { letter })}`));
+        group.append(make("label", { className: "choice" }, radio, t(page.test === "abx" ? "is" : "better", { letter })));
       });
       return make("div", {}, make("div", { className: "bar" }, ...picks), group);
     }
@@ -240,6 +251,7 @@ function blindTest(el, host) {
       picks.forEach((pick, i) => {
         pick.setAttribute("aria-pressed", i === player.selected());
         pick.classList.toggle("heard-once", heard[i]);
+        pick.style.setProperty("--heard", Math.min(player.seconds[i] / enough, 1));
       });
       const unheard = page.revision ? [] : page.letters.filter((_, i) => !heard[i]);
       const unrated = rated && !training ? letters.filter((_, i) => values[i] === null) : [];
@@ -260,9 +272,10 @@ function blindTest(el, host) {
     player.listen(0);
     note("");
     const state = training ? t("training", { n: page.page + 1, of: page.of }) : t("page", { n: page.page + 1, ...page });
-    const help = training ? [p(`${t("help")} ${t(`${page.test} help`)}`)] : [];
+    const help = training ? [lines(t("help"), t(`${page.test} help`))] : [];
+    const progress = training ? [] : [make("progress", { max: page.of, value: page.page, "aria-label": state })];
     return [
-      make("p", { className: "state" }, `${state} · ${t("your code")} `, make("b", { textContent: page.code })),
+      make("p", { className: "state" }, `${state} · ${t("your code")} `, make("b", { textContent: page.code })), ...progress,
       p(page.asked, "question"), ...help, ...player.elements, answers, make("div", { className: "bar" }, submit, back, missing),
     ]; // prettier-ignore
   }
