@@ -8,12 +8,15 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
-from nbformat import NotebookNode
 
 from lib.store.files import atomic
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode  # takes two seconds, which every kernel would spend
 
 COMPRESSION = 1.0  # Vorbis, 35 kbit/s at 16 kHz stereo: keeps executed notebooks small
 BLOCK = 1 << 16

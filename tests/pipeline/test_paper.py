@@ -1,4 +1,4 @@
-"""The whole of profile ``paper`` on miniatures of FMA and MUSDB18-HQ, smaller in width, crops, steps and songs."""
+"""The whole of profile ``paper`` on miniatures of FMA and MUSDB18-HQ: fewer features, bands, songs and steps."""
 
 import io
 import re
@@ -20,7 +20,7 @@ SHORT = {"steps": 2, "batch": 2, "crop_seconds": 1.0, "accumulate": 1, "warmup_s
 SHORT |= {"decay_every": 1, "decay_start": 1, "checkpoint_every": 1, "average_best": 2}
 SHRUNK = {
     "base": "paper.yaml",
-    "model": {"size": "nano"},
+    "model": {"size": "nano", "band_scale": 8.0},
     "pretrain": SHORT | {"validation_moms": 2, "validate_every": 1},
     "finetune": SHORT | {"labeled_songs": [2], "validate_every": 2},
     "ablations": {
@@ -32,13 +32,15 @@ SHRUNK = {
                 {"label": "medium", "set": {"corpus.unlabeled": "fma:medium"}}, {"label": "large"},
                 {"label": "full", "set": {"corpus.unlabeled": "fma:full"}}]}],
     },
-    "listening": {"songs": 1, "seconds": 4.0, "blind": {"songs": 1, "seconds": 3.0, "panel": 6}},
+    "separate": {"window_seconds": 2.0, "hop_seconds": 1.0},
+    "listening": {"songs": 1, "seconds": 2.0, "blind": {"songs": 1, "seconds": 2.0, "panel": 6}},
     "compute": {"accelerator": "cpu", "precision": "32-true", "threads": 1, "jobs": 1},
 }  # fmt: skip
+RULES = {"segment_seconds": 2.0, "segment_hop_seconds": 1.0, "activity_seconds": 2.0}
 AMOUNTS = ["small", "medium", "large", "full"]
 SUBSETS = ["small"] * 10 + ["medium"] * 8 + ["large"] * 14 + ["full"] * 8
 """The smallest archive that each of the 40 tracks is in."""
-BAD = {"mono": 20, "22 kHz": 21, "8 s": 23, "silent": 24, "truncated": 25, "zero bytes": 26, "text": 27}
+BAD = {"mono": 20, "22 kHz": 21, "1 s": 23, "silent": 24, "truncated": 25, "zero bytes": 26, "text": 27}
 OTHER_RATE = 22
 
 
@@ -60,16 +62,16 @@ def clip(number: int) -> bytes:
     """A track of the miniature as its archive would hold it."""
     kind = {place: name for name, place in BAD.items()}.get(number, "")
     made = {
-        "mono": lambda: mp3(music(number, 12, channels=1)),
-        "22 kHz": lambda: mp3(music(number, 12, 22050), 22050),
-        "8 s": lambda: mp3(music(number, 8)),
-        "silent": lambda: mp3(0 * music(number, 12)),
-        "truncated": lambda: mp3(music(number, 12))[:300],
+        "mono": lambda: mp3(music(number, 3, channels=1)),
+        "22 kHz": lambda: mp3(music(number, 3, 22050), 22050),
+        "1 s": lambda: mp3(music(number, 1)),
+        "silent": lambda: mp3(0 * music(number, 3)),
+        "truncated": lambda: mp3(music(number, 3))[:300],
         "zero bytes": lambda: b"",
         "text": lambda: b"no music, just words\n" * 99,
     }
     rate = 48000 if number == OTHER_RATE else RATE
-    return made.get(kind, lambda: mp3(music(number, 12, rate), rate))()
+    return made.get(kind, lambda: mp3(music(number, 3, rate), rate))()
 
 
 def write_fma(root: Path) -> None:
@@ -96,7 +98,7 @@ def write_musdb(root: Path) -> None:
         for song in songs:
             folder = root / split / song
             folder.mkdir(parents=True)
-            stems = [music(1000 + len(song) * 10 + number + len(split), 11) for number in range(4)]
+            stems = [music(1000 + len(song) * 10 + number + len(split), 3) for number in range(4)]
             for stem, wave in (*zip(STEMS, stems, strict=True), ("mixture", sum(stems))):
                 soundfile.write(folder / f"{stem}.wav", wave, RATE, subtype="PCM_16")
 
@@ -107,7 +109,7 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("paper")
     write_fma(folder / "fma")
     write_musdb(folder / "musdb18hq")
-    corpus = {"fma_root": str(folder / "fma"), "musdb_root": str(folder / "musdb18hq"), "workers": 1}
+    corpus = RULES | {"fma_root": str(folder / "fma"), "musdb_root": str(folder / "musdb18hq"), "workers": 1}
     profile = SHRUNK | {"base": str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "corpus": corpus}
     (folder / "mini_paper.yaml").write_text(yaml.safe_dump(profile))
     call = [sys.executable, "-m", "tests.cells", str(folder / "mini_paper.yaml"), f"results={folder / 'results'}"]
