@@ -1,23 +1,31 @@
-"""Shared fixtures: reference vectors, a separator small enough to train inside a test, and a server of archives."""
+"""Shared fixtures: reference vectors, a separator small enough to train inside a test, and a server of archives.
+
+They import what they need: the process that only deals out tests to others should not wait for torch.
+"""
+
+from __future__ import annotations
 
 import http.server
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
 
-from lib.data import download
-from lib.model.separator import Separator
-from tests.toys import GOLDEN
+import lib  # noqa: F401 (ffmpeg is on the PATH from here on)
 
-# What is trained here is too small to be shared by threads: they would wait for each other most of the time.
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
+if TYPE_CHECKING:
+    import torch
+
+# What is trained here is too small to be shared by threads: they would wait for each other most of the time. torch
+# reads this when it is imported, and so do processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+# With it, jsonschema could check IRIs, of which there are none; its import takes two seconds.
+sys.modules["rfc3987_syntax"] = None
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell; its children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,8 +39,10 @@ QUICK = {
 }
 """Files and folders of tests that have the marker ``quick``."""
 LONGEST = (
-    *("machine/test_distributed.py", "hostile/test_hostile.py", "test_randomness.py", "experiments/test_jobs.py"),
-    *("machine/test_faults.py", "pipeline/test_smoke.py"),
+    *("pipeline/test_smoke.py", "listening/test_browser.py", "pipeline/test_paper.py", "machine/test_distributed.py"),
+    *("pipeline/test_real.py", "machine/test_gpu.py", "machine/test_faults.py", "experiments/test_jobs.py"),
+    *("hostile/test_hostile.py", "test_separate.py", "test_randomness.py", "test_training.py"),
+    *("model/test_checkpoints.py", "test_pinned.py"),
 )
 """Files that come first, so that no process is left alone with a long one at the end."""
 
@@ -59,6 +69,10 @@ def _is_quick(path: Path) -> bool:
 @pytest.fixture
 def golden():
     """Load ``golden/NAME.npz`` as tensors by name."""
+    import numpy as np
+    import torch
+
+    from tests.toys import GOLDEN
 
     def load(name: str) -> dict[str, torch.Tensor]:
         with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
@@ -70,6 +84,8 @@ def golden():
 @pytest.fixture
 def tiny():
     """A small separator with five outputs at 8 kHz, in evaluation mode."""
+    from lib.model.separator import Separator
+
     return Separator.from_size("tiny", 5, seed=3, rate=8000, n_fft=256, hop=64, band_scale=4.0, dropout=0.0).eval()
 
 
@@ -107,6 +123,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     """A server of ``files`` by name, at ``url``; ``asked`` lists the ranges of all requests."""
+    from lib.data import download
+
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     vars(found).update(files={}, asked=[], breaks=[], ranges=True, missing=404)
     found.url = f"http://127.0.0.1:{found.server_port}/"

@@ -52,32 +52,55 @@ def test_it_asks_tells_its_method_and_its_limits(path):
     assert not re.search(r"\d(\.\d+)? ?dB (above|below|better|worse)", "".join(prose))
 
 
-@pytest.mark.parametrize("place", ["", "notebooks", "results/demo/notebooks", None])
-def test_opened_without_a_run_it_says_which_command_makes_one(place, tmp_path):
-    """The first two code cells of each notebook in one process, started where it lies: in the project or elsewhere.
+PLACES = ("", "notebooks", "results/demo/notebooks", None)
+FORKS = """
+import os, sys
+import IPython.display, matplotlib.figure, pandas, pydantic, scipy.signal, scipy.stats, torch, torchaudio
+for place, code in {calls!r}:
+    child = os.fork()
+    if child == 0:
+        os.chdir(place)
+        exec(code)
+        break
+    assert os.waitpid(child, 0)[1] == 0, place
+    print("=" * 9, flush=True)
+"""
 
-    papermill starts in the project, JupyterLab beside a notebook or its executed copy. Another `lib` is in the way.
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """What the first two code cells of all notebooks show, by the place where they are opened.
+
+    Each place has a process, a fork of one that has imported nothing of the project. Another `lib` is in the way.
     """
-    other = tmp_path / "other" / "lib"
+    folder = tmp_path_factory.mktemp("opened")
+    other, calls = folder / "other" / "lib", []
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("raise ImportError('another lib')")
-    folder = other if place is None else ROOT / place
-    code = ["import sys", f"sys.prefix = {str(ROOT / '.venv')!r}" if place is None else ""]
-    code += ["overrides_used = ['results=' + " + repr(str(tmp_path / "none here")) + "]"]
-    for path in NOTEBOOKS:
-        parameters, start = (cell.source for cell in cells(path, "code")[:2])
-        parameters = parameters.replace('"demo"', '"smoke"').replace("[]", "overrides_used")
-        *lines, last = start.splitlines()
-        code += [parameters, *lines, f"print({last}.data)"]
+    for place in PLACES:
+        code = [f"sys.prefix = {str(ROOT / '.venv')!r}" if place is None else ""]
+        code += [f"overrides_used = ['results={folder / 'none here'}']"]
+        for path in NOTEBOOKS:
+            parameters, start = (cell.source for cell in cells(path, "code")[:2])
+            parameters = parameters.replace('"demo"', '"smoke"').replace("[]", "overrides_used")
+            *lines, last = start.splitlines()
+            code += [parameters, *lines, f"print({last}.data)"]
+        calls.append((str(other if place is None else ROOT / place), "\n".join(code)))
     shown = subprocess.run(
         [sys.executable, "-"],
-        input="\n".join(code),
+        input=FORKS.format(calls=calls),
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(other.parent)},
         capture_output=True,
         text=True,
     )
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.count("**Profile** `smoke`") == len(NOTEBOOKS)
-    assert shown.stdout.count("`./run_all.sh smoke 'results=") == len(NOTEBOOKS)
-    assert not (tmp_path / "none here").exists()
+    assert not (folder / "none here").exists()
+    return dict(zip(PLACES, shown.stdout.split("=" * 9), strict=False))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_opened_without_a_run_it_says_which_command_makes_one(opened, place):
+    """papermill starts in the project, JupyterLab beside a notebook or its executed copy."""
+    assert opened[place].count("**Profile** `smoke`") == len(NOTEBOOKS)
+    assert opened[place].count("`./run_all.sh smoke 'results=") == len(NOTEBOOKS)

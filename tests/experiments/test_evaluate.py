@@ -98,7 +98,7 @@ def test_final_models_alone_get_bss_eval_where_the_profile_asks(tmp_path, monkey
     for name, found in {"baselines": lambda _: rows, "scores": lambda _: rows}.items():
         monkeypatch.setattr(evaluate, name, found)
     monkeypatch.setattr(evaluate, "bss_eval", lambda training: asked.append(training) or rows)
-    monkeypatch.setattr(claim, "train_in_parallel", list)
+    monkeypatch.setattr(claim, "claim_runs", lambda study: None)
     fields = {"finetune.seeds": [3, 1], "finetune.labeled_songs": [2, 1], "finetune.transfers": ["sliced"]}
     claim.scores(toys.study(tmp_path, fields))
     assert not asked
