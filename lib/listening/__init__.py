@@ -10,18 +10,8 @@ _HOMES = {
     "explorer": ["Explorer", "OwnFile", "analysis_tables", "is_live"],
     "groups": ["Groups", "snr_table"],
     "player": ["Player"],
-    "sources": [
-        *(
-            "clearest",
-            "excerpts",
-            "methods",
-            "origin_note",
-            "own_file",
-            "plays_examples",
-            "separated_excerpt",
-            "unsupervised",
-        ),
-    ],
+    "sources": ["clearest", "excerpts", "methods", "origin_note"]
+    + ["own_file", "plays_examples", "separated_excerpt", "unsupervised"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

@@ -2,7 +2,6 @@
 // Python joins this file and one view into a single module; nothing is downloaded.
 
 const FADE = 0.01; // seconds of a crossfade: switching, seeking, stopping, the seam of a loop
-const SILENT_DB = -80; // the bottom of a spectrogram's scale
 
 // FLAC from the kernel (DataView) -> AudioBuffer at its own rate.
 async function decode(view, rate) {
@@ -195,87 +194,7 @@ function takesTurns(deck) {
 
 // --- pictures --------------------------------------------------------------------------------------------------------
 
-const LOWEST_HZ = 40;
-const MAGMA = ["#000004", "#1d1147", "#51127c", "#822681", "#b73779", "#e75263", "#fc8961", "#fec488", "#fcfdbf"];
-const PALETTE = paletteOf(MAGMA, 256);
-
-function paletteOf(stops, size) {
-  const colors = stops.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-  return Array.from({ length: size }, (_, i) => {
-    const place = (i / (size - 1)) * (colors.length - 1);
-    const below = Math.min(Math.floor(place), colors.length - 2);
-    return [...colors[below].map((value, k) => value + (colors[below + 1][k] - value) * (place - below)), 255];
-  });
-}
-
-// In-place radix-2 Fourier transforms of one size: (real, imaginary) => undefined.
-function transformer(size) {
-  const mirrored = new Uint32Array(size); // each index with its bits in reverse
-  for (let i = 1; i < size; i++) mirrored[i] = (mirrored[i >> 1] >> 1) | (i & 1 ? size >> 1 : 0);
-  const [cosine, sine] = [Math.cos, Math.sin].map((wave) =>
-    Float64Array.from({ length: size / 2 }, (_, k) => wave((-2 * Math.PI * k) / size)),
-  );
-  return (real, imaginary) => {
-    for (let i = 0; i < size; i++) {
-      const j = mirrored[i];
-      if (i >= j) continue;
-      const [re, im] = [real[i], imaginary[i]];
-      real[i] = real[j];
-      imaginary[i] = imaginary[j];
-      real[j] = re;
-      imaginary[j] = im;
-    }
-    for (let half = 1; half < size; half *= 2) {
-      const stride = size / (2 * half);
-      for (let first = 0; first < size; first += 2 * half) {
-        for (let i = first, k = 0; i < first + half; i++, k += stride) {
-          const j = i + half;
-          const re = real[j] * cosine[k] - imaginary[j] * sine[k];
-          const im = real[j] * sine[k] + imaginary[j] * cosine[k];
-          real[j] = real[i] - re;
-          imaginary[j] = imaginary[i] - im;
-          real[i] += re;
-          imaginary[i] += im;
-        }
-      }
-    }
-  };
-}
-
-// Power by column and row, rows from 40 Hz to half the rate on a logarithmic scale; windows of about 93 ms, half a window
-// apart or more. Both channels go through one transform, as its real and its imaginary part.
-function spectrogram(buffer, most, rows) {
-  const rate = buffer.sampleRate;
-  const size = 2 ** Math.round(Math.log2(0.093 * rate));
-  const columns = Math.max(Math.min(most, Math.ceil((2 * buffer.length) / size)), 1);
-  const hann = Float64Array.from({ length: size }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / size));
-  const [left, right] = [buffer.getChannelData(0), buffer.getChannelData(buffer.numberOfChannels - 1)];
-  const bins = Array.from({ length: rows }, (_, row) => {
-    const hertz = LOWEST_HZ * (rate / 2 / LOWEST_HZ) ** (row / (rows - 1));
-    return Math.min(Math.round((hertz * size) / rate), size / 2);
-  });
-  const power = new Float32Array(columns * rows);
-  const [real, imaginary] = [new Float64Array(size), new Float64Array(size)];
-  const transform = transformer(size);
-  for (let column = 0; column < columns; column++) {
-    const first = Math.round(((column + 0.5) / columns) * buffer.length) - size / 2;
-    const [from, to] = [Math.max(-first, 0), Math.min(buffer.length - first, size)]; // the part of the window inside the signal
-    real.fill(0);
-    imaginary.fill(0);
-    for (let i = from; i < to; i++) {
-      real[i] = hann[i] * left[first + i];
-      imaginary[i] = hann[i] * right[first + i];
-    }
-    transform(real, imaginary);
-    for (let row = 0; row < rows; row++) {
-      const [k, mirrored] = [bins[row], (size - bins[row]) % size];
-      power[column * rows + row] =
-        (real[k] ** 2 + imaginary[k] ** 2 + real[mirrored] ** 2 + imaginary[mirrored] ** 2) / 4;
-    }
-  }
-  return { power, columns, rows };
-}
-
+const LOWEST_HZ = 40; // of a spectrogram
 const GUTTER = 46; // pixels left of a picture for its axis
 const FOOT = 16; // and below it
 
@@ -328,21 +247,11 @@ function drawWave(canvas, buffer, width, height, peak) {
   }
 }
 
-// Spectrogram in dB below `loudest`, with axes in Hz and s from `start` on.
-function drawSpectrogram(canvas, buffer, { power, columns, rows }, width, height, loudest, start) {
+// A spectrogram's picture with axes in Hz (logarithmic, up to half the rate) and s from `start` on.
+function drawSpectrogram(canvas, buffer, picture, width, height, start) {
   const pen = sized(canvas, width, height);
   const [inner, tall] = [width - GUTTER, height - FOOT];
-  const image = new ImageData(columns, rows);
-  for (let column = 0; column < columns; column++) {
-    for (let row = 0; row < rows; row++) {
-      const level = 10 * Math.log10(power[column * rows + row] / loudest + 1e-12);
-      const shade = Math.round(255 * Math.min(Math.max(1 - level / SILENT_DB, 0), 1));
-      image.data.set(PALETTE[shade], 4 * ((rows - 1 - row) * columns + column));
-    }
-  }
-  const whole = new OffscreenCanvas(columns, rows);
-  whole.getContext("2d").putImageData(image, 0, 0);
-  pen.drawImage(whole, GUTTER, 0, inner, tall);
+  pen.drawImage(picture, GUTTER, 0, inner, tall);
   const top = buffer.sampleRate / 2;
   pen.textAlign = "right";
   pen.textBaseline = "middle";

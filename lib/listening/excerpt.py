@@ -9,6 +9,8 @@ import numpy as np
 from scipy.signal import stft
 
 REFERENCE = "reference"
+LOWEST = 40
+"""Hz, in spectrograms."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,17 @@ class Excerpt:
 
     @cached_property
     def loudest(self) -> float:
-        """The maximum of the mixture's power spectrogram: 0 dB in every spectrogram of this song."""
-        return float(_power(self.mixture, self.rate)[1].max()) or 1.0
+        """The maximum of the mixture's spectrogram: 0 dB in every spectrogram of this song."""
+        return float(levels(self.mixture, self.rate).max())
 
 
-def _power(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spectrogram of [2, T], mean power of both channels in windows of about 93 ms: (Hz [F], [F, frames])."""
+def levels(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Spectrogram of [2, T] in dB [160, frames]: mean power of both channels in windows of about 93 ms.
+
+    Frequencies are on a logarithmic scale, from `LOWEST` to half the rate.
+    """
     size = 1 << round(np.log2(0.093 * rate))
     wave = np.pad(wave, ((0, 0), (0, max(size - wave.shape[-1], 0))))
     frequencies, _, spectrum = stft(wave, rate, nperseg=size, noverlap=size - size // 4)
-    return frequencies, np.square(np.abs(spectrum)).mean(0)
+    rows = np.searchsorted(frequencies, np.geomspace(LOWEST, rate / 2, 160)).clip(max=len(frequencies) - 1)
+    return 10 * np.log10(np.square(np.abs(spectrum)).mean(0)[rows] + 1e-20)

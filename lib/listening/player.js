@@ -5,6 +5,7 @@ async function render({ model, el }) {
   const root = make("div", { className: "listening", role: "group", tabIndex: 0, "aria-label": model.get("title") });
   el.append(root);
   const buffers = await Promise.all(model.get("signals").map((view) => decode(view, rate)));
+  const pictures = await Promise.all(model.get("pictures").map((view) => createImageBitmap(new Blob([view]))));
   const state = {
     mixed: model.get("mixed"),
     selected: model.get("selected"),
@@ -120,13 +121,10 @@ async function render({ model, el }) {
   function draw() {
     const width = rows[0].time.element.clientWidth;
     if (width <= GUTTER + 20) return;
-    const [tall, rowsDrawn] = [92, 76];
-    const spectrograms = buffers.map((buffer) => spectrogram(buffer, width - GUTTER, rowsDrawn));
-    const loudest = spectrograms.reduce((most, { power }) => power.reduce((a, b) => Math.max(a, b), most), 1e-20);
     const peak = buffers.reduce((most, buffer) => Math.max(most, peakOf(buffer)), 1e-6);
     rows.forEach(({ wave, spectrum }, i) => {
       drawWave(wave, buffers[i], width, 34, peak);
-      drawSpectrogram(spectrum, buffers[i], spectrograms[i], width, tall, loudest, start);
+      drawSpectrogram(spectrum, buffers[i], pictures[i], width, 92, start);
     });
     drawn = width;
   }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Mapping, Sequence
 
 import anywidget
 import numpy as np
 import traitlets
+from matplotlib.image import imsave
 
 from lib import UserError
+from lib.listening.excerpt import levels
 from lib.listening.export import audio_tag, encoded, small
 from lib.listening.frontend import CSS, module
 from lib.listening.loudness import HEADROOM, equal_loudness
@@ -35,6 +38,7 @@ class Player(anywidget.AnyWidget):
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     notes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     signals = traitlets.List(traitlets.Bytes()).tag(sync=True)
+    pictures = traitlets.List(traitlets.Bytes()).tag(sync=True)
     levels = traitlets.List(traitlets.Float()).tag(sync=True)
     mixed = traitlets.Bool().tag(sync=True)
     selected = traitlets.Int().tag(sync=True)
@@ -53,7 +57,7 @@ class Player(anywidget.AnyWidget):
         super().__init__(
             title=title, rate=rate, start=start, mixed=mixed, selected=selected,
             names=list(signals), notes=[(notes or {}).get(name, "") for name in signals],
-            signals=[encoded(wave, rate) for wave in waves],
+            signals=[encoded(wave, rate) for wave in waves], pictures=spectrograms(waves, rate),
             levels=[float(gain) for gain in equal_loudness(waves, rate)],
         )  # fmt: skip
         self._waves = waves
@@ -73,6 +77,17 @@ class Player(anywidget.AnyWidget):
             label = f"{html.escape(name)} {html.escape(note)}".strip()
             lines.append(f"<p>{label}<br>{audio_tag(sound, kind)}</p>")
         return "".join(lines)
+
+
+def spectrograms(waves: Sequence[np.ndarray], rate: int) -> list[bytes]:
+    """Spectrograms as PNG files of some 1,000 columns, 80 dB below the loudest of all."""
+    drawn = [levels(wave, rate) for wave in waves]
+    top, files = max(level.max() for level in drawn), []
+    for level in drawn:
+        files.append(io.BytesIO())
+        thinned = level[:, :: max(1, level.shape[1] // 1000)]
+        imsave(files[-1], thinned, vmin=top - 80, vmax=top, cmap="magma", origin="lower", format="png")
+    return [file.getvalue() for file in files]
 
 
 def scaled(signals: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -14,16 +14,14 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
 from lib import STEMS
-from lib.listening.excerpt import Excerpt, _power
+from lib.listening.excerpt import LOWEST, Excerpt, levels
 from lib.listening.export import audio_tag, vorbis
 
 
 def draw(axes: Axes, excerpt: Excerpt, wave: np.ndarray) -> AxesImage:
     """Spectrogram of [2, T]: time in s, frequency in Hz from 40 Hz, level in dB on the scale of the song."""
-    frequencies, power = _power(wave, excerpt.rate)
-    rows = np.geomspace(40, excerpt.rate / 2, 160)
-    level = 10 * np.log10(power[np.searchsorted(frequencies, rows).clip(max=len(power) - 1)] / excerpt.loudest + 1e-12)
-    edges = (excerpt.start, excerpt.start + wave.shape[-1] / excerpt.rate, *np.log10(rows[[0, -1]]))
+    level = levels(wave, excerpt.rate) - excerpt.loudest
+    edges = (excerpt.start, excerpt.start + wave.shape[-1] / excerpt.rate, *np.log10([LOWEST, excerpt.rate / 2]))
     axes.set_yticks(np.log10([100, 1000]), ["100", "1k"])
     return axes.imshow(level, origin="lower", aspect="auto", extent=edges, vmin=-80, vmax=0, cmap="magma")
 

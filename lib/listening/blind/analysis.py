@@ -253,15 +253,8 @@ def counted(test: str, answers: pd.DataFrame) -> pd.DataFrame:
     for (who, page), part in answers.sort_values("slot").groupby(["participant", "page"]):
         first, second, x = part["condition"]
         chosen = first if part["value"].iloc[0] else second
-        rows.append(
-            {
-                "participant": who,
-                "page": page,
-                "condition": " / ".join(sorted({first, second})),
-                "value": int(chosen == x),
-            }
-        )
-    return pd.DataFrame(rows)
+        rows.append((who, page, " / ".join(sorted({first, second})), int(chosen == x)))
+    return pd.DataFrame(rows, columns=["participant", "page", "condition", "value"])
 
 
 def two_alternatives(test: str, alpha: float, answers: pd.DataFrame) -> pd.DataFrame:

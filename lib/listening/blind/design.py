@@ -77,11 +77,13 @@ def leakage_anchor(target: np.ndarray, mixture: np.ndarray, leak_db: float) -> n
     return target + np.float32(np.sqrt(energies[0] / energies[1]) * 10 ** (leak_db / 20)) * rest
 
 
-def busiest(wave: np.ndarray, samples: int, hop: int) -> int:
-    """Start of the passage of ``samples`` with the most energy of a stem [2, T], on a grid of ``hop``."""
+def busiest(wave: np.ndarray, rate: int, seconds: float) -> slice:
+    """The passage of ``seconds`` with the most energy of a stem [2, T], on a grid of a quarter of a second."""
+    samples = min(round(seconds * rate), wave.shape[1])
     energy = np.concatenate([[0.0], np.square(wave, dtype=np.float64).sum(0).cumsum()])
-    starts = np.arange(0, max(wave.shape[1] - samples, 0) + 1, hop)
-    return int(starts[(energy[np.minimum(starts + samples, wave.shape[1])] - energy[starts]).argmax()])
+    starts = np.arange(0, wave.shape[1] - samples + 1, max(1, rate // 4))
+    first = int(starts[(energy[starts + samples] - energy[starts]).argmax()])
+    return slice(first, first + samples)
 
 
 def items(blind: Blind, setup: Setup, excerpts: Sequence[Excerpt], pair: Sequence[str] = ()) -> list[Item]:
@@ -98,21 +100,15 @@ def items(blind: Blind, setup: Setup, excerpts: Sequence[Excerpt], pair: Sequenc
                 raise UserError(f"listening.blind.methods: '{name}' is unknown; {excerpt.song} has {names}")
         methods = setup.methods or (known if setup.test == "mushra" else pair or known)
         for stem in blind.stems:
-            part = _busiest(excerpt, STEMS.index(stem), blind.seconds)
-            target, mixture = excerpt.versions[REFERENCE][STEMS.index(stem)][:, part], excerpt.mixture[:, part]
-            waves = {name: excerpt.versions[name][STEMS.index(stem)][:, part] for name in methods}
+            at = STEMS.index(stem)
+            part = busiest(excerpt.versions[REFERENCE][at], excerpt.rate, blind.seconds)
+            target, mixture = excerpt.versions[REFERENCE][at][:, part], excerpt.mixture[:, part]
+            waves = {name: excerpt.versions[name][at][:, part] for name in methods}
             if np.isfinite(loudness(target, excerpt.rate)):
                 found.append(item(setup, excerpt.song, stem, excerpt.rate, target, mixture, waves))
     if not found:
         raise UserError("listening.blind.stems: none is audible in these songs: choose others, or more songs")
     return found
-
-
-def _busiest(excerpt: Excerpt, stem: int, seconds: float) -> slice:
-    wave, rate = excerpt.versions[REFERENCE][stem], excerpt.rate
-    samples = min(round(seconds * rate), wave.shape[1])
-    first = busiest(wave, samples, max(1, rate // 4))
-    return slice(first, first + samples)
 
 
 def item(
@@ -212,13 +208,8 @@ def _described(setup: Setup, item: Item) -> dict:
         name: {"sound": _digest(wave), "sdr": _sdr(item.reference, wave)} for name, wave in item.conditions.items()
     }
     facts = {"song": item.song, "stem": item.stem, "about": setup.labels.get(item.stem or item.song, "")}
-    return {
-        **facts,
-        "rate": item.rate,
-        "seconds": item.seconds,
-        REFERENCE: _digest(item.reference),
-        "conditions": sounds,
-    }
+    facts |= {"rate": item.rate, "seconds": item.seconds}
+    return {**facts, REFERENCE: _digest(item.reference), "conditions": sounds}
 
 
 def parts(setup: Setup, passages: Sequence[Item], page_seconds: float, training: int) -> list[list[tuple[str, int]]]:

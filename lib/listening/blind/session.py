@@ -131,11 +131,8 @@ class Session:
             return {"view": "new", "code": answers.code}
         else:
             answers.append("begin", lambda events: self._first(folder, events), design=self.design["fingerprint"])
-        return {
-            "view": "volume",
-            "code": answers.code,
-            "rate": self.design["items"][self.design["training"][0]]["rate"],
-        }
+        first = self.design["items"][self.design["training"][0]]
+        return {"view": "volume", "code": answers.code, "rate": first["rate"]}
 
     def _first(self, folder: Path, events: Sequence[dict]) -> dict:
         if events:
@@ -154,9 +151,9 @@ class Session:
         return self._next(answers)
 
     def _open(self, message: Mapping) -> dict:
-        """An earlier page again, or with a page of -1 the next one."""
+        """An earlier page again."""
         answers = self._answers(message)
-        if self.setup["test"] != "mushra" or message["page"] == -1:
+        if self.setup["test"] != "mushra":
             return self._next(answers)
         return self._shown(answers, _whole(message["page"], 0, len(self._own_pages(answers)) - 1))
 
@@ -219,16 +216,8 @@ class Session:
         return {"view": "done", "code": answers.code}
 
     def _training_page(self, code: str, number: int) -> dict:
-        of = len(self.design["training"])
-        facts = {
-            "view": "training",
-            "page": number,
-            "of": of,
-            "sounds": f"training{number}",
-            "revision": 0,
-            "values": None,
-        }
-        return facts | self._asked(code, self._training(code, number)) | {"level": self._set_level(code)}
+        facts = {"view": "training", "page": number, "of": len(self.design["training"]), "sounds": f"training{number}"}
+        return facts | self._asked(code, self._training(code, number)) | {"revision": 0, "values": None}
 
     def _shown(self, answers: Answers, number: int) -> dict:
         """A page, with the values that were given to it before."""
@@ -239,7 +228,7 @@ class Session:
             "view": "trial", "page": number, "of": len(pages), "sounds": str(number),
             "minutes": minutes(left, 0, self.design["page_seconds"]), "rest": rest,
             "back": number > 0 and self.setup["test"] == "mushra", "revision": len(before),
-            "values": before[-1]["values"] if before else None, "level": self._set_level(answers.code),
+            "values": before[-1]["values"] if before else None,
         }  # fmt: skip
         return facts | self._asked(answers.code, pages[number])
 
@@ -252,11 +241,10 @@ class Session:
         asked = asked.replace("{about}", about)
         asked = {"abx": words["which"], "preference": f"{asked} {words['choose']}"}.get(test, asked)
         letters = [*"ABX"] if test == "abx" else [words["reference"], *LETTERS[: len(page.slots)]]
-        return {"code": code, "test": test, "asked": asked, "letters": letters, "rate": page.item["rate"]}
-
-    def _set_level(self, code: str) -> float:
         events = Answers(self.folder / "answers", code).events()
-        return next((event["decibels"] for event in reversed(events) if event["kind"] == "level"), 0.0)
+        level = next((event["decibels"] for event in reversed(events) if event["kind"] == "level"), 0.0)
+        shown = {"code": code, "test": test, "asked": asked, "letters": letters}
+        return {**shown, "rate": page.item["rate"], "level": level}
 
 
 def minutes(pages: int, training: int, page_seconds: float) -> int:
