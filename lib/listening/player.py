@@ -80,13 +80,13 @@ class Player(anywidget.AnyWidget):
 
 
 def spectrograms(waves: Sequence[np.ndarray], rate: int) -> list[bytes]:
-    """Spectrograms as PNG files of some 1,000 columns, 80 dB below the loudest of all."""
+    """Spectrograms as WebP files of some 1,000 columns, 80 dB below the loudest of all."""
     drawn = [levels(wave, rate) for wave in waves]
     top, files = max(level.max() for level in drawn), []
     for level in drawn:
         files.append(io.BytesIO())
         thinned = level[:, :: max(1, level.shape[1] // 1000)]
-        imsave(files[-1], thinned, vmin=top - 80, vmax=top, cmap="magma", origin="lower", format="png")
+        imsave(files[-1], thinned, vmin=top - 80, vmax=top, cmap="magma", origin="lower", format="webp")
     return [file.getvalue() for file in files]
 
 
