@@ -319,7 +319,7 @@ def test_any_name_in_any_terminal(tmp_path, checkpoint):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_call_leaves_nothing_and_says_one_line(tmp_path, checkpoint, number, status):
     first, second = write_songs(tmp_path, "first.wav", "second.wav")
-    soundfile.write(second, np.zeros((3600 * RATE, 6), np.int16), RATE, format="WAV")
+    soundfile.write(second, np.zeros((900 * RATE, 6), np.int16), RATE, format="WAV")
     (tmp_path / "tmp").mkdir()
     program = [sys.executable, "-m", "lib.separate", *call(checkpoint, tmp_path / "out", first, second)]
     environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}

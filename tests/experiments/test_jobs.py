@@ -24,7 +24,7 @@ def two(tmp_path):
 
 @pytest.fixture
 def forked(fork_server, monkeypatch):
-    """Processes start as forks; those of the first test are new ones, as in a study."""
+    """Processes start as forks; those of the last test are new ones, as in a study."""
     monkeypatch.setattr(jobs.multiprocessing, "get_context", lambda method: fork_server)
 
 
@@ -40,7 +40,7 @@ def several(study: Study) -> list[Job]:
     ]
 
 
-def test_two_processes_make_the_bits_of_one(two, tmp_path):
+def test_two_processes_make_the_bits_of_one(two, forked, tmp_path):
     one = two.variant({"compute.jobs": 1, "results": str(tmp_path / "one")})
     train_in_parallel(several(two))
     for arm, seed in ((SCRATCH, 0), *BODY):

@@ -27,7 +27,7 @@ from tests import toys
 from tests.browser import free_port
 from tests.machine import one_of_many
 
-STEPS = {"steps": 20, "batch": 4, "learning_rate": 1e-4, "validate_every": 5, "checkpoint_every": 5}
+STEPS = {"steps": 12, "batch": 4, "learning_rate": 1e-4, "validate_every": 3, "checkpoint_every": 3}
 PROFILE = {f"{stage}.{key}": value for stage in ("pretrain", "finetune") for key, value in STEPS.items()}
 PROFILE |= {"model.dropout": 0.0, "pretrain.accumulate": 2, "finetune.accumulate": 4, "finetune.labeled_songs": [2]}
 PROFILE |= {"finetune.validate_on": "songs"}
@@ -112,15 +112,15 @@ def test_two_processes_train_what_one_does_and_the_first_alone_writes(alone, bes
         assert two.run.facts()["processes"] == 2
 
 
-@pytest.mark.parametrize("fault", ["11 1 SIGTERM", "11 0 SIGUSR1"])
+@pytest.mark.parametrize("fault", ["7 1 SIGTERM", "7 0 SIGUSR1"])
 def test_a_signal_to_one_of_two_stops_both_and_one_process_resumes(alone, beside, together, fault):
     study, arguments = beside
     done = together([*PRETRAIN, *arguments], of_torchrun(2, FAULT=fault))
     assert done.status == [train.STOPPED, 0], done.said
-    assert "after step 12 of 20, a checkpoint is written; the same call resumes from there" in done.said[0]
+    assert "after step 8 of 12, a checkpoint is written; the same call resumes from there" in done.said[0]
     assert "stopped by" not in done.said[1]
     run = trainings(study)[0].run
-    assert not run.finished and (run.folder / "last.ckpt").exists() and len(rows(run)) == 12
+    assert not run.finished and (run.folder / "last.ckpt").exists() and len(rows(run)) == 8
     assert_same(trainings(alone)[0].run, trainings(study)[0].trained())
 
 

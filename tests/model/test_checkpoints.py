@@ -72,21 +72,26 @@ def equal(one, other):
     return states[0].keys() == states[1].keys() and all(map(torch.equal, states[0].values(), states[1].values()))
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, published):
+    """The separator of these weights."""
+    path = tmp_path_factory.mktemp("plain") / "plain.pth"
+    torch.save(published, path)
+    return load(path)
+
+
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_what_wrappers_put_before_names_is_understood(tmp_path, published, prefix, suffix):
-    (save_file if suffix == "safetensors" else torch.save)(published, tmp_path / f"plain.{suffix}")
+def test_what_wrappers_put_before_names_is_understood(tmp_path, published, plain, prefix, suffix):
     named = {f"{prefix}{name}": value for name, value in published.items()}
     (save_file if suffix == "safetensors" else torch.save)(named, tmp_path / f"a.{suffix}")
-    assert equal(load(tmp_path / f"a.{suffix}"), load(tmp_path / f"plain.{suffix}"))
+    assert equal(load(tmp_path / f"a.{suffix}"), plain)
 
 
-def test_averaged_compiled_and_lightning_models_are_loaded(tmp_path, published):
-    torch.save(published, tmp_path / "plain.pth")
+def test_averaged_compiled_and_lightning_models_are_loaded(tmp_path, published, plain):
     averaged = {f"module.model.{name}": value for name, value in published.items()} | {"n_averaged": torch.tensor(9)}
     inner = {name.replace("blocks.0.", "blocks.0._orig_mod."): value for name, value in published.items()}
     task = {"state_dict": {f"model.{n}": v for n, v in published.items()}, "epoch": 3, "callbacks": {"x": [1, None]}}
-    plain = load(tmp_path / "plain.pth")
     for number, content in enumerate((averaged, inner, task, {"model_state_dict": averaged, "step": 1})):
         torch.save(content, tmp_path / f"{number}.pth")
         assert equal(load(tmp_path / f"{number}.pth"), plain), number
