@@ -278,7 +278,7 @@ class Finetuning(Training):
         """How the pre-trained outputs become stems; "" from scratch."""
         return self.study.profile.finetune.transfers[0] if self.kind.transfer == FIRST else self.kind.transfer
 
-    @property
+    @cached_property
     def pretraining(self) -> Pretraining | None:
         """The pre-training that it starts from, if any."""
         return Pretraining(self.study, origin(self.study)(self.seed)) if self.kind.transfer else None

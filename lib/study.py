@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -42,7 +43,7 @@ class Study:
     def __reduce__(self) -> tuple:
         return type(self), (self.profile, None, self.fold)
 
-    @property
+    @cached_property
     def folds(self) -> list[Study]:
         """The study as seen from each fold, so that every labelled song is tested once; itself without folds."""
         if self.fold is not None or not self.profile.corpus.folds:

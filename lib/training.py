@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from lib import UserError, one_line
 from lib.losses import mixit_loss, stem_snr_loss
@@ -323,6 +322,8 @@ def example_flops(make: Callable[[], Separator], loss: Callable, mixtures: int, 
     ``make`` gives the separator, ``loss`` takes it and a batch [1, ``mixtures``, 2, ``samples``], whole hops. Fourier
     transforms do not count. Blocks are alike: one is counted, beside the separator without any.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # here, for it takes a moment, and counts are kept
+
     with torch.device("meta"):
         separator = make()
         masker, frames = separator.masker, samples // separator.hop

@@ -64,12 +64,18 @@ class Info(NamedTuple):
     frames: int
 
 
+def refuse_pipe(path: Path | str) -> None:
+    """Opening a pipe would wait for ever. Raises: UndecodableError of a pipe or device."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UndecodableError(path, "a pipe or device")
+
+
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
     try:
-        if not Path(path).is_file():
-            kind = "a pipe or device" if os.path.exists(path) else "no such file"
-            raise UndecodableError(path, "a folder, no file" if os.path.isdir(path) else kind)
+        refuse_pipe(path)
+        if not os.path.isfile(path):
+            raise UndecodableError(path, "a folder, no file" if os.path.isdir(path) else "no such file")
         open(path, "rb").close()  # of what the system refuses, libsndfile says no more than that
         with soundfile.SoundFile(os.fsencode(path)) as file:
             yield file

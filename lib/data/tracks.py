@@ -183,12 +183,14 @@ def scan(
     identity = [[candidate, [audio.stamp(path) for path in candidate.files.values()]] for candidate in candidates]
     table = cache / f"scan-{fingerprint([identity, rules, str(cache.resolve()), VERSION])}.json"
     known = _load(table)
-    look = lambda i: known.get(str(i)) or _inspect(candidates[i], cache, rules, unpack)  # noqa: E731
-    found = in_threads(look, range(len(candidates)), workers, "scan")
-    tracks = {str(i): item for i, item in enumerate(found) if isinstance(item, Track)}
+    new = [i for i in range(len(candidates)) if str(i) not in known]
+    looked = in_threads(lambda i: _inspect(candidates[i], cache, rules, unpack), new, workers, "scan")
+    looked = dict(zip(new, looked, strict=True))
+    found = {str(i): looked.get(i) or known[str(i)] for i in range(len(candidates))}
+    tracks = {place: item for place, item in found.items() if isinstance(item, Track)}
     if tracks.keys() - known.keys():
         write_json(table, tracks)
-    return list(tracks.values()), [item for item in found if isinstance(item, Skipped)]
+    return list(tracks.values()), [item for item in found.values() if isinstance(item, Skipped)]
 
 
 def _inspect(candidate: Candidate, cache: Path, rules: Rules, unpack: Callable) -> Track | Skipped:
@@ -283,8 +285,7 @@ def content_digest(files: dict[str, Path]) -> str:
     digest = hashlib.sha256()
     for role, path in files.items():
         size = path.stat().st_size
-        if not (path.is_file() or path.is_dir()):  # opening a pipe would wait for ever
-            raise audio.UndecodableError(path, "a pipe or device")
+        audio.refuse_pipe(path)
         with open(path, "rb") as file:
             digest.update(f"{role} {size} ".encode() + file.read(EDGE))
             file.seek(max(0, size - EDGE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pandas as pd
@@ -15,11 +16,12 @@ from lib.scoring import MEAN, METRICS
 from lib.study import Study
 
 
-def claim_trainings(study: Study) -> list[Finetuning]:
+@functools.cache  # each identifies itself once
+def claim_trainings(study: Study) -> tuple[Finetuning, ...]:
     """Every arm with every budget and seed, in every fold."""
     settings = study.profile.finetune
     plan = itertools.product(settings.labeled_songs, settings.seeds, study.folds, of_profile(study))
-    return [Finetuning(fold, arm, seed, songs) for songs, seed, fold, arm in plan]
+    return tuple(Finetuning(fold, arm, seed, songs) for songs, seed, fold, arm in plan)
 
 
 def is_final(training: Finetuning) -> bool:

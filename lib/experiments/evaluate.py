@@ -150,10 +150,12 @@ def _of_sounding(
 
 def cached(run: Run, name: str, identity: Sequence, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What ``measure`` finds of a run, made once per ``identity`` and weights: ``NAME-HASH.csv`` in its folder."""
-    if not _path(run, name, identity).exists():
-        found = measure()  # weights that have to be made again may be others then
-        tables.write_table(_path(run, name, identity), found)
-    return tables.read_table(_path(run, name, identity))
+    path = _path(run, name, identity)
+    if not path.exists():
+        found = measure()
+        path = _path(run, name, identity)  # weights that have to be made again may be others then
+        tables.write_table(path, found)
+    return tables.read_table(path)
 
 
 def _path(run: Run, name: str, identity: Sequence) -> Path:
@@ -163,4 +165,4 @@ def _path(run: Run, name: str, identity: Sequence) -> Path:
 
 def named(frame: pd.DataFrame, **facts: object) -> pd.DataFrame:
     """A score table with columns set to ``facts``."""
-    return tables.table(frame.assign(**facts).to_dict("records"))
+    return tables.whole(frame.assign(**facts)[list(tables.COLUMNS)])

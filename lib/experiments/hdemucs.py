@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchaudio.models import HDemucs, hdemucs_high
 
 from lib import STEMS, UserError
 from lib.data.audio import resample
@@ -46,7 +45,7 @@ def absent() -> list[str]:
 class Reordered(nn.Module):
     """HDemucs as `lib.separate` takes a separator: mixtures [B, C, T] -> estimates [B, 4, C, T] as in `lib.STEMS`."""
 
-    def __init__(self, model: HDemucs):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.model, self.n_fft, self.hop = model, model.nfft, model.hop_length
         self.order = [model.sources.index(stem) for stem in STEMS]
@@ -57,6 +56,8 @@ class Reordered(nn.Module):
 
 def load(path: Path) -> Reordered:
     """The published model with the weights in ``path``. Raises: UserError if they are damaged."""
+    from torchaudio.models import hdemucs_high  # here, for it takes a moment, and weights are rarely there
+
     with torch.device("meta"):  # without memory, time or random numbers for weights that are not used
         model = hdemucs_high(sources=list(SOURCES))
     try:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import norm, spearmanr, t
+from scipy.special import ndtri, stdtr, stdtrit
+from scipy.stats import spearmanr
 
 from lib import STEMS, UserError
 from lib.scoring import MEAN
@@ -37,54 +38,64 @@ def own_seed(seed: int) -> int:
 
 
 class Mean(NamedTuple):
-    """A mean over pre-trainings and songs, its standard error and degrees of freedom (nan where nothing varies)."""
+    """A mean over pre-trainings and songs, its standard error and degrees of freedom (nan where nothing varies).
 
-    value: float
-    error: float
-    freedom: float
+    Of several cases at once, each is an array.
+    """
+
+    value: float | np.ndarray
+    error: float | np.ndarray
+    freedom: float | np.ndarray
 
     @property
-    def p(self) -> float:
+    def p(self) -> float | np.ndarray:
         """Two-sided p of "the mean is zero"."""
-        if self.error == 0:
-            return float(self.value == 0)
-        return float(2 * t.sf(abs(self.value) / self.error, self.freedom))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = 2 * stdtr(self.freedom, -np.abs(self.value) / self.error)
+        return np.where(np.equal(self.error, 0), np.equal(self.value, 0), p)[()]
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95% interval."""
-        half = t.ppf(1 - LEVEL / 2, self.freedom) * self.error if self.error else self.error
+        half = stdtrit(self.freedom, 1 - LEVEL / 2) * self.error if self.error else self.error
         return float(self.value - half), float(self.value + half)
 
 
 def crossed(values: np.ndarray, folds: np.ndarray | None = None) -> Mean:
-    """The mean of values [pre-trainings, songs], both crossed random effects; ``folds`` [songs] groups the songs.
+    """The mean of values [..., pre-trainings, songs], both crossed random effects; ``folds`` [songs] groups the songs.
 
     Of a single pre-training, or song, it is the t test over the other.
     """
-    sides = [_error(values.mean(1), np.ones(len(values)))] if len(values) > 1 else []
-    if values.shape[1] > 1:
-        songs, groups = values.mean(0), np.arange(values.shape[1]) if folds is None else folds
-        sides.append(max(_error(songs, np.ones(len(songs))), _of_groups(songs, groups)))
-    if not sides or not values.size:
+    rows, columns = values.shape[-2:]
+    if rows * columns < 2:
         return Mean(float(values.mean()) if values.size else np.nan, np.nan, np.nan)
-    errors, freedoms = np.array(sides).T
-    freedom = errors.sum() ** 2 / (errors**2 / freedoms).sum() if errors.any() else np.inf
-    freedom = max(freedom - 1, freedoms.min())  # Satterthwaite's are a little too many (benchmarks.intervals)
-    return Mean(float(values.mean()), float(np.sqrt(errors.sum())), float(freedom))
+    sides = [_error(values.mean(-1), np.ones(rows))] if rows > 1 else []
+    if columns > 1:
+        songs, groups = values.mean(-2), np.arange(columns) if folds is None else folds
+        alone, grouped = _error(songs, np.ones(columns)), _of_groups(songs, groups)
+        sides.append(np.where(grouped[0] > alone[0], grouped, alone))
+    errors, freedoms = np.moveaxis(sides, 1, 0)
+    with np.errstate(invalid="ignore"):
+        freedom = errors.sum(0) ** 2 / (errors**2 / freedoms).sum(0)
+    freedom = np.where(errors.any(0), freedom, np.inf)
+    freedom = np.maximum(freedom - 1, freedoms.min(0))  # Satterthwaite's are a little too many (benchmarks.intervals)
+    return Mean(values.mean((-2, -1)), np.sqrt(errors.sum(0)), freedom)
 
 
-def _of_groups(values: np.ndarray, groups: np.ndarray) -> tuple[float, int]:
-    """`_error` of the mean of values, from the means of their groups."""
-    names, place = np.unique(groups, return_inverse=True)
-    counts = np.bincount(place)
-    return _error(np.bincount(place, values) / counts, counts) if len(names) > 1 else (0.0, 1)
+def _of_groups(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """`_error` of the mean of values [..., n], from the means of their groups."""
+    names, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        return np.stack([np.zeros(values.shape[:-1]), np.ones(values.shape[:-1])])
+    return _error(values @ (place[:, None] == np.arange(len(names))) / counts, counts)
 
 
-def _error(means: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
-    """The squared standard error of the weighted mean of independent ``means``, and its degrees of freedom."""
-    shares, count = weights / weights.sum(), len(means)
-    return float(np.sum((shares * (means - shares @ means)) ** 2) * count / (count - 1)), count - 1
+def _error(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The squared standard error of the weighted mean of independent ``means`` [..., n], and its degrees of freedom."""
+    shares, count = weights / weights.sum(), len(weights)
+    apart = shares * (means - (means @ shares)[..., None])
+    error = np.sum(apart**2, -1) * count / (count - 1)
+    return np.stack([error, np.full_like(error, count - 1)])
 
 
 def paired_interval(
@@ -174,23 +185,23 @@ def songs_worth(
     places, grid = np.log2(budgets), np.linspace(*np.log2(budgets[[0, -1]]), GRID)
     means = sides[1].mean((1, 2))
     sides[1] = sides[1][[int(np.argmax(means[: n + 1])) for n in range(len(means))]]  # more songs are not worth less
-    rising = sides[1].mean((1, 2))
+    rising, reference_at = sides[1].mean((1, 2)), _between(sides[1], places, grid)
     rows = []
     for budget, values in zip(budgets, sides[0], strict=True):
         worth = float(np.exp2(np.interp(values.mean(), rising, places)))
-        possible = [x for x in grid if crossed(values - _between(sides[1], places, x), folds).p >= LEVEL]
-        low, high = np.exp2([possible[0], possible[-1]]) if possible else (worth, worth)
+        possible = grid[crossed(values - reference_at, folds).p >= LEVEL]
+        low, high = np.exp2(possible[[0, -1]]) if len(possible) else (worth, worth)
         facts = {"labeled_songs": int(budget), "worth": worth, "low": min(low, worth), "high": max(high, worth)}
         rows.append(facts | {"at_end": bool(np.isclose(worth, budgets[[0, -1]]).any())})
     return pd.DataFrame(rows)
 
 
-def _between(values: np.ndarray, places: np.ndarray, x: float) -> np.ndarray:
-    """Values [budgets, pre-trainings, songs] at ``places``, interpolated linearly at ``x``."""
+def _between(values: np.ndarray, places: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Values [budgets, pre-trainings, songs] at ``places``, interpolated linearly at every ``x``: [x, ...]."""
     if len(places) == 1:
-        return values[0]
-    right = int(np.clip(np.searchsorted(places, x), 1, len(places) - 1))
-    weight = (x - places[right - 1]) / (places[right] - places[right - 1])
+        return np.repeat(values, len(x), 0)
+    right = np.clip(np.searchsorted(places, x), 1, len(places) - 1)
+    weight = ((x - places[right - 1]) / (places[right] - places[right - 1]))[:, None, None]
     return (1 - weight) * values[right - 1] + weight * values[right]
 
 
@@ -201,7 +212,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, flo
     """
     rho, p = spearmanr(x, y)
     error = np.sqrt((1 + rho**2 / 2) / (len(x) - 3)) if len(x) > 3 else np.inf
-    low, high = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)) + norm.ppf([LEVEL / 2, 1 - LEVEL / 2]) * error)
+    low, high = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)) + ndtri([LEVEL / 2, 1 - LEVEL / 2]) * error)
     return float(rho), float(low), float(high), float(p)
 
 

@@ -10,8 +10,10 @@ import pandas as pd
 import torch
 
 from lib import STEMS
-from lib.data.tracks import Track
+from lib.data.tracks import Track, corpus_fingerprint
+from lib.experiments.evaluate import cached
 from lib.mixing import SILENT_RMS, rms
+from lib.store.runs import Run
 from lib.study import Study
 
 PAIRS = tuple(itertools.combinations(range(len(STEMS)), 2))
@@ -19,6 +21,8 @@ MOST_UNLABELED = 1000
 SOUND = ("level", "centroid", "crest", "activity")
 ACTIVE_DB = -40.0
 """Level of a second, against the whole mixture, from which a stem counts as active in it."""
+VERSION = 1
+"""Raise it when the same songs are measured otherwise: they are measured again."""
 
 
 def survey(study: Study) -> pd.DataFrame:
@@ -27,8 +31,14 @@ def survey(study: Study) -> pd.DataFrame:
     Metrics: ``seconds``; those of `SOUND` for each stem (see `sound`); and per pair of stems the correlation of
     waveforms, of envelopes (RMS in 50 ms) and of magnitude spectrograms, within a song (``envelope correlation``) and
     with the second stem taken from the song before (``envelope correlation, other song``), as what chance gives. Of
-    unlabelled songs, at most `MOST_UNLABELED` are listed.
+    unlabelled songs, at most `MOST_UNLABELED` are listed. Songs are measured once (`cached`).
     """
+    songs = corpus_fingerprint([*study.labeled, study.real_song]), study.unlabeled_content()
+    folder = Run(study.results / "runs" / "references")
+    return cached(folder, "music", [*songs, study.profile.audio.rate, VERSION], lambda: _measured(study))
+
+
+def _measured(study: Study) -> pd.DataFrame:
     rate, rows = study.profile.audio.rate, []
 
     def add(corpus: str, song: Track, values: list[tuple[str, str, float]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 
@@ -11,6 +12,7 @@ from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from lib import STEMS
@@ -20,30 +22,47 @@ from lib.listening.export import audio_tag, vorbis
 
 def draw(axes: Axes, excerpt: Excerpt, wave: np.ndarray) -> AxesImage:
     """Spectrogram of [2, T]: time in s, frequency in Hz from 40 Hz, level in dB on the scale of the song."""
-    level = levels(wave, excerpt.rate) - excerpt.loudest
-    edges = (excerpt.start, excerpt.start + wave.shape[-1] / excerpt.rate, *np.log10([LOWEST, excerpt.rate / 2]))
+    level, edges = _spectrogram(excerpt, wave)
     axes.set_yticks(np.log10([100, 1000]), ["100", "1k"])
     return axes.imshow(level, origin="lower", aspect="auto", extent=edges, vmin=-80, vmax=0, cmap="magma")
 
 
+def _spectrogram(excerpt: Excerpt, wave: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Levels [rows, frames] in dB, and the edges in s and log10(Hz)."""
+    end = excerpt.start + wave.shape[-1] / excerpt.rate
+    edges = (excerpt.start, end, *np.log10([LOWEST, excerpt.rate / 2]))
+    return levels(wave, excerpt.rate) - excerpt.loudest, edges
+
+
 def picture(excerpt: Excerpt, wave: np.ndarray) -> bytes:
     """Waveform at the gain of the song, above its spectrogram, as WebP of 660 x 150 pixels."""
+    line, image = _frame()
+    at = excerpt.start + np.arange(wave.shape[-1]) / excerpt.rate
+    line.set_data(at, wave.mean(0) * excerpt.gain)
+    level, edges = _spectrogram(excerpt, wave)
+    image.set(data=level, extent=edges)
+    content = io.BytesIO()
+    image.figure.savefig(content, format="webp", pil_kwargs={"quality": 55})
+    return content.getvalue()
+
+
+@functools.cache  # axes and ticks take longer than what is drawn in them
+def _frame() -> tuple[Line2D, AxesImage]:
+    """The waveform and the spectrogram of the figure of `picture`, without values."""
     figure = Figure(figsize=(6.6, 1.5), dpi=100)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
     figure.subplots_adjust(left=0.075, right=0.9, top=0.97, bottom=0.17, hspace=0.08)
-    at = excerpt.start + np.arange(wave.shape[-1]) / excerpt.rate
-    above.plot(at, wave.mean(0) * excerpt.gain, color="0.35", linewidth=0.4)
+    (line,) = above.plot([], color="0.35", linewidth=0.4)
     above.set(ylim=(-1, 1), yticks=(-1, 0, 1))
-    image = draw(below, excerpt, wave)
+    below.set_yticks(np.log10([100, 1000]), ["100", "1k"])
+    image = below.imshow(np.zeros((1, 1)), origin="lower", aspect="auto", vmin=-80, vmax=0, cmap="magma")
     below.set_ylabel("Hz", labelpad=0, fontsize=6.5)
     below.xaxis.set_major_formatter("{x:g} s")
     below.yaxis.set_minor_locator(NullLocator())
     bar = figure.colorbar(image, cax=figure.add_axes((0.915, 0.17, 0.012, 0.8)), ticks=(-80, -40, 0), format="{x:g} dB")
     for axes in (above, below, bar.ax):
         axes.tick_params(labelsize=6.5, length=2, pad=1.5)
-    content = io.BytesIO()
-    figure.savefig(content, format="webp", pil_kwargs={"quality": 55})
-    return content.getvalue()
+    return line, image
 
 
 def row(excerpt: Excerpt, name: str, wave: np.ndarray, note: str = "") -> str:

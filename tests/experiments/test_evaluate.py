@@ -120,7 +120,7 @@ def hub(tmp_path, monkeypatch):
     """A folder of torch.hub's without weights; whatever would be downloaded fails."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("downloaded"))
-    monkeypatch.setattr(hdemucs, "hdemucs_high", small)
+    monkeypatch.setattr("torchaudio.models.hdemucs_high", small)
     return tmp_path / "hub"
 
 

@@ -140,6 +140,15 @@ def test_folds_that_do_not_differ_cost_nothing():
     assert crossed(gains, np.zeros(16)) == crossed(gains)
 
 
+def test_several_cases_at_once_are_as_each_alone():
+    gains = np.random.default_rng(12).standard_normal((5, 3, 16))
+    gains[0] = 0.0  # where nothing varies
+    for folds in (None, np.arange(16) % 3):
+        together, alone = crossed(gains, folds), [crossed(values, folds) for values in gains]
+        np.testing.assert_allclose(np.transpose(together), alone)
+        np.testing.assert_allclose(together.p, [one.p for one in alone])
+
+
 def test_folds_are_those_of_the_scores():
     scores = make_scores([0, 0, 0, 0], songs=16, noise=0.1)
     fold = scores["song"].str[1:].astype(int) % 4

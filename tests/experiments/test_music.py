@@ -6,6 +6,7 @@ import pytest
 
 from lib import STEMS
 from lib.experiments import music
+from tests import toys
 
 
 def test_a_sine_that_sounds_half_the_time():
@@ -18,6 +19,14 @@ def test_a_sine_that_sounds_half_the_time():
     assert values["vocals", "crest"] == pytest.approx(6.02, abs=0.01)  # 3 dB of a sine, 3 for the silence
     assert values["vocals", "activity"] == 0.5
     assert [key for key in values if key[0] != "vocals"] == [(stem, "activity") for stem in STEMS if stem != "vocals"]
+
+
+def test_songs_are_measured_once(tmp_path, monkeypatch):
+    study = toys.study(tmp_path)
+    first = music.survey(study)
+    assert set(music.SOUND) < set(first["metric"]) and {"labelled", "unlabelled"} < set(first["corpus"])
+    monkeypatch.setattr(music, "sound", lambda *_: pytest.fail("measured again"))
+    pd.testing.assert_frame_equal(music.survey(study), first)
 
 
 def test_the_table_has_medians_of_each_corpus_and_stem():
