@@ -283,7 +283,7 @@ class Checks:
         (facts,) = (json.loads(path.read_text()) for path in (study.results / "runs").glob("*/done.json"))
         assert facts["processes"] == GPUS, facts
 
-    # the last check: SLURM 22.05 may count the GPUs of the lost job as taken for ever
+    # the last check: after it, SLURM 22.05 has been seen to start no further job on the GPUs of the lost one
     def a_run_that_lost_a_node_is_queued_again_and_resumes_when_it_is_back(self) -> None:
         study, profile = self.study("node")
         number = self.over_two_nodes(study, profile)
@@ -293,7 +293,7 @@ class Checks:
         wait_for("a job that waits for its node", lambda: self.slurm.job(number).get("JobState") == "PENDING")
         self.slurm.start_node(NODES[1])
         wait_for("the end of the job", lambda: self.slurm.job(number).get("JobState") in ("COMPLETED", "FAILED"))
-        if refused := self.slurm.job(number)["JobState"] == "FAILED":  # SLURM may have forgotten the GPUs of such a job
+        if refused := self.slurm.job(number)["JobState"] == "FAILED":  # seen with SLURM 22.05
             assert "srun: error: Unable to create step" in self.slurm.said(number), self.slurm.said(number)
             number = self.slurm.submit("pretrain", OVER_TWO_NODES, profile)
         self.finished(study, number, 0 if refused else 1)
