@@ -191,24 +191,27 @@ def within_songs(study: Study, survey: pd.DataFrame, gains: pd.DataFrame) -> pd.
     """Per test song, how its stems go together and how well MixIT separates it: ``tables/within_songs.csv``.
 
     Columns: song, the mean over pairs of stems of the absolute correlation of each of `KINDS` (from the survey of
-    notebook 00), and ``gain``: of the chosen group, mean over stems and seeds.
+    notebook 00), and ``gain``: of the chosen group, mean over stems and seeds; with folds, ``fold``, that tests it.
     """
     pairs = survey[(survey["corpus"] == "labelled") & (survey["split"] == "test")]
     sizes = pairs.assign(value=pairs["value"].abs())
     means = {kind: sizes[sizes["metric"] == f"{kind} correlation"].groupby("song")["value"].mean() for kind in KINDS}
     chosen = gains[(gains["trained"] == COMPOSED) & (gains["tested"] == COMPOSED) & (gains["method"] == CHOSEN_GROUP)]
-    gain = chosen.groupby(["song", "stem"])["value"].mean().groupby("song").mean()
-    return study.write("within_songs", pd.DataFrame({**means, "gain": gain}).rename_axis("song").reset_index())
+    gain, fold = chosen.groupby(["song", "stem"])["value"].mean().groupby("song").mean(), chosen.groupby("song")["fold"]
+    columns = {**means, "gain": gain} | ({"fold": fold.first()} if study.profile.corpus.folds else {})
+    return study.write("within_songs", pd.DataFrame(columns).rename_axis("song").reset_index())
 
 
 def rank_correlations(songs: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rho of each kind of correlation with the gain over songs: kind, rho, low, high (95%), p, p_holm, n.
 
-    ``p_holm`` is corrected over the kinds.
+    ``p_holm`` is corrected over the kinds. Folds choose outputs of their own, so that their songs are compared among
+    themselves: both sides are taken from the means of the song's fold.
     """
     rows = []
     for kind in KINDS:
         known = songs[[kind, "gain"]].dropna()
+        known = known - known.groupby(songs["fold"]).transform("mean") if "fold" in songs else known
         found = rank_correlation(known[kind], known["gain"]) if len(known) > 2 else (np.nan, np.nan, np.nan, 1.0)
         facts = zip(("rho", "low", "high", "p"), found, strict=True)
         rows.append({"kind": kind, **dict(facts), "n": len(known)})

@@ -120,6 +120,15 @@ def test_effects_of_another_training_are_paired_with_the_base():
     assert probes.correlation_effects(study, gains(probes.COMPOSED, outputs.CHOSEN, 1.0)).empty
 
 
+def test_songs_are_ranked_within_their_fold():
+    fold = np.repeat([0, 1], 12)  # one fold's models are better, and its songs happen to correlate more
+    songs = pd.DataFrame({"fold": fold, "gain": np.tile(np.arange(12.0), 2) + 20 * fold, "waveform": np.nan})
+    songs["envelope"] = songs["spectrogram"] = 50 * fold - songs["gain"]
+    found = probes.rank_correlations(songs).set_index("kind")
+    assert found.loc["envelope", "rho"] < -0.95
+    assert probes.rank_correlations(songs.drop(columns="fold")).set_index("kind").loc["envelope", "rho"] > 0
+
+
 def test_the_kinds_of_correlation_are_tested_together():
     rng = np.random.default_rng(3)
     songs = pd.DataFrame({"gain": np.arange(24.0), "envelope": rng.standard_normal(24), "waveform": np.nan})
