@@ -114,7 +114,7 @@ def _cell(row: pd.DataFrame) -> tuple[str, str, str]:
 
 
 def _sections(results: Path, files: dict[str, dict]) -> Iterator[dict]:
-    """Notebooks with the figures and tables that they wrote, the most telling figure first; files of none come last."""
+    """Notebooks that show or wrote something, the most telling figure first; files of no notebook come last."""
     notebooks = {path.stem: path for path in results.glob("notebooks/*.ipynb")}
     owners = {name: record["notebook"] for name, record in files.items()}
     present = [
@@ -125,16 +125,15 @@ def _sections(results: Path, files: dict[str, dict]) -> Iterator[dict]:
         {*notebooks, *(owners.get(str(path), "") for path in present)}, key=lambda name: (not name, name)
     ):
         own = sorted(path for path in present if owners.get(str(path), "") == name)
-        yield {
-            "name": name,
-            "title": _title(notebooks[name]) if name in notebooks else name or "Further",
-            "executed": name in notebooks,
-            "figures": list(
-                _figures(results, [path.stem for path in own if path.suffix == ".svg" and path.stem != ANSWER])
-            ),
+        drawn = [path.stem for path in own if path.suffix == ".svg" and path.stem != ANSWER]
+        shown = {
+            "figures": list(_figures(results, drawn)),
             "tables": [path for path in own if path.suffix == ".csv"],
             "players": list(_players(notebooks[name])) if name in notebooks and name == LISTENING else [],
         }
+        title = _title(notebooks[name]) if name in notebooks else name or "Further"
+        if any(shown.values()):
+            yield {"name": name, "title": title, "executed": name in notebooks, **shown}
 
 
 def _figures(results: Path, names: list[str]) -> Iterator[dict]:
@@ -159,7 +158,9 @@ def _players(notebook: Path) -> Iterator[dict]:
     for part in next((page for page in pages if "<audio" in page), "").split("<h3>")[1:]:
         shown = part.split("</details>")[0]
         stem = re.search(r"<summary><b>(\w+)</b>", shown)
-        sounds = [(name, note, _sound(notebook, source)) for name, note, source in PLAYER.findall(shown)]
+        found = PLAYER.findall(shown)
+        names = sentences.without_kind("|".join(name for name, *_ in found)).split("|")
+        sounds = [(name, note, _sound(notebook, source)) for name, (_, note, source) in zip(names, found, strict=False)]
         yield {"song": part.split("</h3>")[0], "stem": stem[1] if stem else "", "sounds": sounds}
 
 
