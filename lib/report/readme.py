@@ -37,7 +37,9 @@ def _primary(results: Path) -> str:
 def answer(results: Path) -> str:
     """Differences in the primary metric with 95% intervals: a column per label budget, a row per pair of arms."""
     rows = sentences.answering(_table(results, "claim"))
-    return _by_budget(rows.rename(columns={"against": "minus"}), ["method", "minus"], "test song")
+    names = sentences.without_kind("|".join(rows["method"])).split("|")
+    rows = rows.assign(method=names).rename(columns={"against": "compared with"})
+    return _by_budget(rows, ["method", "compared with"], "test song")
 
 
 def regime(results: Path) -> str:
@@ -52,14 +54,15 @@ def _by_budget(rows: pd.DataFrame, index: list[str], songs: str) -> str:
     shown = numbers[0] + " (" + numbers[1] + " to " + numbers[2] + ")"
     budgets = [sentences.counted(count, "labelled song") for count in rows["labeled_songs"]]
     wide = rows.assign(shown=shown, budget=budgets).pivot_table("shown", index, "budget", "first", sort=False)
-    note = f"(mean {rows['metric'].iloc[0]} in dB; {_counts(rows, songs, 'seed')}{_validating(rows)})"
+    n = f"{_counts(rows, songs, 'seed')}{_validating(rows)}"
+    note = f"(difference in mean {rows['metric'].iloc[0]}, dB; in brackets: 95% interval, uncorrected; {n})"
     return f"{sentences.markdown_table(wide.reset_index())}\n\n{note}"
 
 
 def _validating(rows: pd.DataFrame) -> str:
     """What budgets of labelled songs use beside their training songs, where ``rows`` say it."""
     counts = sorted(set(rows.get("validation_songs", ())))
-    return f"; labelled validation songs beside a budget: {', '.join(map('{:g}'.format, counts))}" if counts else ""
+    return f"; plus {', '.join(map('{:g}'.format, counts))} labelled validation songs" if counts else ""
 
 
 def _counts(table: pd.DataFrame, songs: str, seeds: str) -> str:
