@@ -87,12 +87,17 @@ ALIKE = {
 }
 
 
+def answer(claim: pd.DataFrame, values: bool = True) -> str:
+    """What `answering` rows say, in words, and in decibels if ``values``."""
+    pairs = answering(claim).groupby("against", sort=False)
+    return sentence("; ".join(f"{ALIKE[against]} {outcome(part, values)}" for against, part in pairs))
+
+
 def _gain(read: Read) -> Caption:
     claim = read("claim")
     rows = answering(claim)
-    found = [f"{ALIKE[against]} {outcome(part)}" for against, part in rows.groupby("against", sort=False)]
     return Caption(
-        sentence("; ".join(found)),
+        answer(claim),
         f"Pre-trained minus scratch, mean over stems, paired by song and seed; {_n(rows)}.",
     )
 
@@ -100,7 +105,7 @@ def _gain(read: Read) -> Caption:
 def _claim(read: Read) -> Caption:
     rows = read("claim")
     rows = rows[(rows["stem"] == MEAN) & (rows["metric"] == primary(rows)) & (rows["against"] == "scratch")]
-    found = [f"{method} {outcome(part, values=False)}" for method, part in rows.groupby("method", sort=False)]
+    found = [f"“{method}” {outcome(part, values=False)}" for method, part in rows.groupby("method", sort=False)]
     found = [text.replace("helps", "is better").replace("hurts", "is worse") for text in found]
     return Caption(
         sentence(f"against scratch: {'; '.join(found)}"),
@@ -152,10 +157,10 @@ def _pretrain_curves(read: Read) -> Caption:
 def _regime(read: Read) -> Caption:
     table = read("regime")
     gains = table.groupby("pretrain_steps")["difference"].agg(["min", "max"]).iloc[[0, -1]].drop_duplicates()
-    texts = [f"{row.min:+.2f} to {row.max:+.2f} dB after {row.Index} steps" for row in gains.itertuples()]
-    one = "; one seed suggests, and shows nothing" if table["n_seeds"].max() == 1 else ""
+    texts = [f"between {row.min:+.2f} and {row.max:+.2f} dB after {row.Index} steps" for row in gains.itertuples()]
+    one = " (one seed: indicative only)" if table["n_seeds"].max() == 1 else ""
     return Caption(
-        sentence(f"the gain from pre-training is {' and '.join(texts)}{one}"),
+        sentence(f"over the label budgets, the gain from pre-training lies {', '.join(texts)}{one}"),
         f"Pre-trained minus scratch in {table['metric'].iloc[0]}; in brackets: 95% interval.",
     )
 
@@ -164,10 +169,11 @@ def _correlation(read: Read) -> Caption:
     table = read("corpora")
     means = table[table["corpus"] == "labelled"].groupby("metric")["value"].mean()
     kinds = [f"{kind} correlation" for kind in ("waveform", "envelope", "spectrogram")]
-    texts = [f"{means[kind]:+z.2f} ({means[f'{kind}, other song']:+z.2f}) in {kind.split()[0]}" for kind in kinds]
+    own = [f"{means[kind]:+z.2f} in {kind.split()[0]}" for kind in kinds]
+    others = [f"{means[f'{kind}, other song']:+z.2f}" for kind in kinds]
     return Caption(
-        sentence(f"two stems of one song (in brackets, of two songs) correlate by {listed(texts)}"),
-        "Grey: stems of two different songs; blue: of one song; star: the real song.",
+        sentence(f"two stems of one song correlate by {listed(own)}; those of two songs by {listed(others)}"),
+        "Grey: stems of two different songs; blue: of one song; star: a recorded song beside the corpus.",
     )
 
 
@@ -234,7 +240,7 @@ COMPARING = ("gain", "claim", "claim_stems", "budgets", "scores", "songs", "fine
 """Figures that compare arms, whose captions say what these took."""
 CAPTIONS: dict[str, str | Callable[[Read], Caption]] = {
     "correlation": _correlation,
-    "levels": "RMS of each stem against its mixture; stroke: the median; star: the real song.",
+    "levels": "RMS of each stem against its mixture; stroke: the median; star: a recorded song beside the corpus.",
     "variety": "Songs composed by rule: how many have each tempo, key and groove.",
     "shares": _shares,
     "correlation_table": _correlation_table,

@@ -73,7 +73,8 @@ def _abstract(results: Path, profile: dict, tables: set[str]) -> Iterator[str]:
     if not {"claim", "songs_worth"} <= tables:
         yield "There is no result yet."
         return
-    rows = sentences.answering(read_table(results / "tables" / "claim.csv"))
+    claim = read_table(results / "tables" / "claim.csv")
+    rows = sentences.answering(claim)
     size, stage = profile.get("model", {}).get("size", ""), profile.get("pretrain", {})
     budgets = sentences.labelled(rows["labeled_songs"].unique())
     yield (
@@ -81,7 +82,7 @@ def _abstract(results: Path, profile: dict, tables: set[str]) -> Iterator[str]:
         f"{stage.get('steps')} steps), fine-tuned with {budgets}, and compared with one trained from "
         f"scratch, in mean {rows['metric'].iloc[0]} over {sentences.counted(rows['n_songs'].max(), 'test song')}."
     )
-    yield captions.caption(results, ANSWER).finding
+    yield sentences.without_kind(captions.answer(claim, values=False))
     if "shares" in tables:
         yield captions.caption(results, "shares").finding
 

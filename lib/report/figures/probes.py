@@ -154,19 +154,26 @@ def ill_posed(results: Path, table: pd.DataFrame, constancy: pd.DataFrame, group
     return figure
 
 
+CAUSES = {
+    "definition": "definition:\noutputs grouped",
+    "definition, with hindsight": "the same,\nwith hindsight",
+    "correlation": "correlation:\nstems shuffled",
+}
+"""What stands beside a share of the distance."""
+
+
 def shares(results: Path, table: pd.DataFrame) -> Figure:
     """Which share of the distance between MixIT and the supervised model each cause explains."""
     table = table[table["what"] != "whole distance"].iloc[::-1].reset_index(drop=True)
-    percent = 100 * table[["share", "low", "high"]].rename(columns={"share": "mean"}).clip(
-        -100, 200
-    )  # ends may be infinite
+    shown = table[["share", "low", "high"]].rename(columns={"share": "mean"})
+    percent = 100 * shown.clip(-1, 4)  # ends may be infinite
     with drawn(results, "shares", height=2.6) as (figure, axes):
         axis = axes[0, 0]
         dots(axis, percent, 0, BLUE, "", across=True)
         for y, (share, gain) in enumerate(zip(percent["mean"], table["decibels"], strict=True)):
             axis.annotate(f"{gain:+.2f} dB", (share, y), (0, 7), textcoords="offset points", ha="center", fontsize=9)
         axis.axvline(0, color=GREY, lw=1.2)
-        axis.set(yticks=table.index, yticklabels=table["what"].str.replace(", ", ",\n"), ylim=(-0.6, len(table) - 0.3),
+        axis.set(yticks=table.index, yticklabels=table["what"].replace(CAUSES), ylim=(-0.6, len(table) - 0.3),
                  xlabel="share of the distance to the supervised model (%)")  # fmt: skip
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
