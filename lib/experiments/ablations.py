@@ -125,6 +125,7 @@ def ablation_effects(study: Study) -> pd.DataFrame:
         gains = pd.concat([gains, gains.drop_duplicates(KEYS).assign(method=NOTHING, value=0.0)])
         for level, part in levels.groupby("level", sort=False):
             row = {"axis": axis, "level": level, "base": level in bases, "method": part["method"].iloc[-1]}
+            row["labeled_songs"] = part["labeled_songs"].max()
             row |= mean_difference(gains, level, NOTHING, *given)
             against = [mean_difference(gains, level, base, *given) for base in bases if base != level]
             rows.append(row | {new: against[0][old] if against else None for old, new in keys.items()})

@@ -232,7 +232,8 @@ def _ablations(read: Read) -> Caption:
     alone = " Of one seed, intervals are those between songs alone." if effects["n_seeds"].max() == 1 else ""
     return Caption(
         sentence(f"levels whose gain is shown to differ from the base: {'; '.join(filter(None, texts)) or 'none'}"),
-        f"Pre-trained minus scratch; grey: the base of an axis; filled: differs after Holm; {_n(effects)}.{alone}",
+        f"Pre-trained minus scratch with {counted(effects['labeled_songs'].max(), 'labelled song')}; grey: the base of "
+        f"an axis; filled: the gain differs from the base's, after Holm; {_n(effects)}.{alone}",
     )
 
 

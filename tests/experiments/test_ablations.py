@@ -42,6 +42,7 @@ def _ablations(gains, seeds=(0, 1), songs=12, folds=None):
     for (level, gain), (key, value), stem in itertools.product(gains.items(), scratch.items(), STEMS):
         both = {"scratch": value} if gain is None else {"scratch": value, "pre-trained": value + gain}
         facts = {"experiment": "outputs N", "level": level, "base": level == "8", "metric": "uSDR", "stem": stem}
+        facts["labeled_songs"] = 4
         named = {"seed": key[0], "song": f"song {key[1]}", "fold": folds and key[1] % folds}
         rows += [facts | named | {"arm": arm, "method": arm, "value": value} for arm, value in both.items()]
     return pd.DataFrame(rows)
