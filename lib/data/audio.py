@@ -74,7 +74,7 @@ def refuse_pipe(path: Path | str) -> None:
 def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
     try:
         refuse_pipe(path)
-        if not os.path.isfile(path):
+        if not Path(path).is_file():  # raises OSError of too long a name, of which os.path says that it is not there
             raise UndecodableError(path, "a folder, no file" if os.path.isdir(path) else "no such file")
         open(path, "rb").close()  # of what the system refuses, libsndfile says no more than that
         with soundfile.SoundFile(os.fsencode(path)) as file:
