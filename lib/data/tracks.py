@@ -18,7 +18,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from lib import STEMS, UserError
 from lib.data import audio
-from lib.machine.progress import DELAY
+from lib.machine.progress import SHOWN
 from lib.store.files import write_json
 from lib.store.fingerprints import fingerprint
 
@@ -155,7 +155,7 @@ def expect(songs: Iterable[Track], *splits: str) -> None:
 
 def in_threads(function: Callable, items: Sequence, workers: int, title: str) -> list:
     """``[function(item) for item in items]`` in threads: libsndfile, ffmpeg, numpy and SHA-256 all release the GIL."""
-    shown = {"desc": title, "unit": "song", "delay": DELAY, "tqdm_class": tqdm}
+    shown = {"desc": title, "unit": "song", "tqdm_class": tqdm, **SHOWN}
     return thread_map(function, items, max_workers=max(1, workers), **shown)
 
 

@@ -16,7 +16,7 @@ from lib.scoring import MEAN, METRICS
 from lib.study import Study
 
 
-@functools.cache  # each identifies itself once
+@functools.lru_cache(1)  # each identifies itself once; of one study at a time
 def claim_trainings(study: Study) -> tuple[Finetuning, ...]:
     """Every arm with every budget and seed, in every fold."""
     settings = study.profile.finetune

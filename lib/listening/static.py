@@ -22,7 +22,10 @@ from lib.listening.export import audio_tag, vorbis
 
 def draw(axes: Axes, excerpt: Excerpt, wave: np.ndarray) -> AxesImage:
     """Spectrogram of [2, T]: time in s, frequency in Hz from 40 Hz, level in dB on the scale of the song."""
-    level, edges = _spectrogram(excerpt, wave)
+    return _image(axes, *_spectrogram(excerpt, wave))
+
+
+def _image(axes: Axes, level: np.ndarray, edges: tuple[float, ...] | None = None) -> AxesImage:
     axes.set_yticks(np.log10([100, 1000]), ["100", "1k"])
     return axes.imshow(level, origin="lower", aspect="auto", extent=edges, vmin=-80, vmax=0, cmap="magma")
 
@@ -54,8 +57,7 @@ def _frame() -> tuple[Line2D, AxesImage]:
     figure.subplots_adjust(left=0.075, right=0.9, top=0.97, bottom=0.17, hspace=0.08)
     (line,) = above.plot([], color="0.35", linewidth=0.4)
     above.set(ylim=(-1, 1), yticks=(-1, 0, 1))
-    below.set_yticks(np.log10([100, 1000]), ["100", "1k"])
-    image = below.imshow(np.zeros((1, 1)), origin="lower", aspect="auto", vmin=-80, vmax=0, cmap="magma")
+    image = _image(below, np.zeros((1, 1)))
     below.set_ylabel("Hz", labelpad=0, fontsize=6.5)
     below.xaxis.set_major_formatter("{x:g} s")
     below.yaxis.set_minor_locator(NullLocator())

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-DELAY = 2.0
-"""Seconds after which a bar appears: shorter work has none."""
-INTERVALS = {True: 0.1, False: 5.0}
-"""Seconds between two drawings on a terminal, and where all are kept: in notebooks and the logs of a cluster."""
+SHOWN = {"delay": 2.0, "mininterval": 0.1 if sys.stderr.isatty() else 5.0}
+"""When any bar appears, since shorter work has none, and how often it is drawn, in s.
+
+That is seldom where every drawing is kept: in notebooks and in the logs of a cluster.
+"""
 
 
 def bar(label: str, total: int | None, start: int = 0, unit: str = "step") -> Callable[..., None]:
@@ -18,10 +19,7 @@ def bar(label: str, total: int | None, start: int = 0, unit: str = "step") -> Ca
 
     The unit "B" is scaled to kB, MB, ...
     """
-    often = INTERVALS[sys.stderr.isatty()]
-    progress = tqdm(
-        desc=label, total=total, initial=start, unit=unit, unit_scale=unit == "B", delay=DELAY, mininterval=often
-    )
+    progress = tqdm(desc=label, total=total, initial=start, unit=unit, unit_scale=unit == "B", **SHOWN)
 
     def update(done: int, **values: float | None) -> None:
         shown.update({name: f"{value:.2f}" for name, value in values.items() if value is not None})

@@ -4,7 +4,7 @@ from lib.machine import progress
 
 
 def test_a_kept_log_is_not_filled_by_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setitem(progress.SHOWN, "delay", 0.0)
     update = progress.bar("pre-training", 50)
     for step in range(50):
         time.sleep(0.01)

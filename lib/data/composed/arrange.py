@@ -32,7 +32,7 @@ from lib.data.composed.compose import (
 )  # fmt: skip
 from lib.data.composed.midi import DRUM_CHANNEL, Line, Score
 from lib.data.tracks import Skipped, content_digest, printable, skip
-from lib.machine.progress import DELAY
+from lib.machine.progress import SHOWN
 from lib.profile.fields import Arranged, project_path
 
 VERSION = 1
@@ -166,7 +166,7 @@ def _sources(settings: Arranged) -> tuple[list[Source], list[Skipped]]:
         return hashlib.sha256(f"{settings.seed} {source.digest}".encode()).digest()
 
     found, skipped = [], []
-    for path in tqdm(midi_files(settings), "reading MIDI", unit="song", delay=DELAY):
+    for path in tqdm(midi_files(settings), "reading MIDI", unit="song", **SHOWN):
         try:
             score = _read(path)
             starts = _starts(score, settings.song_seconds, path)

@@ -36,9 +36,9 @@ ANCHORS = {LOW_ANCHOR: 3500, MID_ANCHOR: 7000}
 FIXED = (HIDDEN, LOW_ANCHOR, MID_ANCHOR, LEAKAGE)
 """Conditions of a MUSHRA trial that are not methods."""
 MOST_SOUNDS = 12
-"""BS.1534-3, 5.2: of one page, the hidden reference and the anchors among them."""
+"""BS.1534-3: of one page, the hidden reference and the anchors among them."""
 LONGEST = 12.0
-"""BS.1534-3, 5.2: seconds of a passage."""
+"""BS.1534-3: seconds of a passage."""
 MAX_TRIALS = 2000
 HEARINGS, DECISION = 1.5, 5.0
 """For estimates of time: how often every sound is heard, and seconds for every answer beyond that."""

@@ -2,7 +2,7 @@
 // Voilà. A host has `ask(message)` and `sound(code, page, slot)`, both promises; it sends letters and sounds only.
 
 const HEARD = 2; // seconds after which a sound counts as heard; in the training half of it, if that is longer
-const SHORTEST = 0.5; // seconds of a loop (BS.1534-3, 5.3)
+const SHORTEST = 0.5; // seconds of a loop (BS.1534-3)
 const SLIDER = { type: "range", step: 1 };
 
 function blindTest(el, host) {
