@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from lib import STEMS
 from lib.report.figures.style import BLUE, GREY, MIDDLE, drawn, names, spread
 
-STAR = {"jitter": False, "marker": "*", "color": "#D55E00", "label": "the real song"}
+STAR = {"jitter": False, "marker": "*", "color": "#D55E00", "label": "a recorded song"}
 
 
 def levels(results: Path, survey: pd.DataFrame) -> Figure:
