@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib import STEMS
 from lib.data.tracks import Track, expect
 from lib.losses import stem_snr_loss
 from lib.machine.distributed import all_gather, rank, world_size
@@ -18,6 +20,9 @@ from lib.model.separator import Separator
 from lib.profile.fields import Finetune
 from lib.training import Task, mean_loss, supervised
 from lib.transfer import is_block, is_body
+
+KEPT = 256 << 20
+"""Bytes of validation segments that are decoded once: reading them takes as long as separating them."""
 
 
 def task(separator: Separator, training: StemMixtures, validate: Callable[[Separator], float], stage: Finetune) -> Task:
@@ -31,16 +36,19 @@ def task(separator: Separator, training: StemMixtures, validate: Callable[[Separ
 
 
 def segment_loss(songs: Sequence[Track], samples: int, rate: int, batch: int) -> Callable[[Separator], float]:
-    """Validation loss over all whole segments of validation songs, ``batch`` of them in memory at a time.
+    """Validation loss over all whole segments of validation songs, ``batch`` of them at a time.
 
-    Processes share the songs among them.
+    Processes share the songs among them, and keep in memory what takes no more than `KEPT`.
     """
     expect(songs, "validation")
+    share = songs[rank() :: world_size()]
 
     def segments() -> Iterator[Tensor]:
-        return (stems for _, stems in song_segments(songs[rank() :: world_size()], samples / rate, rate))
+        return (stems for _, stems in song_segments(share, samples / rate, rate))
 
-    return partial(mean_loss, supervised, batches=lambda: in_batches(segments(), batch))
+    size = sum(song.seconds for song in share) * rate * len(STEMS) * 2 * 4  # channels, bytes
+    read = segments if size > KEPT else functools.cache(lambda: list(segments()))
+    return partial(mean_loss, supervised, batches=lambda: in_batches(read(), batch))
 
 
 def song_loss(

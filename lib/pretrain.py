@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lib.data.tracks import expect
 from lib.losses import mixpit_loss, mixture_loss
 from lib.machine.distributed import rank, world_size
 from lib.mixing import MixturesOfMixtures, in_batches, validation_mixtures
@@ -66,7 +67,13 @@ def objective(stage: Pretrain) -> partial:
 
 
 def task(separator: Separator, training: MixturesOfMixtures, held_out: MixturesOfMixtures, stage: Pretrain) -> Task:
-    """To train ``separator``, as it comes, on mixtures of mixtures, validated on the first of those of ``held_out``."""
+    """To train ``separator``, as it comes, on mixtures of mixtures, validated on the first of those of ``held_out``.
+
+    Raises: ValueError if those are of other splits; where too few songs are there to hold any out, both are the same.
+    """
+    expect(training.crops.tracks, "train")
+    if held_out.crops.tracks is not training.crops.tracks:
+        expect(held_out.crops.tracks, "validation")
     validation = validation_mixtures(stage.validation_moms, held_out, rank(), world_size())
     validate = partial(_validation_loss, objective(stage), batches=lambda: in_batches(validation, stage.part))
     return Task(separator, training, objective(stage), validate)

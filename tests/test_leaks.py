@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib import STEMS, finetune, mixing
+from lib import STEMS, finetune, mixing, pretrain
 from lib.arms import ARMS, Finetuning, Pretraining
-from lib.data import audio
+from lib.data import audio, corpora
 from lib.data.tracks import Track
 from lib.experiments import evaluate, outputs, probes, search
 from lib.store.runs import Run
@@ -200,6 +200,16 @@ def test_songs_of_another_split_are_refused_where_something_is_learned(study, sp
     songs = study.songs("train") + study.songs(split)
     with pytest.raises(ValueError, match=f"leak: .* is of the split '{split}', only train may be used here"):
         mixing.StemMixtures(mixing.Crops(songs, study.stem_segments(songs), 8000, 8000), 0, (0, 0), 0.0)
+
+
+@pytest.mark.parametrize(("learned", "held_out"), [("validation", "validation"), ("train", "train")])
+def test_unlabelled_songs_of_another_split_are_refused(study, learned, held_out):
+    def examples(split):
+        songs = corpora.of_split(study.unlabeled, split)
+        return mixing.MixturesOfMixtures(mixing.Crops(songs, study.mixture_segments(songs), 8000, 8000), 0, (0, 0))
+
+    with pytest.raises(ValueError, match=f"leak: .* is of the split '{learned}'"):
+        pretrain.task(study.new_separator(8, 0), examples(learned), examples(held_out), study.profile.pretrain)
 
 
 def test_splits_share_no_song(study):

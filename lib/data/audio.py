@@ -10,6 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,7 +168,15 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     from scipy.signal import resample_poly  # here, for it takes a second, in every process that scans
 
     up, down, _ = _ratio(rate, new_rate)
-    return resample_poly(wave, up, down, axis=-1)
+    return resample_poly(wave, up, down, axis=-1, window=_low_pass(max(up, down)).astype(wave.dtype))
+
+
+@lru_cache
+def _low_pass(ratio: int) -> np.ndarray:
+    """The filter that scipy's resample_poly designs at every call, which takes a sixth of the time of reading a crop."""
+    from scipy.signal import firwin
+
+    return firwin(20 * ratio + 1, 1 / ratio, window=("kaiser", 5.0))
 
 
 def _ratio(rate: int, new_rate: int) -> tuple[int, int, int]:
