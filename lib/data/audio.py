@@ -173,7 +173,7 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 @lru_cache
 def _low_pass(ratio: int) -> np.ndarray:
-    """The filter that scipy's resample_poly designs at every call, which takes a sixth of the time of reading a crop."""
+    """The filter that scipy designs at every call, which takes a sixth of the time of reading a crop."""
     from scipy.signal import firwin
 
     return firwin(20 * ratio + 1, 1 / ratio, window=("kaiser", 5.0))
