@@ -46,6 +46,6 @@ def planned_bytes(profile: Profile) -> float:
     folds = max(profile.corpus.folds, 1)
     count += folds * len(tuning.seeds) * budgets * (1 + len(tuning.transfers) + len(tuning.controls))
     count += (1 + 2 * folds) * len(ablations.seeds) * sum(len(axis.levels) for axis in ablations.axes)
-    # two copies stay of each run; while one trains, its best checkpoints and the last with the optimiser's moments
-    copies = 2 * count + max(profile.pretrain.average_best, tuning.average_best) + 4
+    # while a run trains, its best checkpoints and the last with the optimiser's moments; of a finished one a file stays
+    copies = count + profile.compute.jobs * (max(profile.pretrain.average_best, tuning.average_best) + 4)
     return total + copies * 4 * _PARAMETERS[profile.model.size]

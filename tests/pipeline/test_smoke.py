@@ -15,6 +15,8 @@ import pytest
 
 from lib import ROOT
 from lib.pipeline import audit
+from lib.pipeline.space import planned_bytes
+from lib.profile.load import load
 from lib.scoring import METRICS
 from lib.store.tables import COLUMNS, read_table
 
@@ -71,6 +73,11 @@ def test_every_table_of_the_contract_is_there(results):
         table = read_table(results / "tables" / f"{name}.csv")
         assert set(columns) <= set(table.columns), name
         assert len(table) or name.startswith("skipped")
+
+
+def test_the_disk_that_was_planned_was_enough(results):
+    written = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
+    assert written < planned_bytes(load("smoke")) < 10 * written
 
 
 def test_scores_hold_every_method_song_stem_and_metric(results):
