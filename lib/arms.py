@@ -19,7 +19,7 @@ from lib.data.segments import Manifest
 from lib.data.tracks import Track, expect
 from lib.machine import torchrun
 from lib.machine.devices import cpu, resolve_precision
-from lib.machine.distributed import broadcast, rank, rank_zero_first, start_fabric
+from lib.machine.distributed import broadcast, device, rank, rank_zero_first
 from lib.mixing import Crops, MixturesOfMixtures, StemMixtures
 from lib.model import checkpoints, separator
 from lib.model.separator import Separator
@@ -129,7 +129,7 @@ class Training:
         """Its separator, on the profile's device; trained again where a finished run's weights were not kept."""
         if not broadcast(self.trained().weights.exists()):
             self._spread()
-        return checkpoints.load(self.run.folder).to(start_fabric(self.study.profile.compute).device)
+        return checkpoints.load(self.run.folder).to(device(self.study.profile.compute))
 
     def _spread(self) -> None:
         """Train on all GPUs of this machine where there are several."""

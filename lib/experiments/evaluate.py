@@ -15,7 +15,7 @@ from lib import STEMS, scoring, separate
 from lib.arms import Finetuning, whole_song
 from lib.data.tracks import Track, corpus_fingerprint
 from lib.experiments import hdemucs
-from lib.machine.distributed import start_fabric
+from lib.machine.distributed import device
 from lib.model.separator import Separator
 from lib.separate import Progress
 from lib.store import tables
@@ -89,8 +89,8 @@ def baselines(study: Study) -> pd.DataFrame:
 def published(study: Study, name: str, weights: Path) -> pd.DataFrame:
     """Scores on the test songs of Hybrid Demucs with published ``weights``."""
     settings, rate = study.profile.separate, study.profile.audio.rate
-    device = start_fabric(study.profile.compute).device
-    model = functools.cache(lambda: hdemucs.load(weights).to(device))  # only if a score is missing
+    # only if a score is missing
+    model = functools.cache(lambda: hdemucs.load(weights).to(device(study.profile.compute)))
     separated = lambda stems: hdemucs.separate_song(model(), stems.sum(0), rate, settings)  # noqa: E731
     return reference(study, name, separated, hdemucs.VERSION, file_digest(weights))
 

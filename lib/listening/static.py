@@ -8,8 +8,10 @@ import html
 import io
 
 import numpy as np
+import PIL.Image
 from IPython.display import Image
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -18,6 +20,9 @@ from matplotlib.ticker import NullLocator
 from lib import STEMS
 from lib.listening.excerpt import LOWEST, Excerpt, levels
 from lib.listening.export import audio_tag, vorbis
+
+COLUMNS = 2000
+"""Of a drawn waveform: several a pixel, as a line of less than one needs to fill it."""
 
 
 def draw(axes: Axes, excerpt: Excerpt, wave: np.ndarray) -> AxesImage:
@@ -39,32 +44,41 @@ def _spectrogram(excerpt: Excerpt, wave: np.ndarray) -> tuple[np.ndarray, tuple[
 
 def picture(excerpt: Excerpt, wave: np.ndarray) -> bytes:
     """Waveform at the gain of the song, above its spectrogram, as WebP of 660 x 150 pixels."""
-    line, image = _frame()
-    at = excerpt.start + np.arange(wave.shape[-1]) / excerpt.rate
-    line.set_data(at, wave.mean(0) * excerpt.gain)
     level, edges = _spectrogram(excerpt, wave)
-    image.set(data=level, extent=edges)
+    line, image, empty = _frame(edges)
+    starts = np.arange(COLUMNS) * wave.shape[-1] // COLUMNS  # of a column, all that one sees is its extremes
+    outline = [bound.reduceat(wave.mean(0), starts) for bound in (np.minimum, np.maximum)]
+    line.set_data(np.linspace(*edges[:2], 2 * COLUMNS), np.stack(outline, 1).ravel() * excerpt.gain)
+    image.set_data(level)
+    canvas = image.figure.canvas
+    canvas.restore_region(empty)
+    for artist in (line, image, *line.axes.spines.values(), *image.axes.spines.values()):
+        artist.axes.draw_artist(artist)
     content = io.BytesIO()
-    image.figure.savefig(content, format="webp", pil_kwargs={"quality": 55})
+    PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(content, "webp", quality=55)
     return content.getvalue()
 
 
-@functools.cache  # axes and ticks take longer than what is drawn in them
-def _frame() -> tuple[Line2D, AxesImage]:
-    """The waveform and the spectrogram of the figure of `picture`, without values."""
+@functools.lru_cache(1)  # axes and ticks take longer than what is drawn in them, and pictures of an excerpt share them
+def _frame(edges: tuple[float, ...]) -> tuple[Line2D, AxesImage, object]:
+    """The waveform and the spectrogram of the figure of `picture`, without values, and the figure without them."""
     figure = Figure(figsize=(6.6, 1.5), dpi=100)
+    canvas = FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
     figure.subplots_adjust(left=0.075, right=0.9, top=0.97, bottom=0.17, hspace=0.08)
     (line,) = above.plot([], color="0.35", linewidth=0.4)
     above.set(ylim=(-1, 1), yticks=(-1, 0, 1))
-    image = _image(below, np.zeros((1, 1)))
+    image = _image(below, np.zeros((1, 1)), edges)
     below.set_ylabel("Hz", labelpad=0, fontsize=6.5)
     below.xaxis.set_major_formatter("{x:g} s")
     below.yaxis.set_minor_locator(NullLocator())
     bar = figure.colorbar(image, cax=figure.add_axes((0.915, 0.17, 0.012, 0.8)), ticks=(-80, -40, 0), format="{x:g} dB")
     for axes in (above, below, bar.ax):
         axes.tick_params(labelsize=6.5, length=2, pad=1.5)
-    return line, image
+    for artist in (line, image):
+        artist.set_animated(True)
+    canvas.draw()
+    return line, image, canvas.copy_from_bbox(figure.bbox)
 
 
 def row(excerpt: Excerpt, name: str, wave: np.ndarray, note: str = "") -> str:

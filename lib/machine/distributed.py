@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import functools
 import logging
+import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -27,6 +28,14 @@ PREPARATION_TIMEOUT = datetime.timedelta(days=7)
 """How long processes wait while the first one looks into a corpus, or another job trains what all of them need."""
 
 
+def device(compute: Compute) -> torch.device:
+    """Where this process computes; a CPU alone needs no Fabric. Raises: as `start_fabric`."""
+    if on_gpu(compute) or math.prod(world()) > 1:
+        return start_fabric(compute).device
+    _prepare(compute)
+    return torch.device("cpu")
+
+
 def start_fabric(compute: Compute) -> Fabric:
     """Fabric on the device of this process, with the profile's number of CPU threads and memory kept that was freed.
 
@@ -40,15 +49,8 @@ def start_fabric(compute: Compute) -> Fabric:
 
     from lib.machine.srun import SrunEnvironment
 
-    accelerator = "cuda" if on_gpu(compute) else "cpu"
-    if accelerator == "cpu" and compute.accelerator in ("gpu", "cuda"):
-        raise UserError(f"compute.accelerator={compute.accelerator}: no GPU that torch can use; set it to cpu or auto")
-    keep_freed_memory()
-    # some of cuDNN's kernels drop attention weights with a probability of 1/16 or 1/8, where 1/10 is asked for
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    if compute.threads:
-        torch.set_num_threads(compute.threads)
-    precision, (local, nodes) = resolve_precision(compute), world()
+    _prepare(compute)
+    accelerator, precision, (local, nodes) = "cuda" if on_gpu(compute) else "cpu", resolve_precision(compute), world()
     if on_gpu(compute) and precision == "bf16-mixed":
         torch.set_float32_matmul_precision("high")  # TF32 for what bf16 leaves in float32; full float32 stays full
     if local * nodes == 1:
@@ -66,6 +68,16 @@ def start_fabric(compute: Compute) -> Fabric:
     fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
+
+
+def _prepare(compute: Compute) -> None:
+    if not on_gpu(compute) and compute.accelerator in ("gpu", "cuda"):
+        raise UserError(f"compute.accelerator={compute.accelerator}: no GPU that torch can use; set it to cpu or auto")
+    keep_freed_memory()
+    # some of cuDNN's kernels drop attention weights with a probability of 1/16 or 1/8, where 1/10 is asked for
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
 
 
 def process_devices(accelerator: str, local: int) -> list[torch.device]:

@@ -61,7 +61,9 @@ class Separator(nn.Module):
         self.band_scale, self.dropout = band_scale, dropout
         self.masker = BandSplitTFLocoformer(band_widths(rate, n_fft, band_scale), size, sources, dropout=dropout)
         self.register_parameter("stem_matrix", None)
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        # a window that is made without memory ("meta") would have torch import its compiler, for seconds
+        window = torch.hann_window(n_fft, device="cpu").to(torch.get_default_device())
+        self.register_buffer("window", window, persistent=False)
 
     @classmethod
     def from_size(cls, size: str, sources: int = 12, seed: int = 0, **front_end) -> Separator:

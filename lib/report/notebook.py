@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import HTML, Markdown, display, update_display
+from IPython.display import HTML, Image, Markdown, display, update_display
 from matplotlib.figure import Figure
 
 from lib import ROOT
@@ -48,9 +48,10 @@ def answer(text: str) -> None:
 
 
 def show(study: Study, figure: Figure, answers: bool = False) -> Markdown:
-    """Display a figure above its caption; what it shows may be what ``answers`` the notebook's question."""
-    finding, drawn = caption(study.results, figure.get_label())
-    display(figure)
+    """Display a figure, as saved, above its caption; what it shows may be what ``answers`` the notebook's question."""
+    name, width = figure.get_label(), round(100 * figure.get_figwidth())
+    finding, drawn = caption(study.results, name)
+    display(Image(filename=study.results / "figures" / f"{name}.png", width=width, alt=finding or drawn))
     if answers:
         answer(finding)
     return Markdown(f"**{finding}** {drawn}" if finding else drawn)

@@ -81,7 +81,7 @@ def drawn(results: Path, name: str, height: float = 3.4, **options: object) -> I
         yield figure, axes
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             with atomic(results / "figures" / f"{name}.{kind}") as temporary:
-                figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+                figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
             figure.set_layout_engine("none")  # both look the same
         plt.close(figure)
 
