@@ -86,7 +86,8 @@ def spectrograms(waves: Sequence[np.ndarray], rate: int) -> list[bytes]:
     for level in drawn:
         files.append(io.BytesIO())
         thinned = level[:, :: max(1, level.shape[1] // 1000)]
-        imsave(files[-1], thinned, vmin=top - 80, vmax=top, cmap="magma", origin="lower", format="webp")
+        look = {"vmin": top - 80, "vmax": top, "cmap": "magma", "origin": "lower"}
+        imsave(files[-1], thinned, format="webp", pil_kwargs={"quality": 55}, **look)
     return [file.getvalue() for file in files]
 
 
