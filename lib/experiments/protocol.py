@@ -37,7 +37,8 @@ FAMILIES = (
 )
 SECTIONS = ("audio", "corpus", "model", "pretrain", "finetune", "probes", "separate", "ablations", "protocol")
 """Sections of a profile that belong to the design."""
-PLACES = ("corpus.workers", "corpus.download", "corpus.fma_root", "corpus.musdb_root")
+PLACES = tuple(f"corpus.{name}" for name in ("workers", "download", "fma_root", "musdb_root", "sources_root"))
+"""Fields of those sections that do not."""
 COUNTED = {
     "pretrain.seeds": "pre-training",
     "finetune.seeds": "seed",
@@ -108,7 +109,7 @@ def _registered(study: Study) -> dict:
 
 def _difference(then: dict, now: dict) -> str:
     """The first thing in which two designs differ, as "2 pre-trainings were added"; "" if there is none."""
-    old, new = (dict(of.get("profile", {})) for of in (then, now))
+    old, new = ({k: v for k, v in of.get("profile", {}).items() if k not in PLACES} for of in (then, now))
     for name in [name for name in {**old, **new} if old.get(name) != new.get(name)]:
         if name in COUNTED:
             sides = set(old.get(name) or ()), set(new.get(name) or ())
@@ -116,4 +117,5 @@ def _difference(then: dict, now: dict) -> str:
                 if count:
                     return f"{count} {COUNTED[name]}{'s were' if count > 1 else ' was'} {what}"
         return f"{name} was changed"
-    return next((f"{key} of the protocol changed" for key in now if then.get(key) != now[key]), "")
+    others = [key for key in now if key != "profile" and then.get(key) != now[key]]
+    return f"{others[0]} of the protocol changed" if others else ""

@@ -12,12 +12,12 @@ import argparse
 import contextlib
 import hashlib
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import yaml
 
@@ -26,13 +26,10 @@ from lib.experiments import power, protocol
 from lib.machine import kernels
 from lib.pipeline import notebooks
 from lib.store import provenance
-from lib.store.files import atomic
 from lib.store.fingerprints import training_code
 from lib.store.runs import Run
 from lib.store.tables import read_table
 
-AUDIO = "audio"
-"""Tag of the cells that play sound: they need weights, and write no tables or figures."""
 RECORDS, KEPT = ("*.json", "*.csv"), "records"
 
 
@@ -113,19 +110,14 @@ def underived(results: Path, facts: dict) -> Iterator[str]:
         profile = Path(temporary) / f"{facts['profile']['name']}.yaml"
         fields = {key: value for key, value in facts["profile"].items() if key not in ("name", "results")}
         profile.write_text(yaml.safe_dump(fields), encoding="utf-8")
+        names = sorted(_writers(facts) - {notebooks.LISTENING})
         overrides = [f"results={target}", "compute.training=false", "compute.jobs=1"]
+        call = [sys.executable, "-m", "lib.pipeline.cells", str(profile), *overrides, "--silent", "--notebooks", *names]
         with kernels.kernel_environment():
-            for notebook in sorted(
-                ROOT / "notebooks" / f"{name}.ipynb" for name in _writers(facts) - {notebooks.LISTENING}
-            ):
-                quiet = Path(temporary) / notebook.name
-                _without_audio(notebook, quiet)
-                print(f"{notebook.stem} ...", file=sys.stderr)
-                try:
-                    notebooks.execute(quiet, target, {"profile": str(profile), "overrides": overrides})
-                except notebooks.NotebookError as error:
-                    yield str(error)
-                    return
+            done = subprocess.run(call, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            yield done.stdout.strip() or "the notebooks failed"
+            return
         derived = {name: record for name, record in facts["files"].items() if record["notebook"] != notebooks.LISTENING}
         for name, record in derived.items():
             if not (target / name).is_file():
@@ -204,13 +196,6 @@ def _copy_records(runs: Path, target: Path) -> None:
             copy = target / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-
-
-def _without_audio(notebook: Path, target: Path) -> None:
-    content = nbformat.read(notebook, as_version=4)
-    content.cells = [part for part in content.cells if AUDIO not in part.metadata.get("tags", [])]
-    with atomic(target) as temporary:
-        nbformat.write(content, temporary)
 
 
 def _sha256(path: Path) -> str:

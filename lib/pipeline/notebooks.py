@@ -96,9 +96,14 @@ def locked(results: Path) -> Iterator[None]:
         yield
 
 
+def paths() -> list[Path]:
+    """The notebooks of a study, in their order."""
+    return sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
 def run(profile: Profile, results: Path, parameters: dict) -> None:
     """Execute all notebooks from the first whose inputs or outputs changed, then write the report."""
-    notebooks = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    notebooks = paths()
     stamps = {path: results / "runs" / "stamps" / f"{path.stem}.json" for path in notebooks}
     keys = _keys(profile, results, notebooks)
     first = _first_outdated(results, stamps, keys)

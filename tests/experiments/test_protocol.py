@@ -96,3 +96,14 @@ def test_the_claim_registers_before_it_scores(study, monkeypatch):
     monkeypatch.setattr(claim, "named", lambda training: training)
     claim.claim_runs(study)
     assert seen == [True]
+
+
+def test_where_the_music_lies_is_no_part_of_the_design(study):
+    register(study)
+    file = study.results / protocol.FILE
+    written = json.loads(file.read_text())
+    assert not set(protocol.PLACES) & set(written["profile"])
+    written["profile"] |= dict.fromkeys(protocol.PLACES, "elsewhere")  # as earlier versions did
+    file.write_text(json.dumps(written))
+    score(study)
+    assert status(study.variant({"corpus.sources_root": "another/folder"})) == CONFIRMATORY

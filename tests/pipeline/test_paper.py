@@ -112,7 +112,8 @@ def finished(tmp_path_factory) -> Path:
     corpus = RULES | {"fma_root": str(folder / "fma"), "musdb_root": str(folder / "musdb18hq"), "workers": 1}
     profile = SHRUNK | {"base": str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "corpus": corpus}
     (folder / "mini_paper.yaml").write_text(yaml.safe_dump(profile))
-    call = [sys.executable, "-m", "tests.cells", str(folder / "mini_paper.yaml"), f"results={folder / 'results'}"]
+    call = [sys.executable, "-m", "lib.pipeline.cells", str(folder / "mini_paper.yaml")]
+    call.append(f"results={folder / 'results'}")
     calls.finished(call, folder / "log", 1500)
     return folder / "results"
 

@@ -85,7 +85,7 @@ def finished(tmp_path_factory) -> Path:
     """The results folder of the study of recorded songs."""
     folder = tmp_path_factory.mktemp("real")
     write_music(folder / "data")
-    call = [sys.executable, "-m", "tests.cells", str(miniature(folder, "real"))]
+    call = [sys.executable, "-m", "lib.pipeline.cells", str(miniature(folder, "real"))]
     call.append(f"results={folder / 'results'}")
     calls.finished(call, folder / "log", 1500)
     return folder / "results"
