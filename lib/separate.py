@@ -157,14 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m lib.separate", description="Separate songs into stems.")
     parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files, or folders of them")
-    parser.add_argument("--checkpoint", required=True, help="a run folder, a .safetensors or a published .pth file")
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="gets one folder a song",
-    )
+    chosen = "a run folder, a .safetensors or a published .pth file (default: the model that comes with this project)"
+    parser.add_argument("--checkpoint", default=checkpoints.FINETUNED, help=chosen)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="gets one folder a song")
     parser.add_argument("--window", type=float, default=12.0, help="seconds separated at once (default: 12)")
     parser.add_argument("--hop", type=float, help="seconds from window to window (default: half a window)")
     parser.add_argument("--batch", type=int, default=1, help="windows at once (default: 1)")

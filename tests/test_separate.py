@@ -224,6 +224,12 @@ def write_songs(folder, *names):
     return [folder / name for name in names]
 
 
+def test_without_a_checkpoint_the_model_that_comes_with_the_project_separates(tmp_path):
+    audio.write(tmp_path / "song.wav", np.random.default_rng(0).normal(0, 0.1, (2, 16000)).astype(np.float32), 16000)
+    assert separate.main([str(tmp_path / "song.wav"), "--out", str(tmp_path / "out")]) == 0
+    assert {path.stem for path in (tmp_path / "out" / "song").iterdir()} == set(STEMS)
+
+
 def test_no_two_songs_share_a_folder(tmp_path, checkpoint):
     songs = write_songs(tmp_path, "song.wav", "b/song.wav", "song (2).wav", "Song.wav", "c/song (2).wav", "...wav")
     assert separate.main(call(checkpoint, tmp_path / "out", *songs, songs[0])) == 0

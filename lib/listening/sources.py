@@ -28,6 +28,8 @@ from lib.experiments.jobs import scored, train_in_parallel
 from lib.experiments.records import named
 from lib.listening import examples
 from lib.listening.excerpt import REFERENCE, Excerpt
+from lib.model import checkpoints
+from lib.model.separator import Separator
 from lib.profile.fields import TRANSFERS, project_path
 from lib.profile.load import load
 from lib.report import notebook
@@ -157,24 +159,29 @@ def _cached(folder: Path, rate: int, estimate: Callable[[], np.ndarray]) -> np.n
 
 
 def own_file(study: Study, path: Path | str, start: float, seconds: float, progress: Progress = False) -> Excerpt:
-    """``seconds`` from ``start`` of any audio file, by the model with weights of the lowest validation loss.
+    """``seconds`` from ``start`` of any audio file, by the study's `best` model.
 
     ``progress`` as in `lib.separate.separate_blocks`. Raises: UserError if the file cannot be decoded or ends before
-    ``start``, or if there is only a listening set.
+    ``start``.
     """
-    rate = study.profile.audio.rate
+    name, model = best(study)
+    with tempfile.TemporaryDirectory() as cache:
+        song = audio.Song(audio.seekable(path, cache), model.rate)
+        mixture = song[:, round(start * model.rate) : round((start + seconds) * model.rate)]
+    if not mixture.shape[1]:
+        raise UserError(f"{Path(path).name}: ends after {song.shape[1] / model.rate:.1f} s; choose an earlier start")
+    estimates = evaluate.estimate(study, model, mixture, progress)
+    return Excerpt(Path(path).name, start, model.rate, mixture, {name: estimates})
+
+
+def best(study: Study) -> tuple[str, Separator]:
+    """The model with weights of the lowest validation loss, and its arm; of a listening set, the project's model."""
     if plays_examples(study):
-        raise UserError(f"no trained model of profile {study.profile.name}: run ./run_all.sh {study.profile.name}")
+        return "the model that comes with this project", checkpoints.load(checkpoints.FINETUNED)
     trainings = claim_trainings(study)
     trained = [one for one in trainings if one.trained().weights.exists()]  # not records
     training = min(trained or trainings, key=lambda one: one.run.facts()["best_validation_loss"])
-    with tempfile.TemporaryDirectory() as cache:
-        song = audio.Song(audio.seekable(path, cache), rate)
-        mixture = song[:, round(start * rate) : round((start + seconds) * rate)]
-    if not mixture.shape[1]:
-        raise UserError(f"{Path(path).name}: ends after {song.shape[1] / rate:.1f} s; choose an earlier start")
-    estimates = evaluate.estimate(study, training.load(), mixture, progress)
-    return Excerpt(Path(path).name, start, rate, mixture, {training.method: estimates})
+    return training.method, training.load()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
-from lib import UserError
+from lib import ROOT, UserError
 from lib.model import checks
 from lib.model.published import OWN_WEIGHT, PUBLISHED_WEIGHT, load_published
 from lib.model.separator import Separator
@@ -20,13 +20,15 @@ from lib.store.runs import Run
 
 Best = list[list]
 """[validation loss, step] of the checkpoints that are kept, lowest first."""
+PRETRAINED, FINETUNED = (ROOT / "results" / "models" / f"{stage}.safetensors" for stage in ("pretrained", "finetuned"))
+"""The models that come with this project (`lib.report.card`)."""
 START = {"step": 0, "seconds": 0.0, "waited": 0.0, "skipped": 0, "bad_in_a_row": 0, "stalled_at": 0, "best": []}
 """The state of a run before its first step."""
 
 
-def save(separator: Separator, path: Path | str) -> None:
-    """Write weights and configuration as one safetensors file, atomically."""
-    weights = {name: value.detach().contiguous().cpu() for name, value in separator.state_dict().items()}
+def save(separator: Separator, path: Path | str, dtype: torch.dtype = torch.float32) -> None:
+    """Write weights, as ``dtype``, and configuration as one safetensors file, atomically."""
+    weights = {name: value.detach().contiguous().cpu().to(dtype) for name, value in separator.state_dict().items()}
     with atomic(path) as temporary:
         save_file(weights, temporary, metadata={"separator": json.dumps(separator.config())})
 

@@ -1,24 +1,40 @@
-"""The model card ``README.md`` in the run folder of a final model: data, recipe, scores, licences."""
+"""The model card ``README.md`` in the run folder of a final model: data, recipe, scores, licences.
+
+``python -m lib.report.card PROFILE [key=value ...]`` has two models of a finished study come with this project, as
+float16 in ``results/models``, with a card: the pre-training of the lowest held-out loss and, of the arms that start
+from one, the separator of the lowest validation loss.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from lib.arms import Finetuning
+from lib import UserError
+from lib.arms import Finetuning, Pretraining
 from lib.experiments import evaluate
+from lib.experiments.claim import claim_trainings
+from lib.model import checkpoints
+from lib.profile.fields import parts_of
+from lib.profile.load import load
 from lib.report.page import TEMPLATES
 from lib.report.sentences import markdown_table
 from lib.scoring import summarise
 from lib.store.files import atomic
+from lib.study import Study
 
 LICENCES = {
     "rendered": "composed by rule in this project (MIT), played by the General MIDI sound font TimGM6mb (GPL-2.0) that "
     "pretty_midi contains",
     "musdb": "MUSDB18-HQ: for research and education, not for commercial use; its songs keep their own licences "
     "(zenodo.org/records/3338373)",
+    "everythingisremixed": "songs by their authors for everyone (CC0)",
+    "mdb": "MedleyDB's recordings of Music Delta, by MDB Drums (CC BY-NC-SA 4.0): not for commercial use",
+    "debian": "music of free games in Debian packages, each piece under the licence that `pieces.csv` names",
     "fma": "FMA: every track under the licence its artist chose, named in `fma_metadata/tracks.csv`; many exclude "
     "commercial use or derived works",
 }
@@ -37,7 +53,7 @@ def write(training: Finetuning, scores: pd.DataFrame) -> Path:
     path, profile = training.run.folder / "README.md", training.study.profile
     first = profile.pretrain
     pretrained_on = (first.checkpoint,) if first.checkpoint else profile.corpus.unlabeled_parts
-    sources = dict.fromkeys((profile.corpus.labeled, *(pretrained_on if training.transfer else ())))
+    sources = dict.fromkeys((*parts_of(profile.corpus.labeled), *(pretrained_on if training.transfer else ())))
     text = TEMPLATES.get_template("card.md.jinja").render(
         training=training,
         profile=profile,
@@ -53,6 +69,24 @@ def write(training: Finetuning, scores: pd.DataFrame) -> Path:
     return path
 
 
+def publish(study: Study) -> None:
+    """Write the two models and the card of the second. Raises: UserError where weights or scores are missing."""
+    runs = [Pretraining(study, seed) for seed in study.profile.pretrain.seeds]
+    final = [one for one in claim_trainings(study) if one.transfer and not one.kind.shuffled]
+    for trainings, file in ((runs, checkpoints.PRETRAINED), (final, checkpoints.FINETUNED)):
+        here = [one for one in trainings if one.run.finished and one.run.weights.exists()]
+        if not here:
+            raise UserError(f"{study.results}: no weights to publish: ./run_all.sh {study.profile.name} trains them")
+        best = min(here, key=lambda one: one.run.facts()["best_validation_loss"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        checkpoints.save(checkpoints.load(best.run.folder), file, torch.float16)
+        print(f"{file}: {best.label}, {file.stat().st_size / 1e6:.1f} MB")
+    card = write(best, evaluate.scores(best)).read_text("utf-8")
+    use = f"In float16, of run `{best.run.name}`; `{checkpoints.PRETRAINED.name}` is what it started from, or a sister."
+    with atomic(file.parent / "README.md") as temporary:
+        temporary.write_text(card.replace("## Use\n", f"## Use\n\n{use}\n", 1), "utf-8")
+
+
 def licence(source: str) -> str:
     """Licence of ``corpus.labeled`` or of a part of ``corpus.unlabeled``."""
     name = Path(source).name.lower() if "/" in source else source.lower()
@@ -63,3 +97,19 @@ def _table(scores: pd.DataFrame) -> str:
     summary = summarise(scores[scores["experiment"] == "test"])
     wide = summary.groupby(["stem", "metric"], sort=False)["value"].mean().unstack("metric")
     return markdown_table(wide.map("{:.2f}".format).reset_index())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0, 2 for a wrong call or a study without weights."""
+    try:
+        if not arguments:
+            raise UserError("usage: python -m lib.report.card PROFILE [key=value ...]")
+        publish(Study(load(arguments[0], arguments[1:])))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

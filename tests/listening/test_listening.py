@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 import soundfile
+import torch
 from jupyter_client.manager import start_new_kernel
 
 from lib import STEMS, UserError, listening, scoring
@@ -22,6 +23,7 @@ from lib.listening import examples, explorer, sources, static
 from lib.listening.excerpt import REFERENCE, Excerpt
 from lib.listening.player import Player
 from lib.model import checkpoints
+from lib.model.separator import Separator
 from lib.profile.load import load, override
 from lib.store.runs import Run
 from lib.study import Study
@@ -304,8 +306,12 @@ def test_without_models_the_listening_set_plays_and_nothing_is_trained(study, tm
     assert [item.song for item in listening.excerpts(bare, 1)] == ["Quiet & <b>loud</b>", "real"]
     assert [item.song for item in listening.excerpts(bare, 0)] == ["real"]
     assert "profile `smoke` (commit `abc`)" in listening.origin_note(bare).data
-    with pytest.raises(UserError, match="no trained model"):
-        listening.own_file(bare, "song.wav", 0.0, 1.0)
+    own = Separator.from_size("nano", 4, rate=RATE, n_fft=256, hop=64)
+    checkpoints.save(own, tmp_path / "own.safetensors", torch.float16)
+    monkeypatch.setattr(checkpoints, "FINETUNED", tmp_path / "own.safetensors")
+    audio.write(tmp_path / "song.wav", np.full((2, RATE), 0.1, np.float32), RATE)
+    heard = listening.own_file(bare, tmp_path / "song.wav", 0.0, 1.0)
+    assert list(heard.versions) == ["the model that comes with this project"] and heard.mixture.shape == (2, RATE)
 
 
 def test_panels_are_for_front_ends_that_allow_input():

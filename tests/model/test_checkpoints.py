@@ -24,6 +24,15 @@ def test_save_and_load_is_exact(tiny, tmp_path):
         assert torch.equal(loaded(wave), tiny(wave))
 
 
+def test_half_as_large_as_float16(tiny, tmp_path):
+    save(tiny, tmp_path / "whole.safetensors")
+    save(tiny, tmp_path / "half.safetensors", torch.float16)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    rounded = load(tmp_path / "half.safetensors").state_dict()
+    assert all(torch.equal(rounded[name], value.half().float()) for name, value in tiny.state_dict().items())
+
+
 def test_not_a_checkpoint(tiny, tmp_path):
     save(tiny, tmp_path / "whole.safetensors")
     whole = (tmp_path / "whole.safetensors").read_bytes()

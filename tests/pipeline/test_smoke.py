@@ -11,13 +11,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
+import numpy as np
 import pytest
 
 from lib import ROOT
+from lib.model import checkpoints
 from lib.pipeline import audit
 from lib.pipeline.space import planned_bytes
 from lib.profile.load import load
+from lib.report import card
 from lib.scoring import METRICS
+from lib.store.files import read_facts
 from lib.store.tables import COLUMNS, read_table
 
 NOTEBOOKS = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
@@ -176,6 +180,19 @@ def test_every_table_and_figure_is_what_the_runs_give(results):
         shutil.rmtree(results / "records")
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert {kind: digests(results / kind) for kind in before} == before
+
+
+def test_the_best_models_can_come_with_the_project(results, tmp_path, monkeypatch):
+    for name in ("PRETRAINED", "FINETUNED"):
+        monkeypatch.setattr(checkpoints, name, tmp_path / f"{name}.safetensors")
+    assert card.main(["smoke", f"results={results}"]) == 0
+    assert checkpoints.load(checkpoints.PRETRAINED).stem_matrix is None
+    assert checkpoints.load(checkpoints.FINETUNED).sources == 4
+    text = (tmp_path / "README.md").read_text()
+    run = re.search(r"In float16, of run `(finetune-\w+)`", text)[1]
+    losses = [read_facts(path)["best_validation_loss"] for path in (results / "runs").glob("finetune-*/done.json")]
+    assert read_facts(results / "runs" / run / "done.json")["best_validation_loss"] < np.median(losses)
+    assert "| vocals |" in text and "GPL-2.0" in text
 
 
 def test_a_cell_names_its_runs(results, capsys):
