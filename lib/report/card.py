@@ -39,6 +39,11 @@ LICENCES = {
     "commercial use or derived works",
 }
 """Licence of the music, by a word in the name of its source."""
+USE = (
+    "`python -m lib.separate SONG --out stems` separates with `finetuned.safetensors`, which is run `{run}` in float16, "
+    "{rate} Hz stereo. `pretrain.checkpoint=results/models/pretrained.safetensors` fine-tunes from the pre-training of "
+    "the lowest held-out loss."
+)
 
 
 def write_all(trainings: Iterable[Finetuning]) -> None:
@@ -50,11 +55,16 @@ def write_all(trainings: Iterable[Finetuning]) -> None:
 
 def write(training: Finetuning, scores: pd.DataFrame) -> Path:
     """Write the card of a model with its ``scores`` (`evaluate.scores`) if it changed; return its path."""
-    path, profile = training.run.folder / "README.md", training.study.profile
-    first = profile.pretrain
+    path = training.run.folder / "README.md"
+    _update(path, _text(training, scores))
+    return path
+
+
+def _text(training: Finetuning, scores: pd.DataFrame, use: str = "") -> str:
+    profile, first = training.study.profile, training.study.profile.pretrain
     pretrained_on = (first.checkpoint,) if first.checkpoint else profile.corpus.unlabeled_parts
     sources = dict.fromkeys((*parts_of(profile.corpus.labeled), *(pretrained_on if training.transfer else ())))
-    text = TEMPLATES.get_template("card.md.jinja").render(
+    return TEMPLATES.get_template("card.md.jinja").render(
         training=training,
         profile=profile,
         first=first,
@@ -62,11 +72,14 @@ def write(training: Finetuning, scores: pd.DataFrame) -> Path:
         pretrained_on=pretrained_on,
         scores=_table(scores),
         licences={source: licence(source) for source in sources},
+        use=use,
     )
+
+
+def _update(path: Path, text: str) -> None:
     if not path.exists() or path.read_text("utf-8") != text:
         with atomic(path) as temporary:
             temporary.write_text(text, "utf-8")
-    return path
 
 
 def publish(study: Study) -> None:
@@ -81,10 +94,8 @@ def publish(study: Study) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         checkpoints.save(checkpoints.load(best.run.folder), file, torch.float16)
         print(f"{file}: {best.label}, {file.stat().st_size / 1e6:.1f} MB")
-    card = write(best, evaluate.scores(best)).read_text("utf-8")
-    use = f"In float16, of run `{best.run.name}`; `{checkpoints.PRETRAINED.name}` is what it started from, or a sister."
-    with atomic(file.parent / "README.md") as temporary:
-        temporary.write_text(card.replace("## Use\n", f"## Use\n\n{use}\n", 1), "utf-8")
+    use = USE.format(run=best.run.name, rate=study.profile.audio.rate)
+    _update(file.parent / "README.md", _text(best, evaluate.scores(best), use))
 
 
 def licence(source: str) -> str:

@@ -189,7 +189,7 @@ def test_the_best_models_can_come_with_the_project(results, tmp_path, monkeypatc
     assert checkpoints.load(checkpoints.PRETRAINED).stem_matrix is None
     assert checkpoints.load(checkpoints.FINETUNED).sources == 4
     text = (tmp_path / "README.md").read_text()
-    run = re.search(r"In float16, of run `(finetune-\w+)`", text)[1]
+    run = re.search(r"run `(finetune-\w+)` in float16", text)[1]
     losses = [read_facts(path)["best_validation_loss"] for path in (results / "runs").glob("finetune-*/done.json")]
     assert read_facts(results / "runs" / run / "done.json")["best_validation_loss"] < np.median(losses)
     assert "| vocals |" in text and "GPL-2.0" in text
