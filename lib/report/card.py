@@ -40,7 +40,7 @@ LICENCES = {
 }
 """Licence of the music, by a word in the name of its source."""
 USE = (
-    "`python -m lib.separate SONG --out stems` separates with `finetuned.safetensors`, which is run `{run}` in float16, "
+    "`python -m lib.separate SONG --out stems` separates with `finetuned.safetensors`: run `{run}` in float16, "
     "{rate} Hz stereo. `pretrain.checkpoint=results/models/pretrained.safetensors` fine-tunes from the pre-training of "
     "the lowest held-out loss."
 )
