@@ -86,7 +86,7 @@ RATE, SECONDS = 8000, 6.0
 SMALL = {
     **{"audio.rate": RATE, "audio.n_fft": 256, "audio.hop": 64, "model.size": "nano", "model.dropout": 0.1},
     **{"corpus.segment_seconds": 2.0, "corpus.segment_hop_seconds": 1.0, "corpus.activity_seconds": 2.0},
-    **{"corpus.validation_songs": 1, "finetune.seeds": [0], "pretrain.seeds": [0]},
+    **{"corpus.validation_songs": 1, "finetune.seeds": [0], "pretrain.seeds": [0], "compute.jobs": 1},
     **{"pretrain.steps": 2, "finetune.steps": 2, "separate.window_seconds": 1.0, "separate.hop_seconds": 0.5},
 }
 """Fields of `study` in place of those of profile ``smoke``, beside its music."""

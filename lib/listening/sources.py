@@ -164,9 +164,10 @@ def own_file(study: Study, path: Path | str, start: float, seconds: float, progr
     ``progress`` as in `lib.separate.separate_blocks`. Raises: UserError if the file cannot be decoded or ends before
     ``start``.
     """
-    name, model = best(study)
     with tempfile.TemporaryDirectory() as cache:
-        song = audio.Song(audio.seekable(path, cache), model.rate)
+        file = audio.seekable(path, cache)  # before a model is trained or loaded for it
+        name, model = best(study)
+        song = audio.Song(file, model.rate)
         mixture = song[:, round(start * model.rate) : round((start + seconds) * model.rate)]
     if not mixture.shape[1]:
         raise UserError(f"{Path(path).name}: ends after {song.shape[1] / model.rate:.1f} s; choose an earlier start")
