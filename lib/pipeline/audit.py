@@ -24,6 +24,7 @@ import yaml
 from lib import ROOT, UserError
 from lib.experiments import power, protocol
 from lib.machine import kernels
+from lib.machine.processes import ended
 from lib.pipeline import notebooks
 from lib.store import provenance
 from lib.store.fingerprints import training_code
@@ -116,7 +117,7 @@ def underived(results: Path, facts: dict) -> Iterator[str]:
         with kernels.kernel_environment():
             done = subprocess.run(call, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         if done.returncode:
-            yield done.stdout.strip() or "the notebooks failed"
+            yield done.stdout.strip() or f"the process of the notebooks {ended(done.returncode)}"
             return
         derived = {name: record for name, record in facts["files"].items() if record["notebook"] != notebooks.LISTENING}
         for name, record in derived.items():

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         shell.reset()
         shell.user_module.__spec__ = None  # processes of its own look for it
         for source in cells(name, call.silent, f"profile, overrides = {call.profile!r}, {call.overrides!r}"):
-            with capture_output() as shown:
+            with capture_output(stderr=False) as shown:
                 result = shell.run_cell(source)
             if error := result.error_before_exec or result.error_in_exec:
                 expected = isinstance(error, UserError)
